@@ -1,0 +1,1 @@
+"""Severity: how far off a classifier is in the label tree, not only how often."""

@@ -1,0 +1,64 @@
+"""Writing files whole: beside first, then renamed, so that nothing is ever half-written."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from severity.errors import SeverityError
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
+
+    Serves files and folders: write a file at the yielded path, or make a folder there. An existing `path` is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last because writers such as numpy.save and Pillow choose the format by it.
+    beside = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
+    _remove(beside)
+    try:
+        yield beside
+        if path.is_dir() and not path.is_symlink():
+            _remove(path)
+        os.replace(beside, path)
+    finally:
+        _remove(beside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as indented JSON. NaN and infinity are refused (ValueError): they are not JSON."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file. Raises SeverityError naming the file when it is missing or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SeverityError(f"{path} is missing. Run `dvc repro` to make it.") from None
+    except json.JSONDecodeError as error:
+        raise SeverityError(f"{path} is not JSON ({error}). Delete it and run `dvc repro`.") from None
+
+
+def write_csv(path: Path | str, frame: pandas.DataFrame) -> None:
+    """Write a table without its index, byte-stable across runs and platforms (10 significant digits)."""
+    with replacing(path) as beside:
+        frame.to_csv(beside, index=False, lineterminator="\n", float_format="%.10g")

@@ -1,0 +1,92 @@
+"""What a run is: one backbone, one loss, one seed; its name, its random numbers, its lock."""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from severity.errors import SeverityError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there two processes can train the same run, wastefully but harmlessly.
+    fcntl = None
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One cell of the grid."""
+
+    backbone: str
+    loss: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the run's files; equal to the key DVC gives the cell of its matrix."""
+        return f"{self.backbone}-{self.loss}-{self.seed}"
+
+
+def grid(params: dict[str, Any]) -> list[Run]:
+    """All runs that `params['grid']` names, in its order: backbone, then loss, then seed."""
+    axes = params["grid"]
+    return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
+
+
+def seed_for(*names: Any) -> int:
+    """A seed in [0, 2**63) that depends on the names of things alone, so that adding a run changes no other run."""
+    digest = hashlib.sha256("\x1f".join(str(name) for name in names).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def fingerprint(content: Any) -> str:
+    """16 hex digits that stand for a JSON-like value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") -> Iterator[Path]:
+    """Yield a folder for the state of an unfinished run; remove it when the block ends well.
+
+    The folder's name holds a fingerprint of everything that determines the run, so that state is only ever resumed by
+    the same run. One process at a time holds it.
+
+    Raises:
+        SeverityError: when another process is training the same run.
+    """
+    folder = Path(root) / f"{run.name}-{fingerprint(determined_by)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SeverityError(
+                    f"Another process is training the run {run.name} (it holds {folder}/lock). "
+                    "Wait for it, or stop it and run again: training resumes where it was."
+                ) from None
+        yield folder
+        shutil.rmtree(folder)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it ends (Linux only; elsewhere nothing happens).
+
+    DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training beside it.
+    """
+    if sys.platform != "linux":
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:  # It ended before the call.
+        sys.exit("error: the process that started this one has ended.")

@@ -1,0 +1,127 @@
+"""Hand-written label trees: data/hierarchies/<name>.yaml into a Hierarchy.
+
+A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
+``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose). A label at a
+node with children becomes a leaf of its own under that node, "<label>, not further specified", so every class is a leaf.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from severity.errors import SeverityError, nearest
+from severity.hierarchy import Hierarchy
+
+UNSPECIFIED = ", not further specified"
+
+
+def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
+    """Read and validate a hand-written tree for a data set with the given labels.
+
+    Args:
+        path: the YAML file.
+        labels: the labels of the data set; each must be in the tree or in ``excluded``.
+
+    Raises:
+        SeverityError: naming file, node and mend: a missing or malformed file, a node twice (two parents), a cycle (by
+            YAML aliases), a label twice, a label the data set does not have, a label of the data set that is missing.
+    """
+    path = Path(path)
+    content = _load(path)
+    nodes = _Nodes(path)
+    nodes.add(content["tree"], parent=-1, above=[])
+    excluded = content.get("excluded", [])
+    _check_labels(path, nodes.labels, excluded, labels)
+    try:
+        return Hierarchy.from_parents(
+            parents=nodes.parents,
+            class_nodes=list(nodes.labels.values()),
+            classes=list(nodes.labels),
+            names=nodes.names,
+        )
+    except SeverityError as error:
+        raise SeverityError(f"{path}: {error}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = [each.stem for each in path.parent.glob("*.yaml")]
+        raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SeverityError(f"{path} is not YAML: {error}") from None
+    _check_keys(path, "the file", content, required={"source", "tree"}, optional={"excluded"})
+    return content
+
+
+def _check_keys(path: Path, where: str, mapping: Any, required: set[str], optional: set[str]) -> None:
+    if not isinstance(mapping, dict):
+        raise SeverityError(f"{path}: {where} must be a mapping with the keys {sorted(required)}, but is {mapping!r}.")
+    for key in mapping:
+        if key not in required | optional:
+            raise SeverityError(f"{path}: {where} has the unknown key {key!r}. {nearest(key, required | optional)}")
+    for key in sorted(required - mapping.keys()):
+        raise SeverityError(f"{path}: {where} lacks the key {key!r}.")
+
+
+class _Nodes:
+    """Collects nodes depth first; class order is the order in which labels are met."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names: list[str] = []
+        self.parents: list[int] = []
+        self.labels: dict[str, int] = {}
+
+    def add(self, node: Any, parent: int, above: list[Any]) -> None:
+        under = f"under {self.names[parent]!r}" if parent >= 0 else "at the root"
+        if any(node is each for each in above):
+            raise SeverityError(f"{self.path}: the tree has a cycle: {node['node']!r} stands {under}, below itself.")
+        _check_keys(self.path, f"the node {under}", node, required={"node"}, optional={"label", "children"})
+        name = str(node["node"])
+        if name in self.names:
+            first = self.parents[self.names.index(name)]
+            raise SeverityError(
+                f"{self.path}: the node {name!r} has two parents: it stands {under} and "
+                f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two."
+            )
+        children = node.get("children")
+        if children is not None and (not isinstance(children, list) or not children):
+            raise SeverityError(f"{self.path}: 'children' of {name!r} must be a list of nodes; for a leaf, leave it out.")
+        index = self._append(name, parent)
+        if "label" in node:
+            self._label(str(node["label"]), name, index, inner=bool(children))
+        elif not children:
+            raise SeverityError(f"{self.path}: the leaf {name!r} has no label. Name its label or remove it.")
+        for child in children or []:
+            self.add(child, index, [*above, node])
+
+    def _append(self, name: str, parent: int) -> int:
+        self.names.append(name)
+        self.parents.append(parent)
+        return len(self.names) - 1
+
+    def _label(self, label: str, name: str, index: int, inner: bool) -> None:
+        if label in self.labels:
+            first = self.names[self.labels[label]]
+            raise SeverityError(f"{self.path}: the label {label!r} stands twice: at {first!r} and {name!r}.")
+        self.labels[label] = self._append(label + UNSPECIFIED, index) if inner else index
+
+
+def _check_labels(path: Path, in_tree: dict[str, int], excluded: Any, labels: Sequence[str]) -> None:
+    if not isinstance(excluded, list):
+        raise SeverityError(f"{path}: 'excluded' must be a list of labels, but is {excluded!r}.")
+    for label in [*in_tree, *excluded]:
+        if label not in labels:
+            raise SeverityError(f"{path}: the label {label!r} is not one of the data set's. {nearest(label, labels)}")
+    for label in labels:
+        if label in in_tree and label in excluded:
+            raise SeverityError(f"{path}: the label {label!r} is both in the tree and in 'excluded'. Keep one.")
+        if label not in in_tree and label not in excluded:
+            raise SeverityError(
+                f"{path}: the data set's label {label!r} is not in the tree. Add a node with it, "
+                f"or list it under 'excluded'. {nearest(label, in_tree)}"
+            )

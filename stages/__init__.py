@@ -1,0 +1,1 @@
+"""The verbs of the pipeline, one file a DVC stage, run as ``python -m stages.NAME``. Nothing imports from here."""

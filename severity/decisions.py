@@ -1,15 +1,14 @@
 """Decision rules: from a distribution over classes to a ranking of classes, best first. One home for every rule."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy
 
 from severity import costs
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
+from severity.probabilities import check_posterior, chunks
 
-# Working memory of a ranking: rows are taken in chunks of about this many numbers.
-CHUNK = 1 << 22
 # Risks that differ by less than this share of the largest cost are ties: the sums that make them are only exact to
 # rounding. A power of two, so that short binary fractions are not split by it.
 TIE = 2.0**-40
@@ -41,29 +40,6 @@ def rank(rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy:
     for rows in chunks(*posterior.shape):
         ranking[rows] = RULES[rule](posterior[rows].astype(numpy.float64), cost)
     return ranking
-
-
-def check_posterior(posterior: numpy.ndarray, classes: int, tolerance: float = 1e-4) -> None:
-    """Raise SeverityError unless `posterior` is (N, classes) with rows that are distributions."""
-    if posterior.ndim != 2 or posterior.shape[1] != classes:
-        raise SeverityError(f"The posterior has the shape {posterior.shape}; it must be (images, {classes} classes).")
-    for rows in chunks(*posterior.shape):
-        block = posterior[rows]
-        # A NaN fails the comparison as well.
-        wrong = ~((block >= 0).all(axis=1) & (numpy.abs(block.sum(axis=1, dtype=numpy.float64) - 1) <= tolerance))
-        if wrong.any():
-            row = int(numpy.flatnonzero(wrong)[0])
-            raise SeverityError(
-                f"The posterior of image {rows.start + row} is no distribution: smallest value {block[row].min()}, "
-                f"sum {block[row].sum(dtype=numpy.float64)}. Give probabilities of 0 or more that sum to one."
-            )
-
-
-def chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices that cut `rows` into pieces of about CHUNK numbers, at least one row each."""
-    step = max(1, CHUNK // max(1, columns))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
 
 
 def _argmax(posterior: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:

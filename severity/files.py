@@ -42,9 +42,13 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path | str, content: Any) -> None:
     """Write `content` as indented JSON. NaN and infinity are refused (ValueError): they are not JSON."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write text as UTF-8."""
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path | str) -> Any:

@@ -12,18 +12,24 @@ import numpy
 from severity import files
 from severity.errors import SeverityError
 
+UNSPECIFIED = ", not further specified"
+
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
     """A rooted tree over n nodes whose K leaves are the classes. Class order everywhere is the order of `classes`.
+
+    A class given at an inner node gets a leaf of its own under that node ("<class>, not further specified"), so that
+    every class is a leaf, costs have a zero diagonal, and the tree that trains is the tree that scores.
 
     Make one with `from_parents` or `read`, which validate; the constructor does not.
     """
 
     names: tuple[str, ...]  # (n,) node names
     parents: numpy.ndarray  # (n,) index of each node's parent, -1 for the root
-    class_nodes: numpy.ndarray  # (K,) node of each class
+    class_nodes: numpy.ndarray  # (K,) leaf of each class
     classes: tuple[str, ...]  # (K,) label of each class in the data set
+    stands_for: numpy.ndarray  # (K,) node each class was given at: its leaf, or the inner node above that leaf
 
     @classmethod
     def from_parents(
@@ -36,14 +42,14 @@ class Hierarchy:
         """Build and validate a hierarchy.
 
         Args:
-            parents: (n,) index of node i's parent, -1 for the root; nodes in any order.
-            class_nodes: (K,) the node of class k.
+            parents: index of node i's parent, -1 for the root; nodes in any order.
+            class_nodes: (K,) the node of class k; for an inner node a leaf is appended to the tree.
             classes: (K,) the name of class k.
-            names: (n,) node names; without them a class's node is named after it, another node ``node <i>``.
+            names: node names; without them a class's node is named after it, another node ``node <i>``.
 
         Raises:
             SeverityError: no root or several, a parent that does not exist, a cycle, fewer than two classes, a class or
-                node twice, a class at an inner node, a leaf without a class.
+                node name twice, two classes at one node, a leaf without a class.
         """
         parents = _integers(parents, "parents")
         class_nodes = _integers(class_nodes, "class_nodes")
@@ -55,10 +61,13 @@ class Hierarchy:
         names = tuple(str(name) for name in names)
         if len(names) != len(parents):
             raise SeverityError(f"names has {len(names)} entries for {len(parents)} nodes; give one a node.")
-        _check_tree(parents, names)
+        _check_tree(parents)
         _check_leaves(parents, class_nodes, classes, names)
-        parents.flags.writeable = class_nodes.flags.writeable = False
-        return cls(names, parents, class_nodes, classes)
+        leaves, parents, names = _with_own_leaves(parents, class_nodes, classes, names)
+        _check_names(names)
+        for array in (parents, leaves, class_nodes):
+            array.flags.writeable = False
+        return cls(names, parents, leaves, classes, class_nodes)
 
     @cached_property
     def root(self) -> int:
@@ -124,13 +133,14 @@ class Hierarchy:
         return class_hash(self.classes)
 
     def write(self, path: Path | str) -> None:
-        """Write the hierarchy as JSON."""
+        """Write the hierarchy as JSON: what `from_parents` was given, without the leaves it appended."""
+        given = len(self.parents) - int((self.stands_for != self.class_nodes).sum())
         content = {
             "classes": list(self.classes),
             "class_hash": self.class_hash,
-            "class_nodes": self.class_nodes.tolist(),
-            "names": list(self.names),
-            "parents": self.parents.tolist(),
+            "class_nodes": self.stands_for.tolist(),
+            "names": list(self.names[:given]),
+            "parents": self.parents[:given].tolist(),
         }
         files.write_json(path, content)
 
@@ -169,43 +179,56 @@ def _check_classes(class_nodes: numpy.ndarray, classes: tuple[str, ...], nodes: 
             raise SeverityError(f"Class {name!r} is at node {node}, but the nodes are 0 to {nodes - 1}.")
 
 
-def _check_tree(parents: numpy.ndarray, names: tuple[str, ...]) -> None:
+def _check_tree(parents: numpy.ndarray) -> None:
     nodes = len(parents)
-    roots = [names[node] for node in numpy.flatnonzero(parents == -1)]
-    if len(roots) > 1:
-        raise SeverityError(f"A hierarchy has one root, but {roots} all have the parent -1; put them under one node.")
     for node, parent in enumerate(parents.tolist()):
         if not -1 <= parent < nodes:
-            raise SeverityError(f"Node {names[node]!r} has the parent {parent}, but the nodes are 0 to {nodes - 1}.")
+            raise SeverityError(f"Node {node} has the parent {parent}, but the nodes are 0 to {nodes - 1}.")
     reached: set[int] = set()
     for start in range(nodes):
         path: list[int] = []
         node = start
         while node >= 0 and node not in reached:
             if node in path:
-                cycle = [names[each] for each in path[path.index(node) :]] + [names[node]]
-                raise SeverityError(f"The tree has a cycle: {' -> '.join(cycle)}. Give one of them another parent.")
+                cycle = [*path[path.index(node) :], node]
+                raise SeverityError(f"The tree has a cycle of nodes: {cycle}. Give one of them another parent.")
             path.append(node)
             node = int(parents[node])
         reached.update(path)
-    duplicates = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < nodes else []
-    if duplicates:
-        raise SeverityError(f"Node names stand twice: {duplicates}. A node has one parent and one place: rename one.")
+    roots = numpy.flatnonzero(parents == -1).tolist()
+    if len(roots) > 1:
+        raise SeverityError(f"A hierarchy has one root, but the nodes {roots} have the parent -1; put them under one.")
 
 
 def _check_leaves(
     parents: numpy.ndarray, class_nodes: numpy.ndarray, classes: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    inner = set(parents.tolist())
     taken: dict[int, str] = {}
     for name, node in zip(classes, class_nodes.tolist(), strict=True):
-        if node in inner:
-            raise SeverityError(
-                f"Class {name!r} is at the inner node {names[node]!r}; give it a leaf of its own under that node."
-            )
         if node in taken:
             raise SeverityError(f"The classes {taken[node]!r} and {name!r} share the node {names[node]!r}.")
         taken[node] = name
+    inner = set(parents.tolist())
     for node, name in enumerate(names):
         if node not in inner and node not in taken:
             raise SeverityError(f"The leaf {name!r} carries no class; name its class or remove it.")
+
+
+def _with_own_leaves(
+    parents: numpy.ndarray, class_nodes: numpy.ndarray, classes: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[numpy.ndarray, numpy.ndarray, tuple[str, ...]]:
+    """Append a leaf under each inner node that is a class: (leaf of each class, all parents, all names)."""
+    inner = set(parents.tolist())
+    leaves, all_parents, all_names = class_nodes.copy(), parents.tolist(), list(names)
+    for index, node in enumerate(class_nodes.tolist()):
+        if node in inner:
+            leaves[index] = len(all_parents)
+            all_parents.append(node)
+            all_names.append(classes[index] + UNSPECIFIED)
+    return leaves, numpy.array(all_parents, dtype=numpy.int64), tuple(all_names)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise SeverityError(f"Node names stand twice: {twice}. A node has one parent and one place: rename one.")

@@ -28,8 +28,8 @@ def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: I
         SeverityError: an image is not there; the message counts and names some.
     """
     images = sorted(images)
-    there = sizes(root, {os.path.dirname(path) for path in images})
-    missing = [path for path in images if path not in there]
+    sizes = [_size(root / path) for path in images]
+    missing = [path for path, size in zip(images, sizes, strict=True) if size is None]
     if missing:
         raise SeverityError(
             f"{root}: {len(missing)} of {len(images)} images named by the label tables are not there: "
@@ -38,27 +38,18 @@ def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: I
     label_tables = sorted(label_tables)
     with files.replacing(out) as folder:
         folder.mkdir()
-        files.write_csv(
-            folder / "manifest.csv", pandas.DataFrame({"path": images, "bytes": [there[path] for path in images]})
-        )
+        files.write_csv(folder / "manifest.csv", pandas.DataFrame({"path": images, "bytes": sizes}))
         files.write_csv(
             folder / "tables.csv",
             pandas.DataFrame({"path": label_tables, "sha256": [sha256(root / path) for path in label_tables]}),
         )
 
 
-def sizes(root: Path, folders: Iterable[str]) -> dict[str, int]:
-    """Bytes of each file that lies directly in one of `folders` (relative to `root`); a missing folder has none."""
-    found = {}
-    for folder in folders:
-        try:
-            entries = os.scandir(root / folder)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        with entries:
-            prefix = f"{folder}/" if folder else ""
-            found.update({prefix + entry.name: entry.stat().st_size for entry in entries if entry.is_file()})
-    return found
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def sha256(path: Path | str) -> str:

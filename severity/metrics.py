@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy
 
-from severity.decisions import chunks
 from severity.errors import SeverityError
+from severity.probabilities import chunks
 
 DEPTHS = (1, 5, 20)
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
@@ -200,5 +200,5 @@ def _check_identity(found: dict[str, Any]) -> None:
     if abs(distance - product) > IDENTITY_TOLERANCE * max(1.0, distance):
         raise SeverityError(
             f"Self-check failed: hierarchical distance @1 is {distance}, but top-1 error x mistake severity is {product}. "
-            "A true class has a cost above 0, or a wrong one a cost of 0: check the cost matrix."
+            "These numbers cannot be trusted; please report it with the cost matrix."
         )

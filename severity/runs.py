@@ -1,5 +1,6 @@
 """What a run is: one backbone, one loss, one seed; its name, its random numbers, its lock."""
 
+import argparse
 import contextlib
 import ctypes
 import hashlib
@@ -9,12 +10,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from severity.errors import SeverityError
+from severity.errors import SeverityError, nearest
 
 try:
     import fcntl
@@ -40,6 +42,46 @@ def grid(params: dict[str, Any]) -> list[Run]:
     """All runs that `params['grid']` names, in its order: backbone, then loss, then seed."""
     axes = params["grid"]
     return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
+
+
+def from_arguments(parser: argparse.ArgumentParser) -> Run:
+    """Read the run from the command line: ``--backbone NAME --loss NAME --seed N``."""
+    parser.add_argument("--backbone", required=True, help="a name under `backbones` in params.yaml")
+    parser.add_argument("--loss", required=True, help="a name under `losses` in params.yaml")
+    parser.add_argument("--seed", required=True, type=int)
+    return Run(**vars(parser.parse_args()))
+
+
+def description(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run's metrics are metrics of: its name and axes, the data set, the tree, the cost."""
+    data = settings["data"]["name"]
+    tree = settings["datasets"][data]["hierarchy"]
+    return {"run": run.name, **asdict(run), "dataset": data, "hierarchy": tree, "cost": settings["cost"]["name"]}
+
+
+def record(run: Run, settings: dict[str, Any], **inputs: Any) -> dict[str, Any]:
+    """Everything that determines the training of a run: its names and numbers, its inputs, the libraries' versions.
+
+    Args:
+        settings: the params. inputs: JSON-like descriptions of what training reads, by name.
+
+    Raises:
+        SeverityError: the run's backbone or loss has no section in the params.
+    """
+    for name, section in ((run.backbone, "backbones"), (run.loss, "losses")):
+        if name not in settings[section]:
+            raise SeverityError(
+                f"params.yaml: {name!r} has no section under {section!r}. {nearest(name, settings[section])}"
+            )
+    return {
+        **asdict(run),
+        "data": settings["data"]["name"],
+        "backbones": {run.backbone: settings["backbones"][run.backbone]},
+        "losses": {run.loss: settings["losses"][run.loss]},
+        "train": settings["train"],
+        **inputs,
+        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+    }
 
 
 def seed_for(*names: Any) -> int:

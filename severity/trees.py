@@ -1,8 +1,7 @@
 """Hand-written label trees: data/hierarchies/<name>.yaml into a Hierarchy.
 
 A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
-``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose). A label at a
-node with children becomes a leaf of its own under that node, "<label>, not further specified", so every class is a leaf.
+``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose).
 """
 
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ import yaml
 
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
-
-UNSPECIFIED = ", not further specified"
 
 
 def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
@@ -90,25 +87,24 @@ class _Nodes:
             )
         children = node.get("children")
         if children is not None and (not isinstance(children, list) or not children):
-            raise SeverityError(f"{self.path}: 'children' of {name!r} must be a list of nodes; for a leaf, leave it out.")
-        index = self._append(name, parent)
+            raise SeverityError(
+                f"{self.path}: 'children' of {name!r} must be a list of nodes; for a leaf, leave it out."
+            )
+        index = len(self.names)
+        self.names.append(name)
+        self.parents.append(parent)
         if "label" in node:
-            self._label(str(node["label"]), name, index, inner=bool(children))
+            self._label(str(node["label"]), name, index)
         elif not children:
             raise SeverityError(f"{self.path}: the leaf {name!r} has no label. Name its label or remove it.")
         for child in children or []:
             self.add(child, index, [*above, node])
 
-    def _append(self, name: str, parent: int) -> int:
-        self.names.append(name)
-        self.parents.append(parent)
-        return len(self.names) - 1
-
-    def _label(self, label: str, name: str, index: int, inner: bool) -> None:
+    def _label(self, label: str, name: str, index: int) -> None:
         if label in self.labels:
             first = self.names[self.labels[label]]
             raise SeverityError(f"{self.path}: the label {label!r} stands twice: at {first!r} and {name!r}.")
-        self.labels[label] = self._append(label + UNSPECIFIED, index) if inner else index
+        self.labels[label] = index
 
 
 def _check_labels(path: Path, in_tree: dict[str, int], excluded: Any, labels: Sequence[str]) -> None:

@@ -1,1 +1,21 @@
 """One file a collection: raw files in, one tidy table out. The file's name is its name in params.yaml."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from severity.errors import SeverityError, nearest
+
+
+def find(name: str) -> ModuleType:
+    """The module of the collection `name`; it has LABELS, collect(root, out, *, ...) and read(root, *, ...).
+
+    Raises:
+        SeverityError: no file of this folder has that name.
+    """
+    known = [module.name for module in pkgutil.iter_modules(__path__)]
+    if name not in known:
+        raise SeverityError(
+            f"params.yaml: data.name is {name!r}, but there is no severity/datasets/{name}.py. {nearest(name, known)}"
+        )
+    return importlib.import_module(f"{__name__}.{name}")

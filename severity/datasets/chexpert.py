@@ -57,7 +57,7 @@ SIDES = {"Frontal": "frontal", "Lateral": "lateral"}
 # LL and RL (left, right lateral) stand in a few rows that Frontal/Lateral calls frontal: which of the two is wrong the
 # collection does not tell, so these keep the plain word.
 PROJECTIONS = {"AP": "AP", "PA": "PA", "LL": "", "RL": "", "": ""}
-PATH = r"^(?:[^/]+/)?(?P<path>(?:train|valid)/(?P<patient>patient[^/]+)/.+)\.[^./]+$"
+PATH = r"^(?:[^/]+/)?(?P<path>(?P<id>(?:train|valid)/(?P<patient>patient[^/]+)/.+)\.[^./]+)$"
 
 
 def collect(root: Path | str, out: Path | str, *, images: int) -> int:
@@ -106,15 +106,16 @@ def read(root: Path | str, *, views: list) -> pandas.DataFrame:
 def _read_table(path: Path, split: str) -> pandas.DataFrame:
     if not path.is_file():
         raise SeverityError(
-            f"{path} is missing: a collection of CheXpert's form has {' and '.join(SPLITS)}.{_below(path)}"
+            f"{path} is missing: a collection of CheXpert's form has {' and '.join(SPLITS)} in the folder that `root` of "
+            f"the data set names in params.yaml.{_below(path)}"
         )
     raw = tables.read_text(path, [*COLUMNS, *LABELS])
     parts = _paths(raw["Path"], path)
     side = tables.mapped(raw, "Frontal/Lateral", SIDES, path)
     projection = tables.mapped(raw, "AP/PA", PROJECTIONS, path)
     tidy = {
-        "id": parts["path"],
-        "path": parts["path"] + raw["Path"].str.extract(r"(\.[^./]+)$", expand=False),
+        "id": parts["id"],
+        "path": parts["path"],
         "patient": parts["patient"],
         "sex": tables.mapped(raw, "Sex", SEXES, path),
         "age": tables.numbers(raw["Age"], "Age", path),
@@ -147,4 +148,4 @@ def _paths(column: pandas.Series, path: Path) -> pandas.DataFrame:
 def _below(path: Path) -> str:
     """A hint for a root that is one folder too high."""
     found = sorted(path.parent.glob(f"*/{path.name}"))
-    return f" There is {found[0]}: name {found[0].parent} as root in params.yaml." if found else ""
+    return f" There is a {found[0]}: is {found[0].parent} meant?" if found else ""

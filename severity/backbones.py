@@ -1,0 +1,146 @@
+"""Backbones by name: from timm, and from torchvision where timm has none."""
+
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from severity.errors import SeverityError, nearest
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Backbone(torch.nn.Module):
+    """A network for grey images: it normalises as its weights expect and gives raw logits, no sigmoid or softmax.
+
+    Call it with (B, 1, H, W) floats in [0, 1]; it returns (B, outputs).
+    """
+
+    def __init__(self, network: torch.nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network((images - self.mean) / self.std)  # Three means broadcast a grey image to three channels.
+
+
+def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
+    """Build a backbone with a fresh classifier.
+
+    Args:
+        model: a name that timm or torchvision knows (timm first).
+        pretrained: False: random weights; True: the library downloads its own; else the path of a checkpoint of this
+            model (``.safetensors``, or a ``torch.save`` of plain tensors). Its classifier is dropped.
+        outputs: number of logits, ``loss.outputs``.
+
+    Raises:
+        SeverityError: an unknown model (with the nearest known), a checkpoint that is missing, unsafe or of another
+            model, or a download that failed.
+    """
+    if timm.is_model(model):
+        return _from_timm(model, pretrained, outputs)
+    if model in torchvision.models.list_models(module=torchvision.models):
+        return _from_torchvision(model, pretrained, outputs)
+    known = {*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)}
+    raise SeverityError(
+        f"params.yaml: backbones: neither timm nor torchvision has a model {model!r}. "
+        f"{nearest(model, known).split('Known:')[0]}See timm.list_models() for all {len(known)} names."
+    )
+
+
+def load(path: Path | str, *, model: str, outputs: int) -> Backbone:
+    """The backbone `model` with the weights that training wrote (safetensors).
+
+    Raises:
+        SeverityError: the file is missing or holds another model's weights.
+    """
+    network = build(model=model, pretrained=False, outputs=outputs)
+    if not Path(path).is_file():
+        raise SeverityError(f"The weights {path} are missing. Run `dvc repro train`.")
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise SeverityError(
+            f"{path} holds no weights of {model!r} with {outputs} outputs: {str(error).splitlines()[0]} "
+            "Run `dvc repro train`."
+        ) from None
+    return network
+
+
+def _from_timm(model: str, pretrained: bool | str, outputs: int) -> Backbone:
+    arguments: dict[str, Any] = {"pretrained": bool(pretrained)}
+    if isinstance(pretrained, str):
+        # timm's own reading of a file would unpickle whatever it holds.
+        arguments["pretrained_cfg_overlay"] = {"state_dict": _checkpoint(pretrained)}
+    with _explained(model, pretrained):
+        network = timm.create_model(model, num_classes=outputs, in_chans=1, **arguments)
+    configuration = network.pretrained_cfg
+    # timm sums a pretrained stem over its colour channels, so the one channel is normalised by the mean of the three.
+    mean, std = (tuple(configuration[key]) for key in ("mean", "std"))
+    return Backbone(network, (sum(mean) / len(mean),), (sum(std) / len(std),))
+
+
+def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backbone:
+    builder = torchvision.models.get_model_builder(model)
+    # GoogLeNet and Inception v3 ask whether to initialise; everyone else always does.
+    arguments = {"init_weights": True} if "init_weights" in inspect.signature(builder).parameters else {}
+    with _explained(model, pretrained):
+        if pretrained is True:
+            network = torchvision.models.get_model(model, weights="DEFAULT")
+        else:
+            network = torchvision.models.get_model(model, weights=None, **arguments)
+        if isinstance(pretrained, str):
+            network.load_state_dict(_checkpoint(pretrained))
+    if getattr(network, "aux_logits", False):
+        # The auxiliary classifiers would make the training output a tuple; their loss is not part of the comparison.
+        network.aux_logits = False
+        network.aux1 = network.aux2 = None
+    _replace_classifier(network, outputs)
+    return Backbone(network, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _replace_classifier(network: torch.nn.Module, outputs: int) -> None:
+    """torchvision's classifiers end in a linear layer; its place differs from family to family."""
+    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, torch.nn.Linear(last.in_features, outputs))
+
+
+def _checkpoint(path: str) -> dict[str, torch.Tensor]:
+    if not Path(path).is_file():
+        raise SeverityError(f"params.yaml: backbones: the checkpoint {path!r} of 'pretrained' is missing.")
+    try:
+        return timm.models.load_state_dict(path, weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
+        raise SeverityError(
+            f"{path} is no checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "
+            "torch.load reads with weights_only=True are accepted: others could run code."
+        ) from None
+
+
+class _explained:  # noqa: N801 - used as a context manager, reads as a word
+    """Turn what goes wrong while weights are found and loaded into one readable error."""
+
+    def __init__(self, model: str, pretrained: bool | str):
+        self.model, self.pretrained = model, pretrained
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not self.pretrained or not isinstance(error, Exception) or isinstance(error, SeverityError):
+            return
+        source = "its library's download" if self.pretrained is True else f"the file {self.pretrained!r}"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SeverityError(
+            f"params.yaml: backbones: {self.model!r} could not be given the weights from {source}: {reason}. "
+            "Set 'pretrained' to the path of a checkpoint of this model, or to false."
+        ) from error

@@ -1,0 +1,118 @@
+"""Cells of the comparison: all seeds of one backbone and loss, under one decision rule. Medians, table, headline."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from severity import files
+from severity.errors import SeverityError
+from severity.runs import Run
+from severity.statistics import over_seeds
+
+# The columns of the comparison and their headings; all but the last belong to a rule, the last to the run.
+METRICS = {
+    "top1_error": "top-1 error",
+    "mistake_severity": "mistake severity",
+    "hierarchical_distance_at_1": "hd@1",
+    "hierarchical_distance_at_5": "hd@5",
+    "hierarchical_distance_at_20": "hd@20",
+    "severity_percent": "severity %",
+    "macro_auroc": "macro-AUROC",
+}
+HEADLINE = ("top1_error", "mistake_severity", "hierarchical_distance_at_1")
+
+
+def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> dict[Run, dict[str, Any]]:
+    """The metrics of exactly the runs that the grid names; other files in the folder are not looked at.
+
+    Raises:
+        SeverityError: a run has no file, or the file lacks a rule.
+    """
+    found = {}
+    for run in runs:
+        path = Path(folder) / f"{run.name}.json"
+        if not path.exists():
+            raise SeverityError(f"The run {run.name} of the grid has no metrics: {path} is missing. Run `dvc repro`.")
+        found[run] = files.read_json(path)
+        for rule in rules:
+            if rule not in found[run]["rules"]:
+                raise SeverityError(f"{path} has no metrics for the rule {rule!r}. Run `dvc repro evaluate`.")
+    return found
+
+
+def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Yield backbone, loss and the metrics of all their seeds, in the order of the grid."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run, metrics in found.items():
+        cells.setdefault((run.backbone, run.loss), []).append(metrics)
+    for (backbone, loss), seeds in cells.items():
+        yield backbone, loss, seeds
+
+
+def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
+    """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds."""
+    record: dict[str, Any] = {"runs": len(seeds)}
+    for metric in METRICS:
+        values = [run["macro_auroc"] if metric == "macro_auroc" else run["rules"][rule][metric] for run in seeds]
+        summary = over_seeds(values)
+        record |= {metric: summary["median"], f"{metric}_min": summary["min"], f"{metric}_max": summary["max"]}
+    return record
+
+
+def table(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.DataFrame:
+    """One row a cell and rule: backbone, loss, rule, then the columns of `medians`."""
+    return pandas.DataFrame(
+        [
+            {"backbone": backbone, "loss": loss, "rule": rule, **medians(seeds, rule)}
+            for backbone, loss, seeds in by_cell(found)
+            for rule in rules
+        ]
+    )
+
+
+def markdown(rows: pandas.DataFrame) -> str:
+    """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
+    headings = ["backbone", "loss", "rule", "runs", *METRICS.values()]
+    lines = [headings, ["---"] * 3 + ["---:"] * (len(headings) - 3)]
+    for row in rows.to_dict("records"):
+        numbers = [_spread(row[metric], row[f"{metric}_min"], row[f"{metric}_max"]) for metric in METRICS]
+        lines.append([row["backbone"], row["loss"], row["rule"], str(row["runs"]), *numbers])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _spread(median: float | None, least: float | None, most: float | None) -> str:
+    if median is None or pandas.isna(median):
+        return "n/a"
+    return f"{median:.3f} ({least:.3f} to {most:.3f})"
+
+
+def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
+    """Backbone and loss of the cell with the highest median validation macro-AUROC; the first of equals.
+
+    Chosen on validation images, never on the test images whose numbers are then told.
+
+    Raises:
+        SeverityError: no cell has a validation macro-AUROC in all its seeds.
+    """
+    scores = {
+        (backbone, loss): over_seeds([run["validation"]["macro_auroc"] for run in seeds])["median"]
+        for backbone, loss, seeds in by_cell(found)
+    }
+    known = {cell: score for cell, score in scores.items() if score is not None}
+    if not known:
+        raise SeverityError("No cell has a validation macro-AUROC: no label has both kinds of images there.")
+    return max(known, key=known.__getitem__)
+
+
+def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str, Any]:
+    """The few numbers of an experiment: the cell chosen on validation images, its test medians under each rule."""
+    cell = best(found)
+    seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == cell]
+    record: dict[str, Any] = {"cell": "-".join(cell), "runs": len(found)}
+    record["macro_auroc"] = medians(seeds, rules[0])["macro_auroc"]
+    for rule in rules:
+        summary = medians(seeds, rule)
+        record |= {f"{rule}_{metric}": summary[metric] for metric in HEADLINE}
+    return record

@@ -1,0 +1,51 @@
+"""Running a network over images, in order, without any random transform."""
+
+import os
+
+import numpy
+import torch
+from tqdm import tqdm
+
+from severity.errors import SeverityError
+from severity.images import batch
+
+
+def device(name: str) -> torch.device:
+    """The device that params name: ``auto`` takes a GPU when there is one. Raises SeverityError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise SeverityError(f"params.yaml: device is {name!r}; it must be auto, cpu, cuda or cuda:<number>.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SeverityError(f"params.yaml: device is {name!r}, but no GPU is usable here. Set it to auto or cpu.")
+    return torch.device(name)
+
+
+def deterministic(seed: int) -> None:
+    """Seed torch and ask for kernels that give the same bytes every time on the same machine."""
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with a fixed workspace.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+@torch.inference_mode()
+def logits(
+    network: torch.nn.Module,
+    images: numpy.ndarray,
+    rows: numpy.ndarray,
+    *,
+    batch_size: int,
+    on: torch.device,
+    description: str | None = None,
+) -> torch.Tensor:
+    """Raw logits of the given rows of (N, H, W) uint8 images, (len(rows), outputs) float32 on the CPU, in order.
+
+    `description` names the progress bar; without one there is none.
+    """
+    network.eval()
+    starts = range(0, len(rows), batch_size)
+    if description:
+        starts = tqdm(starts, desc=description, unit="batch", disable=None)
+    parts = [network(batch(images, rows[start : start + batch_size], on)).float().cpu() for start in starts]
+    return torch.cat(parts)

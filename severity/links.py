@@ -1,0 +1,89 @@
+"""Links: from raw logits to probabilities. A loss is a link that can also be trained."""
+
+import torch
+
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+
+
+class Link(torch.nn.Module):
+    """What every loss is: it states how many logits it wants and what they mean.
+
+    Attributes:
+        outputs: number of logits a network must give.
+
+    A subclass gives `posterior`, `marginal` and `per_image`. Calling the loss checks shapes, leaves out the images that
+    carry no information for it and takes the mean over the others.
+    """
+
+    outputs: int
+
+    def __init__(self, hierarchy: Hierarchy):
+        super().__init__()
+        self.classes = hierarchy.classes
+
+    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) distribution over classes; rows sum to one."""
+        raise NotImplementedError
+
+    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) probability of each label by itself, in [0, 1]."""
+        raise NotImplementedError
+
+    def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) loss of each image, and (B,) bool: False where the targets say nothing for this loss."""
+        raise NotImplementedError
+
+    def forward(self, *, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss over the images that count.
+
+        Args:
+            logits: (B, outputs), raw.
+            targets: (B, K) multi-hot; 1, 0, or NaN = masked; sigmoid losses also take values between.
+
+        Returns:
+            scalar; 0 with a zero gradient when no image of the batch counts.
+
+        Raises:
+            SeverityError: shapes do not fit.
+        """
+        if logits.shape != (len(targets), self.outputs) or targets.shape[1:] != (len(self.classes),):
+            raise SeverityError(
+                f"{type(self).__module__}: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit; "
+                f"they must be (B, {self.outputs}) and (B, {len(self.classes)})."
+            )
+        # Autocast would turn the sums over classes into half precision; a loss is cheap and stays in full.
+        with torch.autocast(logits.device.type, enabled=False):
+            full = logits if logits.dtype == torch.float64 else logits.float()
+            losses, counts = self.per_image(full, targets.to(full.dtype))
+            counted = torch.where(counts, losses, torch.zeros_like(losses)).sum()
+            return counted / counts.sum().clamp(min=1)
+
+
+class SoftmaxLink(Link):
+    """One logit a class; posterior = marginal = softmax."""
+
+    def __init__(self, hierarchy: Hierarchy):
+        super().__init__(hierarchy)
+        self.outputs = len(hierarchy.classes)
+
+    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(dim=1)
+
+    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.posterior(logits)
+
+
+class SigmoidLink(Link):
+    """One logit a class; marginal = sigmoid, posterior = marginal / sum of marginals."""
+
+    def __init__(self, hierarchy: Hierarchy):
+        super().__init__(hierarchy)
+        self.outputs = len(hierarchy.classes)
+
+    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        # The ratio in log space: it stays a distribution where every sigmoid underflows to 0.
+        return torch.nn.functional.logsigmoid(logits).softmax(dim=1)
+
+    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid()

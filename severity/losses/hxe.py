@@ -1,0 +1,61 @@
+"""Hierarchical cross-entropy: cross-entropy factorised along the path, each level with its own weight."""
+
+import math
+
+import numpy
+import torch
+
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from severity.links import SoftmaxLink
+from severity.nodes import NodeSums
+from severity.targets import MostSpecific
+
+
+class Loss(SoftmaxLink):
+    """-sum over the edges from the true class to the root of lambda(child) log p(child | parent).
+
+    Bertinetto et al., "Making better mistakes: leveraging class hierarchies with deep networks", CVPR 2020, equation 5.
+    p(node) is the sum of the softmax over the classes below it and lambda(node) = exp(-alpha depth(node)). The paper
+    says height where its authors' code uses depth; we use depth, so for alpha > 0 errors near the root weigh most.
+    With alpha = 0 and without normalising, the product telescopes and the loss is cross-entropy exactly. For several
+    most specific positives: the mean over them.
+
+    Everything is a difference of log-sum-exps, never the log of a sum, so nothing underflows and a class right under
+    the root has a loss and a gradient like any other.
+
+    Args:
+        hierarchy: the label tree.
+        cost: not used.
+        alpha: how fast the weight falls with depth; 0 or more weighs the root most, below 0 the leaves.
+        normalize: divide by the sum of lambda over all nodes, the root's 1 included.
+
+    Raises:
+        SeverityError: alpha is not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        hierarchy: Hierarchy,
+        cost: numpy.ndarray | None = None,
+        alpha: float = 0.1,
+        normalize: bool = False,
+    ):
+        super().__init__(hierarchy)
+        if not math.isfinite(alpha):
+            raise SeverityError(f"losses.hxe.alpha is {alpha}; it must be a finite number.")
+        self.most_specific = MostSpecific(hierarchy)
+        self.nodes = NodeSums(hierarchy)
+        weights = torch.exp(-alpha * torch.from_numpy(hierarchy.depth[self.nodes.order].astype(numpy.float64)))
+        if normalize:
+            weights = weights / weights.sum()
+        self.register_buffer("weights", weights[:-1], persistent=False)  # (n - 1,): of the edge above each node
+
+    def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        truth, counts = self.most_specific(targets)
+        mass = self.nodes.sum(truth.to(logits.dtype))[:, :-1]  # (B, n - 1): target mass that passes each edge
+        # log_softmax first: it takes the large common part out of the logits before the nodes are compared.
+        log_p = self.nodes.log_sum_exp(logits.log_softmax(dim=1))  # (B, n)
+        conditional = log_p[:, :-1] - log_p[:, self.nodes.parent]
+        return -(mass * self.weights.to(logits.dtype) * conditional).sum(dim=1), counts

@@ -1,0 +1,43 @@
+"""What a softmax loss aims at when an image has several labels."""
+
+import numpy
+import torch
+
+from severity.hierarchy import Hierarchy
+
+
+class MostSpecific(torch.nn.Module):
+    """From multi-hot targets to a distribution over the most specific positive classes, weight 1/|Y| each.
+
+    A positive class counts unless a positive class lies below it in the tree: CheXpert's labeller writes Lung Opacity
+    beside Pneumonia, and only Pneumonia says what is there.
+    """
+
+    def __init__(self, hierarchy: Hierarchy):
+        super().__init__()
+        general, below = _general_classes(hierarchy)
+        self.register_buffer("general", torch.from_numpy(general), persistent=False)  # (G,)
+        self.register_buffer("below", torch.from_numpy(below), persistent=False)  # (K, G)
+
+    def forward(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets (B, K), 1, 0 or NaN = masked -> weights (B, K) whose rows sum to one, has_any (B,) bool.
+
+        Masked counts as not positive, and so does a soft target up to one half. Rows without a positive are all zero
+        and False in `has_any`: a softmax loss leaves them out.
+        """
+        positive = torch.nan_to_num(targets, nan=0.0) > 0.5
+        if len(self.general):
+            covered = positive.to(self.below.dtype) @ self.below > 0  # (B, G)
+            positive[:, self.general] &= ~covered
+        count = positive.sum(dim=1, keepdim=True)
+        return positive.to(targets.dtype) / count.clamp(min=1), count[:, 0] > 0
+
+
+def _general_classes(hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The G classes that stand for an inner node, and (K, G) 1.0 where class k lies below the g-th of them."""
+    general = numpy.flatnonzero(hierarchy.stands_for != hierarchy.class_nodes)
+    below = numpy.zeros((len(hierarchy.classes), len(general)), dtype=numpy.float32)
+    for column, index in enumerate(general):
+        below[hierarchy.classes_below[hierarchy.stands_for[index]], column] = 1
+        below[index, column] = 0
+    return general, below

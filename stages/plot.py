@@ -1,0 +1,58 @@
+"""Draw the figures of the study, each with the table of what it shows.
+
+Reads   params.yaml; data/prepared, data/hierarchy/hierarchy.json, data/cost/cost.csv, data/models/<run>/history.csv;
+        metrics/runs/<run>.json and metrics/median/<backbone>-<loss>-<rule>.json of the runs that the grid names
+Writes  plots/<name>.png and plots/<name>.csv: tradeoff, labels, batches, curves, mistakes, tree, contact_sheet, cost
+Run     python -m stages.plot     five seconds
+"""
+
+from pathlib import Path
+
+import numpy
+import pandas
+
+from severity import costs, errors, figures, files, params, prepared, runs, tables
+from severity.hierarchy import Hierarchy
+
+
+def main() -> None:
+    settings = params.load()
+    grid = runs.grid(settings)
+    data = Path("data/prepared")
+    hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
+    drawn = params.call(
+        figures.draw_all,
+        values=settings["plot"],
+        where="plot",
+        records=[files.read_json(f"metrics/runs/{run.name}.json") for run in grid],
+        medians=[median(run, rule) for run in grid if run.seed == grid[0].seed for rule in figures.RULES],
+        histories=pandas.concat([history(run) for run in grid]),
+        images=prepared.open_images(data),
+        ids=prepared.read_table(data).frame["id"],
+        examples=numpy.load(data / "examples.npy"),
+        example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
+        hierarchy=hierarchy,
+        train_counts=files.read_json(data / "summary.json")["counts"]["train"]["labels"],
+        cost=costs.read("data/cost/cost.csv", hierarchy.classes),
+    )
+    for name, picture in drawn.items():
+        figures.write(picture, f"plots/{name}")
+    print(f"plots: {', '.join(drawn)}")
+
+
+def median(run: runs.Run, rule: str) -> dict:
+    """The medians over the seeds of one backbone, loss and decision rule, with these three."""
+    names = {"backbone": run.backbone, "loss": run.loss, "rule": rule}
+    return names | files.read_json(f"metrics/median/{run.backbone}-{run.loss}-{rule}.json")
+
+
+def history(run: runs.Run) -> pandas.DataFrame:
+    """The training curve of one run, with the run's backbone, loss and seed as columns."""
+    path = Path("data/models") / run.name / "history.csv"
+    curve = tables.read_text(path, ["epoch", "train_loss", "validation_loss", "validation_macro_auroc", "best"])
+    curve = curve.apply(lambda column: tables.numbers(column, column.name, path))
+    return curve.assign(backbone=run.backbone, loss=run.loss, seed=run.seed)
+
+
+if __name__ == "__main__":
+    errors.run(main)

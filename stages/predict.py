@@ -1,0 +1,73 @@
+"""Predict validation and test images with one trained network. The last stage that needs torch.
+
+Reads   data/prepared, data/hierarchy, data/models/<run>
+Writes  data/predictions/<run>.npz
+Run     python -m stages.predict --backbone resnet10t --loss hxe --seed 0     a few seconds
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy
+import torch
+
+from severity import backbones, errors, inference, losses, params, prepared, runs
+from severity.hierarchy import Hierarchy
+from severity.links import Link
+from severity.predictions import Predictions
+
+
+def main() -> None:
+    runs.die_with_parent()
+    run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    settings = params.load()
+    hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
+    inference.deterministic(runs.seed_for(run.name))
+    cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
+    loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
+    network = backbones.load(
+        Path("data/models") / run.name / "weights.safetensors",
+        model=settings["backbones"][run.backbone]["model"],
+        outputs=loss.outputs,
+    )
+    predictions = params.call(
+        predict, network, loss, hierarchy, run, settings["data"]["name"], values=settings["predict"], where="predict"
+    )
+    predictions.write(Path("data/predictions") / f"{run.name}.npz")
+    print(f"{run.name}: predicted {len(predictions.ids)} images")
+
+
+def predict(
+    network: torch.nn.Module,
+    loss: Link,
+    hierarchy: Hierarchy,
+    run: runs.Run,
+    dataset: str,
+    *,
+    batch_size: int,
+    device: str,
+) -> Predictions:
+    """Posterior, marginal and truth of all validation and test images, in data-set order."""
+    table, images = prepared.read_table("data/prepared"), prepared.open_images("data/prepared")
+    rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
+    on = inference.device(device)
+    logits = inference.logits(
+        network.to(on), images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}"
+    ).double()  # so that rows still sum to one once they are rounded to float32
+    chosen = table.frame.iloc[rows]
+    return Predictions(
+        ids=chosen["id"].to_numpy(dtype=str),
+        patients=chosen["patient"].to_numpy(dtype=str),
+        split=chosen["split"].to_numpy(dtype=str),
+        posterior=loss.cpu().posterior(logits).float().numpy(),
+        marginal=loss.marginal(logits).float().numpy(),
+        truth=truth,
+        classes=numpy.array(hierarchy.classes),
+        class_hash=numpy.array(hierarchy.class_hash),
+        run=numpy.array(run.name),
+        dataset=numpy.array(dataset),
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

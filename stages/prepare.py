@@ -1,0 +1,32 @@
+"""Divide a collection by patient, apply the label policies, decode and resize every image once.
+
+Reads   params.yaml; data/raw/<name>; the folder datasets.<name>.root
+Writes  data/prepared (see severity/prepared.py)
+Run     python -m stages.prepare
+Time    TIME
+"""
+
+from severity import datasets, errors, params, prepared
+
+
+def main() -> None:
+    settings = params.load()
+    name = settings["data"]["name"]
+    section = settings["datasets"][name]
+    collection = datasets.find(name)
+    raw = params.call(collection.read, section["root"], values=section["read"], where=f"datasets.{name}.read")
+    summary = params.call(
+        prepared.prepare,
+        "data/prepared",
+        raw,
+        values=settings["prepare"],
+        where="prepare",
+        dataset=name,
+        labels=collection.LABELS,
+        root=section["root"],
+    )
+    print(prepared.sentence(summary))
+
+
+if __name__ == "__main__":
+    errors.run(main)

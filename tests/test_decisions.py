@@ -1,0 +1,141 @@
+"""Decision rules: the laws of conditional risk minimisation, and a loop that computes it class by class."""
+
+import numpy
+import pytest
+from hypothesis import given, strategies
+
+from severity import costs, decisions, probabilities
+from severity.decisions import rank
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
+
+
+def distributions(images: int, classes: int, seed: int, sharpness: float = 1.0) -> numpy.ndarray:
+    """(images, classes) random distributions; a higher sharpness puts more on one class."""
+    logits = sharpness * numpy.random.default_rng(seed).normal(size=(images, classes))
+    weights = numpy.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def risks(posterior: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """Expected cost of every decision, number by number."""
+    found = numpy.zeros_like(posterior)
+    for image, p in enumerate(posterior):
+        for decision in range(len(cost)):
+            found[image, decision] = sum(cost[decision, truth] * p[truth] for truth in range(len(cost)))
+    return found
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_crm_ranks_by_ascending_expected_cost(tree, seed):
+    cost = costs.lca_height(tree)
+    posterior = distributions(5, len(tree.classes), seed)
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    ranked = numpy.take_along_axis(risks(posterior, cost), ranking.astype(int), axis=1)
+    assert (numpy.diff(ranked, axis=1) >= -1e-10 * cost.max()).all()
+
+
+def test_crm_takes_rows_of_the_cost_as_decisions():
+    tree = flat(3)
+    # Deciding class 2 is cheap whatever is true; every other mistake is dear. Read the wrong way, it would be the worst.
+    cost = numpy.array([[0, 9, 9], [9, 0, 9], [1, 1, 0]], dtype=float)
+    ranking = rank("crm", posterior=numpy.array([[0.5, 0.4, 0.1]]), cost=cost, hierarchy=tree)
+    assert ranking[0].tolist() == [2, 0, 1]
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_under_zero_one_cost_crm_is_argmax_in_the_whole_ranking(tree, seed):
+    posterior = distributions(8, len(tree.classes), seed).round(2) + 1e-3  # with ties
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    zero_one = 1 - numpy.eye(len(tree.classes))
+    both = [rank(rule, posterior=posterior, cost=zero_one, hierarchy=tree) for rule in ("argmax", "crm")]
+    assert (both[0] == both[1]).all()
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_where_one_class_has_more_than_half_crm_decides_it(tree, seed):
+    posterior = distributions(20, len(tree.classes), seed, sharpness=4)
+    sure = posterior.max(axis=1) > 0.5
+    for cost in (costs.lca_height(tree), costs.path(tree)):
+        crm = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)[:, 0]
+        assert (crm[sure] == posterior[sure].argmax(axis=1)).all()
+
+
+@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(decisions.RULES)))
+def test_relabelling_classes_relabels_decisions(tree, seed, rule):
+    random = numpy.random.default_rng(seed)
+    order = random.permutation(len(tree.classes))
+    turned = Hierarchy(
+        tree.names,
+        tree.parents,
+        tree.class_nodes[order],
+        tuple(tree.classes[index] for index in order),
+        tree.stands_for[order],
+    )
+    posterior = distributions(6, len(order), seed)
+    before = rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+    after = rank(rule, posterior=posterior[:, order], cost=costs.path(turned), hierarchy=turned)
+    assert ([[tree.classes[k] for k in row] for row in before]) == [[turned.classes[k] for k in row] for row in after]
+
+
+@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(decisions.RULES)))
+def test_every_ranking_is_a_permutation_and_whole_equals_batched(tree, seed, rule):
+    posterior = distributions(7, len(tree.classes), seed)
+    cost = costs.lca_height(tree)
+    whole = rank(rule, posterior=posterior, cost=cost, hierarchy=tree)
+    assert whole.dtype == numpy.int32
+    assert (numpy.sort(whole, axis=1) == numpy.arange(len(tree.classes))).all()
+    single = [rank(rule, posterior=row[None], cost=cost, hierarchy=tree)[0] for row in posterior]
+    assert (whole == numpy.array(single)).all()
+
+
+def test_chunks_do_not_change_a_ranking(monkeypatch):
+    tree = six_classes()
+    posterior = distributions(50, 6, seed=3)
+    whole = rank("crm", posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+    monkeypatch.setattr(probabilities, "CHUNK", 13)
+    assert (rank("crm", posterior=posterior, cost=costs.path(tree), hierarchy=tree) == whole).all()
+
+
+def test_ties_keep_the_order_of_the_probabilities_and_then_of_the_classes():
+    tree = flat(4)
+    posterior = numpy.array([[0.2, 0.3, 0.2, 0.3]])
+    for rule in ("argmax", "crm"):
+        ranking = rank(rule, posterior=posterior, cost=costs.lca_height(tree), hierarchy=tree)
+        assert ranking[0].tolist() == [1, 3, 0, 2]
+
+
+def test_crm_prefers_the_safer_neighbourhood():
+    tree = six_classes()
+    # "a" is the likeliest class, but most of the mass is below D and C: d1 is the safer answer.
+    posterior = numpy.array([[0.30, 0.02, 0.03, 0.15, 0.26, 0.24]])
+    cost = costs.lca_height(tree)
+    assert tree.classes[rank("argmax", posterior=posterior, cost=cost, hierarchy=tree)[0, 0]] == "a"
+    assert tree.classes[rank("crm", posterior=posterior, cost=cost, hierarchy=tree)[0, 0]] == "d1"
+
+
+@pytest.mark.parametrize("classes", [608, 1010])
+def test_crm_on_large_trees_equals_the_loop(classes):
+    tree = random_tree(seed=classes, classes=classes - 3, inner=60)
+    cost = costs.lca_height(tree)
+    posterior = distributions(3, len(tree.classes), seed=0, sharpness=2)
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    ranked = numpy.take_along_axis(risks(posterior, cost), ranking.astype(int), axis=1)
+    assert (numpy.diff(ranked, axis=1) >= -1e-10 * cost.max()).all()
+
+
+def test_wrong_inputs_are_refused():
+    tree = chexpert_default()
+    cost = costs.lca_height(tree)
+    good = distributions(3, 14, seed=0)
+    with pytest.raises(SeverityError, match="Did you mean 'argmax'"):
+        rank("argmx", posterior=good, cost=cost, hierarchy=tree)
+    with pytest.raises(SeverityError, match="14 classes"):
+        rank("crm", posterior=good[:, :13], cost=cost, hierarchy=tree)
+    with pytest.raises(SeverityError, match="image 1 is no distribution"):
+        rank("crm", posterior=good * numpy.array([[1], [2], [1]]), cost=cost, hierarchy=tree)
+    with pytest.raises(SeverityError, match="image 0 is no distribution"):
+        rank("crm", posterior=numpy.where(good == good[0, 0], numpy.nan, good), cost=cost, hierarchy=tree)
+    with pytest.raises(SeverityError, match="diagonal"):
+        rank("crm", posterior=good, cost=cost + 1, hierarchy=tree)

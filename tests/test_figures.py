@@ -1,0 +1,591 @@
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy
+import pandas
+import pytest
+import yaml
+from matplotlib.text import Text
+from PIL import Image
+
+from severity import costs, figures, files
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from stages import plot
+
+TREE = {
+    "Finding": None,
+    "No Finding": "Finding",
+    "Enlarged Cardiomediastinum": "Finding",
+    "Cardiomegaly": "Enlarged Cardiomediastinum",
+    "Lung Opacity": "Finding",
+    "Edema": "Lung Opacity",
+    "Consolidation": "Lung Opacity",
+    "Pneumonia": "Consolidation",
+    "Lung Lesion": "Lung Opacity",
+    "Atelectasis": "Lung Opacity",
+    "Pleural disease of any kind": "Finding",
+    "Pneumothorax": "Pleural disease of any kind",
+    "Pleural Effusion": "Pleural disease of any kind",
+    "Pleural Other": "Pleural disease of any kind",
+    "Fracture": "Finding",
+    "Support Devices": "Finding",
+}
+CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
+NAMES = ("tradeoff", "labels", "batches", "curves", "mistakes", "tree", "contact_sheet", "cost")
+OPTIONS = {"cell": "best", "mistakes": 3, "labels": 30, "classes": 60}
+MEASURES = ("top1_error", "hierarchical_distance_at_1", "mistake_severity")
+
+
+def label_tree():
+    names = list(TREE)
+    parents = [-1 if parent is None else names.index(parent) for parent in TREE.values()]
+    return Hierarchy.from_parents(parents, [names.index(name) for name in CLASSES], CLASSES, names)
+
+
+def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
+    """Metrics of one made-up run, in the form of metrics/runs/<run>.json; no image shows the last label."""
+    cost = costs.lca_height(label_tree())
+    truth = random.integers(0, len(CLASSES) - 1, images)
+    rules = {}
+    for rule in figures.RULES:
+        decided = numpy.where(random.random(images) < 0.6, truth, random.integers(0, len(CLASSES), images))
+        severity = cost[decided, truth]
+        wrong = numpy.flatnonzero(decided != truth)
+        ascending = wrong[numpy.argsort(severity[wrong], kind="stable")]
+        parts = [severity[start : start + batch] for start in range(0, images, batch)]
+        least, most = (
+            [
+                {
+                    "id": ids[i],
+                    "truth": ["Enlarged Cardiomediastinum", "Support Devices", CLASSES[truth[i]]][: 1 + i % 3],
+                    "decision": CLASSES[decided[i]],
+                    "severity": float(severity[i]),
+                }
+                for i in order[:3]
+            ]
+            for order in (ascending, ascending[::-1])
+        )
+        medians = [float(numpy.median(part)) for part in parts]
+        rules[rule] = {
+            "top1_error": len(wrong) / images,
+            "mistake_severity": float(severity[wrong].mean()),
+            "hierarchical_distance_at_1": float(severity.mean()),
+            "severity_mean": float(severity.mean()),
+            "batches": {
+                "size": batch,
+                "means": [float(part.mean()) for part in parts],
+                "medians": medians,
+                "median_of_medians": float(numpy.median(medians)),
+            },
+            "labels": {
+                label: {"images": int((truth == k).sum()), "severity": float(severity[truth == k].mean())}
+                if (truth == k).any()
+                else {"images": 0, "severity": None}
+                for k, label in enumerate(CLASSES)
+            },
+            "least": least,
+            "most": most,
+        }
+    return {
+        "run": f"{backbone}-{loss}-{seed}",
+        "backbone": backbone,
+        "loss": loss,
+        "seed": seed,
+        "dataset": "phantom",
+        "hierarchy": "chexpert_pleural",
+        "cost": "lca_height",
+        "classes": CLASSES,
+        "counts": {"images": images, "scored": images, "without_truth": 0},
+        "validation": {"macro_auroc": float(random.uniform(0.7, 0.9))},
+        "labels": {
+            label: {
+                "positives": int((truth == k).sum()),
+                "auroc": float(random.uniform(0.4, 1)) if (truth == k).any() else None,
+            }
+            for k, label in enumerate(CLASSES)
+        },
+        "rules": rules,
+    }
+
+
+def medians_of(records):
+    found = []
+    for _, cell in itertools.groupby(records, key=lambda record: (record["backbone"], record["loss"])):
+        cell = list(cell)
+        for rule in figures.RULES:
+            median = {"backbone": cell[0]["backbone"], "loss": cell[0]["loss"], "rule": rule, "runs": len(cell)}
+            for measure in MEASURES:
+                values = [record["rules"][rule][measure] for record in cell]
+                median[measure] = sorted(values)[0] / 2 + sorted(values)[-1] / 2  # One or two seeds.
+                median[f"{measure}_min"], median[f"{measure}_max"] = min(values), max(values)
+            found.append(median)
+    return found
+
+
+def history_of(record, random, epochs=5):
+    auroc = random.uniform(0.5, 0.9, epochs)
+    return pandas.DataFrame(
+        {
+            "backbone": record["backbone"],
+            "loss": record["loss"],
+            "seed": record["seed"],
+            "epoch": numpy.arange(1, epochs + 1),
+            "learning_rate": 0.01,
+            "train_loss": random.uniform(0.1, 1, epochs),
+            "validation_loss": random.uniform(0.1, 1, epochs),
+            "validation_macro_auroc": auroc,
+            "best": (numpy.arange(epochs) == auroc.argmax()).astype(int),
+        }
+    )
+
+
+def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "hxe_multilabel", "ce"), seeds=(0, 1)):
+    """All that `draw_all` wants, made up."""
+    random = numpy.random.default_rng(0)
+    ids = [f"train/patient{i:05d}/study1/view1_frontal_with_a_long_name" for i in range(70)]
+    records = [record_of(*run, random, ids) for run in itertools.product(backbones, losses, seeds)]
+    example_ids = [*ids[: len(CLASSES) - 1], ""]
+    return {
+        "records": records,
+        "medians": medians_of(records),
+        "histories": pandas.concat([history_of(record, random) for record in records]),
+        "images": random.integers(0, 256, (len(ids), 16, 16), dtype=numpy.uint8),
+        "ids": ids,
+        "examples": random.integers(0, 256, (len(CLASSES), 32, 32), dtype=numpy.uint8),
+        "example_rows": pandas.DataFrame({"label": CLASSES, "id": example_ids}),
+        "hierarchy": label_tree(),
+        "train_counts": {label: {"positives": 1000 + k} for k, label in enumerate(CLASSES)},
+        "cost": costs.lca_height(label_tree()),
+    }
+
+
+def without_numbers(study):
+    """The same study, but one run made no mistake and none had an AUROC."""
+    for median in study["medians"][:2]:
+        median |= {f"mistake_severity{end}": None for end in ("", "_min", "_max")} | {"top1_error": 0.0}
+    for record in study["records"]:
+        record["validation"]["macro_auroc"] = None
+        record["rules"]["crm"] |= {"least": [], "most": []}
+    study["histories"]["validation_macro_auroc"] = math.nan
+    return study
+
+
+@pytest.fixture(scope="module")
+def study():
+    return study_of()
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
+    return figures.draw_all(**study, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def written(drawn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plots")
+    for name, picture in drawn.items():
+        figures.write(picture, folder / name)
+    return folder
+
+
+def drawn_points(axes):
+    """All points of the lines in one panel, rounded so that they can be looked up."""
+    return {
+        tuple(numpy.round(point, 9))
+        for line in axes.lines
+        for point in zip(*numpy.asarray(line.get_data(), dtype=float), strict=True)
+    }
+
+
+def texts(figure):
+    """Every piece of text that is really drawn."""
+    found = []
+    draw = Text.draw
+
+    def recording(self, renderer, *args, **kwargs):
+        if self.get_visible() and self.get_text().strip():
+            found.append(self)
+        return draw(self, renderer, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", recording)
+        figure.draw_without_rendering()
+    return found
+
+
+def all_text(picture):
+    return "\n".join(text.get_text() for text in texts(picture.figure))
+
+
+def test_every_figure_is_a_picture_and_a_table(written):
+    assert sorted(path.name for path in written.iterdir()) == sorted(
+        f"{name}.{kind}" for name in NAMES for kind in ("png", "csv")
+    )
+    for name in NAMES:
+        with Image.open(written / f"{name}.png") as image:
+            assert image.format == "PNG" and min(image.size) >= 400
+            assert len(numpy.unique(numpy.asarray(image.convert("L")))) > 10
+            assert "Software" not in image.info
+
+
+def test_the_same_data_give_the_same_bytes_whatever_the_settings_of_the_person(study, written, tmp_path):
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
+        for name, picture in figures.draw_all(**study, **OPTIONS).items():
+            figures.write(picture, tmp_path / name)
+    for path in written.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_pyplot_stays_unloaded():
+    program = "import sys, severity.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- Text
+
+
+@pytest.mark.parametrize(
+    "make", [study_of, lambda: study_of(("a",), ("ce",), (0,)), lambda: without_numbers(study_of())]
+)
+def test_text_stays_inside_and_does_not_overlap(make):
+    for name, picture in figures.draw_all(**make(), **OPTIONS).items():
+        whole = picture.figure.bbox
+        boxes = [(text.get_text(), text.get_window_extent()) for text in texts(picture.figure)]
+        assert boxes, name
+        for text, box in boxes:
+            assert whole.x0 <= box.x0 and box.x1 <= whole.x1, (name, text)
+            assert whole.y0 <= box.y0 and box.y1 <= whole.y1, (name, text)
+        for (text, box), (other, other_box) in itertools.combinations(boxes, 2):
+            width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+            height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+            assert width <= 1 or height <= 1, (name, text, other)
+
+
+def test_what_does_not_exist_is_named():
+    study = without_numbers(study_of(seeds=(0,)))
+    found = figures.draw_all(**study, **OPTIONS)
+    cell = "mobilenetv3_small_050-bce"
+    assert f"n/a: {cell} argmax; {cell} crm" in all_text(found["tradeoff"]).replace("\n", " ")
+    assert all_text(found["labels"]).count("n/a") == 2
+    assert "validation AUROC (macro): n/a" in all_text(found["curves"])
+    assert all_text(found["mistakes"]).count("n/a: no mistakes") == 2
+    assert "n/a: no positive image" in all_text(found["contact_sheet"])
+    table = found["tradeoff"].table
+    assert table["mistake_severity"].isna().tolist() == [True, True] + [False] * 10
+    assert table["mistake_severity_front"].tolist()[:2] == [0, 0]
+
+
+def test_one_run_is_told_from_several():
+    for seeds, said in (((0,), "1 run"), ((0, 1), "median and min to max of 2 runs")):
+        study = study_of(("resnet10t",), ("ce",), seeds)
+        assert said in all_text(figures.draw_tradeoff(study["medians"], facts="phantom", unit="path"))
+        assert said in all_text(figures.draw_labels(study["records"], limit=5, facts="phantom"))
+        assert said in all_text(figures.draw_batches(study["records"], facts="phantom"))
+
+
+# --- Which runs are shown
+
+
+def test_the_best_cell_has_the_highest_median():
+    values = {("a", 0): 0.9, ("a", 1): 0.5, ("b", 0): 0.72, ("b", 1): 0.8, ("c", 0): None, ("c", 1): 0.99}
+    records = [
+        {"backbone": name, "loss": "ce", "seed": seed, "validation": {"macro_auroc": value}}
+        for (name, seed), value in values.items()
+    ]
+    assert figures.choose_cell(records, "best") == records[2:4]
+    assert figures.choose_cell(records, "c-ce") == records[4:]
+    assert figures.choose_cell(records[:1] + records[:1], "best") == records[:1] * 2
+    with pytest.raises(SeverityError, match=r"plot\.cell is 'b-cee'\. Did you mean 'b-ce'\?"):
+        figures.choose_cell(records, "b-cee")
+
+
+def test_the_mistakes_are_those_of_the_best_run(study, drawn):
+    best = max(figures.choose_cell(study["records"], "best"), key=lambda record: record["validation"]["macro_auroc"])
+    assert best["run"] in all_text(drawn["mistakes"])
+
+
+@pytest.mark.parametrize("option", ["mistakes", "labels", "classes"])
+def test_numbers_below_one_are_refused(study, option):
+    with pytest.raises(SeverityError, match=rf"plot\.{option} is 0"):
+        figures.draw_all(**study, **(OPTIONS | {option: 0}))
+
+
+# --- The tables hold what is drawn
+
+
+def test_pareto_front_against_brute_force():
+    random = numpy.random.default_rng(1)
+    for _ in range(200):
+        x, y = random.integers(0, 6, (2, random.integers(1, 12))).astype(float)
+        x[random.random(len(x)) < 0.1] = numpy.nan
+        y[random.random(len(y)) < 0.1] = numpy.nan
+        beaten = [
+            any(x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(len(x)))
+            for i in range(len(x))
+        ]
+        expected = ~numpy.array(beaten) & ~numpy.isnan(x) & ~numpy.isnan(y)
+        assert figures.pareto_front(x, y).tolist() == expected.tolist(), (x, y)
+
+
+def test_tradeoff(study, drawn, written):
+    table = pandas.read_csv(written / "tradeoff.csv")
+    given = pandas.DataFrame(study["medians"])
+    for column in given.columns:
+        if given[column].dtype == float:
+            numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)
+        else:
+            assert table[column].tolist() == given[column].tolist()
+    panels = drawn["tradeoff"].figure.axes
+    for axes, measure in zip(panels, ("hierarchical_distance_at_1", "mistake_severity"), strict=True):
+        assert set(zip(given["top1_error"].round(9), given[measure].round(9), strict=True)) <= drawn_points(axes)
+        front = figures.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
+        assert table[f"{measure}_front"].tolist() == front.tolist()
+        step = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
+        assert len(step.get_xdata()) == front.sum()
+        assert (numpy.diff(step.get_xdata()) >= 0).all() and (numpy.diff(step.get_ydata()) <= 0).all()
+
+
+def test_backbones_losses_and_rules_look_different_without_colour():
+    looks = [
+        (marker, look["fillstyle"], look["linestyle"])
+        for marker in figures.MARKERS
+        for look in map(figures._look, range(5))
+    ]
+    assert len(set(looks)) == len(looks)
+
+
+def test_labels(study, drawn, written):
+    runs = figures.choose_cell(study["records"], "best")
+    table = pandas.read_csv(written / "labels.csv")
+    assert sorted(table["label"]) == sorted(CLASSES)
+    known = table["severity_argmax"].dropna()
+    assert known.is_monotonic_decreasing and table["severity_argmax"].isna().tolist() == [False] * 13 + [True]
+    left, right = drawn["labels"].figure.axes
+    for row in table.itertuples():
+        for column, values in (
+            ("severity_argmax", [run["rules"]["argmax"]["labels"][row.label]["severity"] for run in runs]),
+            ("severity_crm", [run["rules"]["crm"]["labels"][row.label]["severity"] for run in runs]),
+            ("auroc", [run["labels"][row.label]["auroc"] for run in runs]),
+        ):
+            if None in values:
+                assert math.isnan(getattr(row, column))
+                continue
+            expected = [sum(values) / 2, min(values), max(values)]  # Two runs: the median is the mean.
+            numpy.testing.assert_allclose(
+                [getattr(row, f"{column}{end}") for end in ("", "_min", "_max")], expected, rtol=1e-9
+            )
+            line = (left if column != "auroc" else right).lines[column == "severity_crm"]
+            assert line.get_xdata()[row.Index] == pytest.approx(expected[0])
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == [f"{row.label} (n = {row.positives})" for row in table.itertuples()]
+    assert "positives" in table and left.yaxis_inverted()
+
+
+def test_labels_beyond_the_limit_are_left_out(study):
+    picture = figures.draw_labels(study["records"][:2], limit=5, facts="phantom")
+    full = figures.draw_labels(study["records"][:2], limit=30, facts="phantom")
+    pandas.testing.assert_frame_equal(picture.table, full.table.head(5))
+    assert "the 5 most severe of 14 labels" in all_text(picture)
+
+
+def test_batches(study, drawn, written):
+    runs = figures.choose_cell(study["records"], "best")
+    table = pandas.read_csv(written / "batches.csv")
+    for axes, rule in zip(drawn["batches"].figure.axes, figures.RULES, strict=True):
+        rows = table[table["rule"] == rule]
+        assert rows["batch"].tolist() == [1, 2, 3, 4, 5]
+        for column, key in (("mean", "means"), ("median", "medians")):
+            values = numpy.array([run["rules"][rule]["batches"][key] for run in runs])
+            numpy.testing.assert_allclose(rows[column], values.mean(axis=0), rtol=1e-9)  # Two runs.
+            numpy.testing.assert_allclose(rows[f"{column}_min"], values.min(axis=0), rtol=1e-9)
+            numpy.testing.assert_allclose(rows[f"{column}_max"], values.max(axis=0), rtol=1e-9)
+            assert set(zip(rows["batch"], values.mean(axis=0).round(9), strict=True)) <= drawn_points(axes)
+        heights = {line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 2}
+        whole = [
+            numpy.mean([run["rules"][rule]["severity_mean"] for run in runs]),
+            numpy.mean([run["rules"][rule]["batches"]["median_of_medians"] for run in runs]),
+        ]
+        numpy.testing.assert_allclose(sorted(heights), sorted(whole))
+
+
+def test_batches_of_different_cuts_are_refused(study):
+    other = json.loads(json.dumps(study["records"][1]))
+    other["rules"]["crm"]["batches"]["size"] = 8
+    with pytest.raises(SeverityError, match="not cut into the same batches"):
+        figures.draw_batches([study["records"][0], other], facts="phantom")
+
+
+def test_curves(study, drawn, written):
+    table = pandas.read_csv(written / "curves.csv")
+    given = study["histories"].reset_index(drop=True)[table.columns]
+    pandas.testing.assert_frame_equal(table, given, rtol=1e-9)
+    points = set().union(*map(drawn_points, drawn["curves"].figure.axes))
+    for curve in ("train_loss", "validation_loss", "validation_macro_auroc"):
+        assert set(zip(given["epoch"], given[curve].round(9), strict=True)) <= points
+    stars = {
+        (line.get_xdata().item(), line.get_ydata().item())
+        for axes in drawn["curves"].figure.axes
+        for line in axes.lines
+        if line.get_marker() == "*"
+    }
+    best = given[given["best"] == 1]
+    assert stars == {
+        *zip(best["epoch"], best["validation_loss"], strict=True),
+        *zip(best["epoch"], best["validation_macro_auroc"], strict=True),
+    }
+
+
+def test_curves_of_many_cells_and_of_one_epoch():
+    study = study_of([f"backbone{i}" for i in range(9)], ("bce", "ce", "hxe"), (0,))
+    first = study["histories"].query("epoch == 1").assign(best=1)
+    picture = figures.draw_curves(first, facts="phantom")
+    width, height = picture.figure.get_size_inches()
+    assert 0.5 < width / height < 2
+    titles = [axes.get_title().replace("\n", "") for axes in picture.figure.axes if axes.get_title()]
+    assert titles == [f"backbone{i}-{loss}" for i in range(9) for loss in ("bce", "ce", "hxe")]
+
+
+def test_mistakes(study):
+    record = study["records"][3]
+    picture = figures.draw_mistakes(record, study["images"], study["ids"], count=3, facts="phantom")
+    panels = numpy.array(picture.figure.axes).reshape(4, 3)
+    rows = picture.table.set_index(["rule", "end", "place"])
+    for i, (rule, end) in enumerate(itertools.product(figures.RULES, ("least", "most"))):
+        for place, each in enumerate(record["rules"][rule][end]):
+            axes, row = panels[i, place], rows.loc[rule, end, place + 1]
+            image = study["images"][study["ids"].index(each["id"])]
+            numpy.testing.assert_array_equal(axes.images[0].get_array(), image)
+            assert (row["id"], row["decision"], row["severity"]) == (each["id"], each["decision"], each["severity"])
+            assert row["truth"] == "; ".join(each["truth"])
+            caption = axes.get_xlabel().replace("\xa0", " ").replace("\n", " ")
+            assert caption == (
+                f"truth: {', '.join(each['truth'])} decision: {each['decision']} severity: {each['severity']:g}"
+            )
+
+
+def test_mistakes_of_an_unknown_image_are_refused(study):
+    with pytest.raises(SeverityError, match=r"not in data/prepared/table\.csv"):
+        figures.draw_mistakes(study["records"][0], study["images"], ["other"], count=3, facts="phantom")
+
+
+def test_tree(drawn, written):
+    hierarchy = label_tree()
+    table = pandas.read_csv(written / "tree.csv", keep_default_na=False).set_index("node")
+    assert table.index.tolist() == list(hierarchy.names)
+    leaves = table[table["height"] == 0].sort_values("row")
+    assert leaves["row"].tolist() == list(range(len(CLASSES)))
+    assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
+    assert leaves["positives"].tolist() == [str(1000 + k) for k in range(len(CLASSES))]
+    for node, row in table.iterrows():
+        children = table[table["parent"] == node]
+        if len(children):
+            assert row["row"] == (children["row"].min() + children["row"].max()) / 2
+            assert row["height"] == 1 + children["height"].max()
+    written_texts = {text.get_text() for text in texts(drawn["tree"].figure)}
+    assert {f"{label} (n = {1000 + k:,})" for k, label in enumerate(CLASSES)} <= written_texts
+    assert "Consolidation\xa0(1)" in written_texts
+    dots = [line for line in drawn["tree"].figure.axes[0].lines if line.get_marker() in "os"]
+    assert sorted(line.get_ydata().item() for line in dots) == sorted(table["row"])
+
+
+def test_contact_sheet(study, drawn, written):
+    table = pandas.read_csv(written / "contact_sheet.csv", keep_default_na=False)
+    pandas.testing.assert_frame_equal(table, study["example_rows"])
+    panels = drawn["contact_sheet"].figure.axes
+    for k, label in enumerate(CLASSES[:-1]):
+        assert panels[k].get_title() == label
+        numpy.testing.assert_array_equal(panels[k].images[0].get_array(), study["examples"][k])
+    assert not panels[len(CLASSES) - 1].images
+
+
+def test_cost_rows_are_decisions(tmp_path):
+    cost = numpy.array([[0, 1, 2.5], [4, 0, 6], [7, 8, 0]])
+    picture = figures.draw_cost(cost, ["a", "b", "c"], limit=3, facts="phantom")
+    axes = picture.figure.axes[0]
+    numbers = {text.get_position(): text.get_text() for text in axes.texts}
+    assert {place: float(number) for place, number in numbers.items()} == {
+        (truth, decision): cost[decision, truth] for decision in range(3) for truth in range(3)
+    }
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("Decision", "Truth")
+    figures.write(picture, tmp_path / "cost")
+    numpy.testing.assert_array_equal(costs.read(tmp_path / "cost.csv", ["a", "b", "c"]), cost)
+
+
+def test_too_many_classes_are_said_not_drawn(study):
+    found = figures.draw_all(**study, **(OPTIONS | {"classes": 13}))
+    for name, rows in (("tree", len(label_tree().names)), ("cost", 14)):
+        assert "too many classes to draw: 14" in all_text(found[name])
+        assert len(found[name].table) == rows
+    assert len(found["contact_sheet"].table) == 13
+    assert "the first of 14" in all_text(found["contact_sheet"])
+
+
+# --- The stage
+
+
+def write_inputs(study):
+    """The files that the stage reads, below the current folder."""
+    grid = {
+        key: list(dict.fromkeys(record[key] for record in study["records"])) for key in ("backbone", "loss", "seed")
+    }
+    params = {
+        "data": {"name": "phantom"},
+        "datasets": {"phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}}},
+        "cost": {"name": "lca_height", "file": None},
+        "grid": grid,
+        "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
+        "losses": {name: {} for name in grid["loss"]},
+        "plot": OPTIONS,
+        **{section: {} for section in ("prepare", "train", "predict", "evaluate")},
+    }
+    with files.replacing("params.yaml") as path:
+        path.write_text(yaml.safe_dump(params))
+    for record in study["records"]:
+        files.write_json(f"metrics/runs/{record['run']}.json", record)
+        keys = ("backbone", "loss", "seed")
+        rows = study["histories"].query(" and ".join(f"{key} == {record[key]!r}" for key in keys))
+        files.write_csv(f"data/models/{record['run']}/history.csv", rows.drop(columns=list(keys)))
+    for median in study["medians"]:
+        name = "-".join(median[key] for key in ("backbone", "loss", "rule"))
+        flat = {key: value for key, value in median.items() if key not in ("backbone", "loss", "rule")}
+        files.write_json(f"metrics/median/{name}.json", flat)
+    study["hierarchy"].write("data/hierarchy/hierarchy.json")
+    costs.write("data/cost/cost.csv", study["cost"], CLASSES)
+    table = pandas.DataFrame(
+        {"id": study["ids"], "patient": "p", "sex": "F", "age": 50.0, "view": "PA", "split": "test"}
+    )
+    files.write_csv("data/prepared/table.csv", table.assign(**dict.fromkeys(CLASSES, 0)))
+    numpy.save("data/prepared/images.npy", study["images"])
+    numpy.save("data/prepared/examples.npy", study["examples"])
+    files.write_csv("data/prepared/examples.csv", study["example_rows"])
+    counts = {"train": {"labels": study["train_counts"]}}
+    summary = {"images": len(study["ids"]), "image_size": study["images"].shape[1], "counts": counts}
+    files.write_json("data/prepared/summary.json", summary)
+
+
+def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = study_of(("resnet10t",), ("ce",), (0, 1))
+    write_inputs(study)
+    files.write_json("metrics/runs/stray-ce-0.json", {})
+    plot.main()
+    assert capsys.readouterr().out == f"plots: {', '.join(NAMES)}\n"
+    for name, picture in figures.draw_all(**study, **OPTIONS).items():
+        files.write_csv("expected.csv", picture.table)
+        assert Path(f"plots/{name}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
+        assert Path(f"plots/{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("missing", ["metrics/runs/resnet10t-ce-1.json", "data/models/resnet10t-ce-0/history.csv"])
+def test_the_stage_names_what_is_missing(tmp_path, monkeypatch, missing):
+    monkeypatch.chdir(tmp_path)
+    write_inputs(study_of(("resnet10t",), ("ce",), (0, 1)))
+    (tmp_path / missing).unlink()
+    with pytest.raises(SeverityError, match=missing):
+        plot.main()

@@ -1,7 +1,7 @@
 """Backbones by name: from timm, and from torchvision where timm has none."""
 
-import inspect
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +80,38 @@ def _from_timm(model: str, pretrained: bool | str, outputs: int) -> Backbone:
     if isinstance(pretrained, str):
         # timm's own reading of a file would unpickle whatever it holds.
         arguments["pretrained_cfg_overlay"] = {"state_dict": _checkpoint(pretrained)}
+    before = torch.get_rng_state()
     with _explained(model, pretrained):
         network = timm.create_model(model, num_classes=outputs, in_chans=1, **arguments)
+    if isinstance(pretrained, str):
+        torch.set_rng_state(before)
+        _check_loaded(network, timm.create_model(model, num_classes=outputs, in_chans=1), pretrained)
     configuration = network.pretrained_cfg
     # timm sums a pretrained stem over its colour channels, so the one channel is normalised by the mean of the three.
     mean, std = (tuple(configuration[key]) for key in ("mean", "std"))
     return Backbone(network, (sum(mean) / len(mean),), (sum(std) / len(std),))
 
 
+def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -> None:
+    """timm only logs the tensors that a checkpoint lacks. Those still equal to the random start give them away."""
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    start = dict(fresh.named_parameters())
+    untouched = [
+        name
+        for name, value in network.named_parameters()
+        if not name.startswith(classifier) and torch.equal(value, start[name]) and value.min() < value.max()
+    ]
+    if untouched:
+        raise SeverityError(
+            f"params.yaml: backbones: the checkpoint {path!r} lacks {len(untouched)} tensors of this model, the first "
+            f"{untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
+        )
+
+
 def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backbone:
-    builder = torchvision.models.get_model_builder(model)
-    # GoogLeNet and Inception v3 ask whether to initialise; everyone else always does.
-    arguments = {"init_weights": True} if "init_weights" in inspect.signature(builder).parameters else {}
+    # These two ask whether to initialise their weights, and warn when they are not told; the others always do.
+    arguments = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
     with _explained(model, pretrained):
         if pretrained is True:
             network = torchvision.models.get_model(model, weights="DEFAULT")
@@ -118,7 +138,9 @@ def _checkpoint(path: str) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise SeverityError(f"params.yaml: backbones: the checkpoint {path!r} of 'pretrained' is missing.")
     try:
-        return timm.models.load_state_dict(path, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What torch thinks of an odd file follows as an error, if it matters.
+            return timm.models.load_state_dict(path, weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
         raise SeverityError(
             f"{path} is no checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "

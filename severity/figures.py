@@ -21,18 +21,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from severity import files, statistics
+from severity import cells, files, statistics
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
+from severity.runs import Run
 
-RULES = ("argmax", "crm")
 BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE, "#000000")
 FILLS = ("full", "left", "bottom", "right", "top")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8", "H")
-RULE_MARKERS = {"argmax": "o", "crm": "D"}
-RULE_COLOURS = {"argmax": BLUE, "crm": VERMILLION}
+RULE_MARKERS = ("o", "D", "^", "v", "P", "X")
 GREY = "#555555"
 STYLE = {
     "axes.grid": True,
@@ -82,8 +81,8 @@ def write(picture: Picture, stem: Path | str) -> None:
 
 def draw_all(
     *,
-    records: Sequence[Mapping],
-    medians: Sequence[Mapping],
+    found: dict[Run, dict],
+    medians: pandas.DataFrame,
     histories: pandas.DataFrame,
     images: numpy.ndarray,
     ids: Sequence[str],
@@ -100,7 +99,7 @@ def draw_all(
     """All figures of a study, by the stem of their files.
 
     Args:
-        records: metrics of every run of the grid, as in metrics/runs/<run>.json.
+        found: metrics of every run of the grid, as `severity.cells.read_runs` gives them.
         medians: as for `draw_tradeoff`.
         histories: as for `draw_curves`.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
@@ -118,50 +117,44 @@ def draw_all(
         SeverityError: `cell` is not in the grid, a number is below one, or a mistake is not among the images.
     """
     for name, value in (("mistakes", mistakes), ("labels", labels), ("classes", classes)):
-        if value < 1:
-            raise SeverityError(f"params.yaml: plot.{name} is {value}; it must be at least 1.")
-    chosen = choose_cell(records, cell)
-    best_run = max(chosen, key=_validation_auroc)
-    facts = f"{records[0]['dataset']}, {records[0]['counts']['scored']:,} test images"
-    tree_facts = f"{records[0]['dataset']}, hierarchy {records[0]['hierarchy']}"
+        if not isinstance(value, int) or value < 1:
+            raise SeverityError(f"params.yaml: plot.{name} is {value!r}; it must be a whole number from 1 on.")
+    chosen = choose_cell(found, cell)
+    best_run = max(chosen, key=lambda record: record["validation"]["macro_auroc"] or 0.0)
+    about = chosen[0]
+    facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
+    tree_facts = f"{about['dataset']}, hierarchy {about['hierarchy']}"
     return {
-        "tradeoff": draw_tradeoff(medians, facts=facts, unit=records[0]["cost"]),
+        "tradeoff": draw_tradeoff(medians, facts=facts, unit=about["cost"]),
         "labels": draw_labels(chosen, limit=labels, facts=facts),
         "batches": draw_batches(chosen, facts=facts),
-        "curves": draw_curves(histories, facts=records[0]["dataset"]),
+        "curves": draw_curves(histories, facts=about["dataset"]),
         "mistakes": draw_mistakes(best_run, images, ids, count=mistakes, facts=facts),
         "tree": draw_tree(hierarchy, train_counts, limit=classes, facts=tree_facts),
-        "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=records[0]["dataset"]),
-        "cost": draw_cost(cost, hierarchy.classes, limit=classes, facts=f"{tree_facts}, cost {records[0]['cost']}"),
+        "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=about["dataset"]),
+        "cost": draw_cost(cost, hierarchy.classes, limit=classes, facts=f"{tree_facts}, cost {about['cost']}"),
     }
 
 
-def choose_cell(records: Sequence[Mapping], cell: str) -> list[Mapping]:
-    """The runs of one backbone and loss, named `<backbone>-<loss>`, or of the `best` one.
+def choose_cell(found: dict[Run, dict], cell: str) -> list[dict]:
+    """The metrics of all seeds of one backbone and loss, named `<backbone>-<loss>`, or of the `best` ones.
 
-    Best is the highest median over seeds of the validation AUROC (macro average); the first wins a tie.
+    Args:
+        found: metrics of every run of the grid; what `best` means, `severity.cells.best` says.
 
     Raises:
         SeverityError: no run has this backbone and loss.
     """
-    cells: dict[str, list[Mapping]] = {}
-    for record in records:
-        cells.setdefault(_cell(record), []).append(record)
     if cell == "best":
-        cell = max(cells, key=lambda name: float(numpy.median([_validation_auroc(each) for each in cells[name]])))
-    if cell not in cells:
-        raise SeverityError(f"params.yaml: plot.cell is {cell!r}. {nearest(cell, ['best', *cells])}")
-    return cells[cell]
+        cell = "-".join(cells.best(found))
+    known = {f"{backbone}-{loss}": seeds for backbone, loss, seeds in cells.by_cell(found)}
+    if cell not in known:
+        raise SeverityError(f"params.yaml: plot.cell is {cell!r}. {nearest(cell, ['best', *known])}")
+    return known[cell]
 
 
 def _cell(record: Mapping) -> str:
     return f"{record['backbone']}-{record['loss']}"
-
-
-def _validation_auroc(record: Mapping) -> float:
-    """The run's validation AUROC; below every real one where it does not exist."""
-    value = record["validation"]["macro_auroc"]
-    return -1.0 if value is None else value
 
 
 # --- 1. The trade-off
@@ -190,31 +183,31 @@ def pareto_front(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
 
 
 @_styled
-def draw_tradeoff(medians: Sequence[Mapping], *, facts: str, unit: str) -> Picture:
+def draw_tradeoff(medians: pandas.DataFrame, *, facts: str, unit: str) -> Picture:
     """Top-1 error against hierarchical distance and against mistake severity, one marker a backbone, loss and rule.
 
     Args:
-        medians: for each backbone, loss and rule of `RULES` a dict with these three, with `runs`, and with the median,
-            `_min` and `_max` over seeds of top1_error, hierarchical_distance_at_1 and mistake_severity (or None).
+        medians: one row a backbone, loss and rule, with these three, `runs`, and the median, `_min` and `_max` over
+            seeds of top1_error, hierarchical_distance_at_1 and mistake_severity (None where it does not exist).
         facts: data set and number of images, for the title.
         unit: name of the cost in which severity is measured.
     """
-    measures = ["top1_error", *LEVELS]
-    columns = [name + end for name in measures for end in ("", "_min", "_max")]
-    table = pandas.DataFrame(medians)[["backbone", "loss", "rule", "runs", *columns]]
-    table = table.astype(dict.fromkeys(columns, float))
+    columns = [name + end for name in ("top1_error", *LEVELS) for end in ("", "_min", "_max")]
+    table = medians[["backbone", "loss", "rule", "runs", *columns]].astype(dict.fromkeys(columns, float))
+    table = table.reset_index(drop=True)
     backbones = _cycle(table["backbone"], MARKERS)
     looks = {loss: _look(i) for i, loss in enumerate(dict.fromkeys(table["loss"]))}
+    sizes = {rule: _rule_size(i) for i, rule in enumerate(dict.fromkeys(table["rule"]))}
 
-    entries = len(backbones) + len(looks) + len(RULES) + 4
+    entries = len(backbones) + len(looks) + len(sizes) + 4
     figure = Figure(figsize=(12, max(5.0, 1.2 + 0.185 * entries)), layout="constrained")
     for axes, (measure, name) in zip(figure.subplots(1, 2), LEVELS.items(), strict=True):
         front = pareto_front(table["top1_error"].to_numpy(), table[measure].to_numpy())
         table[f"{measure}_front"] = front.astype(int)
         corners = table[front].sort_values(["top1_error", measure])
         axes.plot(corners["top1_error"], corners[measure], **FRONT, drawstyle="steps-post", zorder=1)
-        for (backbone, loss), pair in table.groupby(["backbone", "loss"], sort=False):
-            _draw_pair(axes, pair.set_index("rule"), measure, backbones[backbone], looks[loss])
+        for (backbone, loss), rows in table.groupby(["backbone", "loss"], sort=False):
+            _draw_rules(axes, rows, measure, backbones[backbone], looks[loss], sizes)
         missing = table[table[measure].isna()]
         note = "; ".join(f"{row.backbone}-{row.loss} {row.rule}" for row in missing.itertuples())
         axes.set_title(_wrap(f"n/a: {note}", 5.0, 8) if note else "", fontsize=8, **NOT_AVAILABLE)
@@ -222,7 +215,7 @@ def draw_tradeoff(medians: Sequence[Mapping], *, facts: str, unit: str) -> Pictu
         over = "images" if measure == "hierarchical_distance_at_1" else "mistakes"
         axes.set_ylabel(f"{name} (cost {unit}, mean over {over})")
     _title(figure, "Error against severity: lower left is better", f"{facts}; a point: {_runs(table['runs'].max())}")
-    _tradeoff_legend(figure, backbones, looks)
+    _tradeoff_legend(figure, backbones, looks, sizes)
     return Picture(figure, table)
 
 
@@ -231,33 +224,34 @@ def _look(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "fillstyle": FILLS[i % len(FILLS)], "linestyle": LINES[i % len(LINES)]}
 
 
-def _draw_pair(axes: Axes, pair: pandas.DataFrame, measure: str, marker: str, look: Mapping) -> None:
-    """One backbone and loss: bars from min to max over seeds, and its two rules joined by a line."""
-    for rule, row in pair.iterrows():
-        spans = (("top1_error", measure), (measure, "top1_error"))
-        if math.isnan(row[measure]):
-            continue
-        for along, across in spans:
-            ends = [row[f"{along}_min"], row[f"{along}_max"]], [row[across]] * 2
-            axes.plot(
-                *(ends if along == "top1_error" else ends[::-1]),
-                color=look["color"],
-                linewidth=0.7,
-                alpha=0.6,
-                zorder=2,
-            )
-        axes.plot(row["top1_error"], row[measure], **_tradeoff_marker(rule, marker, look), zorder=4)
-    axes.plot(
-        pair["top1_error"], pair[measure], color=look["color"], linestyle=look["linestyle"], linewidth=1.2, zorder=3
-    )
+def _rule_size(i: int) -> dict[str, Any]:
+    """Size and filling of the i-th rule's markers: small and hollow, then larger and filled, then rings around these."""
+    return {"markersize": 5 + 3 * i, "hollow": i != 1}
 
 
-def _tradeoff_marker(rule: str, marker: str, look: Mapping) -> dict[str, Any]:
-    hollow = rule == "argmax"
+def _draw_rules(
+    axes: Axes,
+    rows: pandas.DataFrame,
+    measure: str,
+    marker: str,
+    look: Mapping[str, Any],
+    sizes: Mapping[str, Mapping],
+) -> None:
+    """One backbone and loss: bars from min to max over seeds, and its rules joined by a line."""
+    x, y, colour = rows["top1_error"], rows[measure], look["color"]
+    bars = {"color": colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
+    axes.hlines(y, rows["top1_error_min"], rows["top1_error_max"], **bars)
+    axes.vlines(x, rows[f"{measure}_min"], rows[f"{measure}_max"], **bars)
+    axes.plot(x, y, color=colour, linestyle=look["linestyle"], linewidth=1.2, zorder=3)
+    for rule, rule_x, rule_y in zip(rows["rule"], x, y, strict=True):
+        axes.plot(rule_x, rule_y, **_tradeoff_marker(marker, look, **sizes[rule]), zorder=4)
+
+
+def _tradeoff_marker(marker: str, look: Mapping[str, Any], *, markersize: float, hollow: bool) -> dict[str, Any]:
     return {
         "marker": marker,
         "linestyle": "none",
-        "markersize": 5 if hollow else 8,
+        "markersize": markersize,
         "fillstyle": "none" if hollow else look["fillstyle"],
         "markeredgecolor": look["color"],
         "markerfacecolor": look["color"],
@@ -265,18 +259,21 @@ def _tradeoff_marker(rule: str, marker: str, look: Mapping) -> dict[str, Any]:
     }
 
 
-def _tradeoff_legend(figure: Figure, backbones: Mapping[str, str], looks: Mapping[str, Mapping]) -> None:
+def _tradeoff_legend(
+    figure: Figure, backbones: Mapping[str, str], looks: Mapping[str, Mapping], sizes: Mapping[str, Mapping]
+) -> None:
     plain = {"color": GREY, "fillstyle": "full"}
     heading = Line2D([], [], linestyle="none")
     entries = [(heading, "Backbone: shape")]
-    entries += [(Line2D([], [], **_tradeoff_marker("crm", marker, plain)), name) for name, marker in backbones.items()]
-    entries += [(heading, "Loss: colour, fill, line")]
+    for name, marker in backbones.items():
+        entries.append((Line2D([], [], **_tradeoff_marker(marker, plain, **_rule_size(1))), name))
+    entries.append((heading, "Loss: colour, filling, line"))
     for name, look in looks.items():
-        style = {**_tradeoff_marker("crm", "o", look), "linestyle": look["linestyle"], "color": look["color"]}
+        style = _tradeoff_marker("o", look, **_rule_size(1)) | {"linestyle": look["linestyle"], "color": look["color"]}
         entries.append((Line2D([], [], **style), name))
-    entries += [(heading, "Decision, joined by a line")]
-    for rule, name in (("argmax", "argmax: small, hollow"), ("crm", "crm: large, filled")):
-        entries.append((Line2D([], [], **_tradeoff_marker(rule, "o", plain)), name))
+    entries.append((heading, "Decision rule: size"))
+    for rule, size in sizes.items():
+        entries.append((Line2D([], [], **_tradeoff_marker("o", plain, **size)), rule))
     entries.append((Line2D([], [], **FRONT), "Pareto front"))
     legend = figure.legend(*zip(*entries, strict=True), loc="outside center right", handlelength=3.2, frameon=False)
     for (handle, _), text in zip(entries, legend.get_texts(), strict=True):
@@ -293,25 +290,28 @@ def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Pictur
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
-        limit: how many labels to show, those of the largest severity by argmax.
+        limit: how many labels to show, those of the largest severity by the first rule.
         facts: data set and number of images, for the title.
     """
     first = records[0]
     rows = []
-    for label in first["classes"]:
-        row = {"label": label, "positives": first["labels"][label]["positives"], "runs": len(records)}
-        for rule in RULES:
+    for label, scores in first["labels"].items():
+        row = {"label": label, "positives": scores["positives"], "runs": len(records)}
+        for rule in first["rules"]:
             row |= _spread(f"severity_{rule}", [each["rules"][rule]["labels"][label]["severity"] for each in records])
         rows.append(row | _spread("auroc", [each["labels"][label]["auroc"] for each in records]))
-    table = pandas.DataFrame(rows).sort_values("severity_argmax", ascending=False, kind="stable", na_position="last")
+    severities = [f"severity_{rule}" for rule in first["rules"]]
+    table = pandas.DataFrame(rows).sort_values(severities[0], ascending=False, kind="stable", na_position="last")
     table = table.head(limit).reset_index(drop=True)
 
-    figure = Figure(figsize=(10.5, 1.9 + 0.3 * len(table)), layout="constrained")
+    height = 0.14 + 0.08 * len(severities)
+    figure = Figure(figsize=(10.5, 1.9 + height * len(table)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for rule, shift in zip(RULES, (-0.16, 0.16), strict=True):
-        marker, colour = RULE_MARKERS[rule], RULE_COLOURS[rule]
-        _draw_spread(left, table, f"severity_{rule}", shift, marker, colour, hollow=rule == "argmax", label=rule)
-    _mark_missing(left, table[[f"severity_{rule}" for rule in RULES]].isna().all(axis=1))
+    shifts = (numpy.arange(len(severities)) - (len(severities) - 1) / 2) * 0.64 / len(severities)
+    for i, (rule, column) in enumerate(zip(first["rules"], severities, strict=True)):
+        marker, colour = RULE_MARKERS[i % len(RULE_MARKERS)], COLOURS[i % len(COLOURS)]
+        _draw_spread(left, table, column, shifts[i], marker, colour, hollow=i == 0, label=rule)
+    _mark_missing(left, table[severities].isna().all(axis=1))
     left.set_xlabel(f"Severity where the label is true\n(mean cost {first['cost']} over its images)")
     left.set_xlim(left=min(0.0, left.get_xlim()[0]))
     _draw_spread(right, table, "auroc", 0.0, "s", "black", hollow=False, label="AUROC")
@@ -366,10 +366,11 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     Raises:
         SeverityError: the runs were not cut into the same batches.
     """
-    size = records[0]["rules"][RULES[0]]["batches"]["size"]
-    table = pandas.concat([_batch_table(records, rule) for rule in RULES], ignore_index=True)
-    figure = Figure(figsize=(10.5, 6.2), layout="constrained")
-    panels = figure.subplots(len(RULES), 1, sharex=True, sharey=True)
+    rules = list(records[0]["rules"])
+    size = records[0]["rules"][rules[0]]["batches"]["size"]
+    table = pandas.concat([_batch_table(records, rule) for rule in rules], ignore_index=True)
+    figure = Figure(figsize=(10.5, 1.4 + 2.4 * len(rules)), layout="constrained")
+    panels = figure.subplots(len(rules), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (rule, rows) in zip(panels, table.groupby("rule", sort=False), strict=True):
         _draw_batches_of_rule(axes, rows, several=len(records) > 1)
         mean, middle = _number(rows["severity_mean"].iloc[0]), _number(rows["median_of_medians"].iloc[0])
@@ -378,7 +379,7 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
         axes.set_ylim(bottom=min(axes.get_ylim()[0], -0.05))
     panels[-1].set_xlabel(f"Batch of {size} consecutive test images (the last may be smaller)")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    batches = len(table) // len(RULES)
+    batches = len(table) // len(rules)
     note = f"{facts} in {batches:,} batches; {_runs(len(records))}"
     _title(figure, f"Severity by batch: {_cell(records[0])}", note)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -510,7 +511,7 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     Raises:
         SeverityError: a mistake names an image that is not among `ids`.
     """
-    rows = [(rule, end, record["rules"][rule][end][:count]) for rule in RULES for end in ("least", "most")]
+    rows = [(rule, end, record["rules"][rule][end][:count]) for rule in record["rules"] for end in ("least", "most")]
     columns = ["rule", "end", "place", "id", "truth", "decision", "severity"]
     table = pandas.DataFrame(
         [
@@ -544,7 +545,7 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
 
 def _mistake_counts(record: Mapping) -> str:
     counts = []
-    for rule in RULES:
+    for rule in record["rules"]:
         wrong = record["rules"][rule]["top1_error"] * record["counts"]["scored"]
         counts.append(f"{round(wrong):,} by {rule}")
     return f"mistakes: {', '.join(counts)}"
@@ -597,7 +598,7 @@ def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limi
     left = 1.2
     right = 0.25 + _width(max(leaves, key=len), 8)
     highest = int(table["height"].max())
-    width, height = left + unit * highest + right, top + row * (len(leaves) + 0.4) + bottom
+    width, height = max(left + unit * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
     figure = Figure(figsize=(width, height))
     # One unit of the x axis is an inch, so that text can be fitted between nodes.
     axes = figure.add_axes((0, bottom / height, 1, 1 - (top + bottom) / height))
@@ -704,7 +705,7 @@ def draw_contact_sheet(examples: numpy.ndarray, rows: pandas.DataFrame, *, limit
         facts: the data set, for the title.
     """
     table = rows[["label", "id"]].head(limit).reset_index(drop=True)
-    columns = min(5, len(table))
+    columns = min(5 if len(table) <= 20 else 10, len(table))
     lines = math.ceil(len(table) / columns)
     width = 2.0
     figure = Figure(figsize=(max(4.2, 0.2 + width * columns), 0.8 + 2.4 * lines), layout="constrained")
@@ -744,7 +745,7 @@ def draw_cost(cost: numpy.ndarray, classes: Sequence[str], *, limit: int, facts:
 
     side = max(0.31 * len(cost), 2.5)
     margin = _width(max(classes, key=len), 8)
-    figure = Figure(figsize=(side + margin + 1.6, side + margin + 1.2), layout="constrained")
+    figure = Figure(figsize=(max(side + margin + 1.6, 5.5), side + margin + 1.2), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(cost, cmap="YlGnBu", vmin=0)
     axes.set_xticks(range(len(classes)), classes, rotation=90)

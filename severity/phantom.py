@@ -30,10 +30,10 @@ def random_pose(rng: numpy.random.Generator, view: str) -> Pose:
     loose = 1.6 if bedside else 1.0
     return Pose(
         view=view,
-        centre=(float(rng.normal(0, 0.035)) * loose, float(rng.uniform(0.88, 1.02))),
-        width=float(rng.uniform(2.30, 2.62) if view == "lateral" else rng.uniform(2.42, 2.80)),
-        tilt=float(rng.normal(0, 0.022)) * loose,
-        turn=float(numpy.clip(rng.normal(0, 0.025) * loose, -0.08, 0.08)),
+        centre=(float(rng.normal(0, 0.05)) * loose, float(rng.uniform(0.84, 1.04))),
+        width=float(rng.uniform(2.30, 2.62) if view == "lateral" else rng.uniform(2.35, 2.85)),
+        tilt=float(rng.normal(0, 0.03)) * loose,
+        turn=float(numpy.clip(rng.normal(0, 0.03) * loose, -0.09, 0.09)),
         arms=float(rng.uniform(0.05, 0.25) if bedside else rng.uniform(0.15, 0.6)),
     )
 
@@ -42,11 +42,11 @@ def random_film(rng: numpy.random.Generator, view: str, seed: int) -> Film:
     """Exposure, blur and noise for a view; bedside films are flatter and noisier."""
     bedside = view == "AP"
     return Film(
-        centre=float(rng.uniform(0.40, 0.52)),
-        contrast=float(rng.uniform(1.7, 2.3) if bedside else rng.uniform(2.0, 2.7)),
-        gamma=float(rng.uniform(0.85, 1.2)),
+        centre=float(rng.uniform(0.38, 0.56)),
+        contrast=float(rng.uniform(1.5, 2.2) if bedside else rng.uniform(1.8, 2.7)),
+        gamma=float(rng.uniform(0.75, 1.3)),
         blur=float(rng.uniform(0.35, 0.75) if bedside else rng.uniform(0.25, 0.6)),
-        noise=float(rng.uniform(0.008, 0.018) if bedside else rng.uniform(0.005, 0.012)),
+        noise=float(rng.uniform(0.010, 0.022) if bedside else rng.uniform(0.005, 0.012)),
         marker=bool(rng.random() < 0.75),
         border=float(rng.uniform(2, 7)) if rng.random() < 0.2 else 0.0,
         seed=seed,

@@ -55,7 +55,7 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
         age=age,
         heart_ratio=float(rng.uniform(0.375, 0.425) + 0.025 * old + 0.005 * female),
         heart_tilt=float(rng.uniform(0.50, 0.85)),
-        mediastinum=float(rng.uniform(0.155, 0.195)),
+        mediastinum=float(rng.uniform(0.150, 0.200)),
         mediastinum_shift=0.0,
         knob=float(rng.uniform(0.10, 0.13) + 0.03 * old),
         wall=float(rng.uniform(0.07, 0.24)),
@@ -291,7 +291,7 @@ def _frontal(anatomy: Anatomy, pose: Pose, frame: Frame) -> Chest:
 
 
 def _hilum(anatomy: Anatomy, pose: Pose, side: int) -> tuple[float, float]:
-    return side * 0.24 + anatomy.mediastinum_shift + 0.5 * pose.turn, HILUM - 0.03 * side
+    return side * 0.21 + anatomy.mediastinum_shift + 0.5 * pose.turn, HILUM - 0.03 * side
 
 
 def _frontal_soft_tissue(
@@ -345,9 +345,9 @@ def _heart_and_mediastinum(anatomy: Anatomy, pose: Pose, frame: Frame) -> numpy.
     trunk = thickness(ellipse(frame, trunk_at, (0.13, 0.26)), 0.5)
     roots = frame.empty()
     for side in (RIGHT, LEFT):
-        roots = numpy.maximum(roots, thickness(ellipse(frame, _hilum(anatomy, pose, side), (0.13, 0.24)), 0.9))
+        roots = numpy.maximum(roots, thickness(ellipse(frame, _hilum(anatomy, pose, side), (0.16, 0.27)), 1.0))
     shadow = numpy.maximum(0.30 * heart, numpy.maximum(0.19 * band, 0.19 * knob))
-    shadow = numpy.maximum(shadow, numpy.maximum(0.20 * trunk, 0.14 * roots))
+    shadow = numpy.maximum(shadow, numpy.maximum(0.20 * trunk, 0.13 * roots))
     return shadow
 
 

@@ -90,12 +90,12 @@ def _wide_heart(anatomy: Anatomy, sign: Finding) -> Anatomy:
 
 def _wide_mediastinum(anatomy: Anatomy, sign: Finding) -> Anatomy:
     return replace(
-        anatomy, mediastinum=anatomy.mediastinum + 0.11 + 0.13 * sign.extent, knob=anatomy.knob + 0.05 * sign.extent
+        anatomy, mediastinum=anatomy.mediastinum + 0.07 + 0.14 * sign.extent, knob=anatomy.knob + 0.05 * sign.extent
     )
 
 
 def _cephalised(anatomy: Anatomy, sign: Finding) -> Anatomy:
-    return replace(anatomy, cephalisation=1.6 + 0.5 * sign.extent)
+    return replace(anatomy, cephalisation=1.3 + 0.8 * sign.extent)
 
 
 def _lost_volume(anatomy: Anatomy, sign: Finding) -> Anatomy:
@@ -182,7 +182,7 @@ def _haze(chest: Chest, sign: Finding) -> None:
         radii = rng.uniform(0.30, 0.48, 2) * (0.8 + 0.4 * sign.extent)
         spot = edge(ellipse(chest.frame, centre, tuple(radii), rng.uniform(-0.6, 0.6)) + 0.1, 1.2)
         clouds = numpy.clip(0.75 + 0.35 * _noise(chest, rng, 0.13), 0, 1.3)
-        chest.flood((0.42 + 0.30 * sign.extent) * spot * clouds * chest.side(side) ** 0.5)
+        chest.flood((0.34 + 0.34 * sign.extent) * spot * clouds * chest.side(side) ** 0.5)
 
 
 def _oedema(chest: Chest, sign: Finding) -> None:
@@ -195,7 +195,7 @@ def _oedema(chest: Chest, sign: Finding) -> None:
         centre = (side * 0.40 + chest.anatomy.mediastinum_shift, HILUM + 0.16)
         radii = (0.44 + 0.12 * sign.extent, 0.58 + 0.14 * sign.extent)
         wings = numpy.maximum(wings, edge(ellipse(chest.frame, centre, radii) + 0.15, 1.1))
-    chest.flood((0.42 + 0.36 * sign.extent) * wings * clouds)
+    chest.flood((0.24 + 0.46 * sign.extent) * wings * clouds)
     lines = chest.frame.strokes()
     for side in sides:
         for y in numpy.arange(0.68, 0.98, 0.045) * chest.anatomy.lung_height:
@@ -203,7 +203,7 @@ def _oedema(chest: Chest, sign: Finding) -> None:
             inwards = -side if chest.frontal else 1
             reach = rng.uniform(0.10, 0.20)
             lines.line(numpy.array([(outer, y), (outer + inwards * reach, y + rng.normal(0, 0.01))]), 0.016)
-    chest.markings += (0.08 + 0.08 * sign.extent) * lines.layer() * chest.lung
+    chest.markings += (0.05 + 0.11 * sign.extent) * lines.layer() * chest.lung
 
 
 def _consolidation(chest: Chest, sign: Finding) -> None:
@@ -285,7 +285,7 @@ def _pleural_other(chest: Chest, sign: Finding) -> None:
     for side in sign.sides:
         lumps = 0.025 * _noise(chest, rng, 0.12)
         if kind == "cap":
-            depth = 0.17 + 0.12 * sign.extent + lumps - 0.42 * numpy.clip(chest.frame.y - 0.26, 0, None)
+            depth = 0.20 + 0.14 * sign.extent + lumps - 0.45 * numpy.clip(chest.frame.y - 0.26, 0, None)
         else:
             depth = (
                 0.10 + 0.08 * sign.extent + lumps - 0.9 * numpy.abs(chest.frame.y - rng.uniform(0.5, 0.75) * tall) ** 3
@@ -294,18 +294,21 @@ def _pleural_other(chest: Chest, sign: Finding) -> None:
         chest.flood((0.80 if kind != "plaque" else 0.55) * rind)
         if kind == "plaque":
             flecks = numpy.clip(_noise(chest, rng, 0.07), 0.2, 1.6)
-            chest.bone += (0.12 + 0.10 * sign.extent) * rind * flecks * chest.lung
+            chest.bone += (0.14 + 0.12 * sign.extent) * rind * flecks * chest.lung
 
 
 def _effusion(chest: Chest, sign: Finding) -> None:
     """Fluid in the costophrenic angle with a meniscus that climbs the wall; a large one veils the whole lower lung."""
-    tall = chest.anatomy.lung_height
+    tall, rng = chest.anatomy.lung_height, sign.rng()
+    body = edge(chest.wall + 0.02, 0.08)
     for side in sign.sides:
-        level = tall + 0.10 - (0.10 + 0.62 * sign.extent**1.3) * (1.0 if side == sign.side or not sign.side else 0.6)
-        climb = 0.34 * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
+        lesser = rng.uniform(0.5, 1.0) if side != sign.side else 1.0
+        level = tall + 0.22 - 0.72 * (lesser * sign.extent) ** 1.5
+        climb = (0.16 + 0.20 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
         fluid = edge(chest.frame.y + climb - numpy.float32(level), 0.09) * chest.side(side)
         chest.flood(0.96 * fluid)
-        chest.tissue += 0.14 * fluid * edge(chest.floor, 0.1)  # As dense as the abdomen: the diaphragm vanishes.
+        # As dense as the abdomen, so that the diaphragm vanishes.
+        chest.tissue += 0.14 * fluid * edge(chest.floor, 0.1) * body
 
 
 def _pneumothorax(chest: Chest, sign: Finding) -> None:
@@ -313,50 +316,54 @@ def _pneumothorax(chest: Chest, sign: Finding) -> None:
     tall = chest.anatomy.lung_height
     for side in sign.sides:
         height = numpy.clip(chest.frame.y / numpy.float32(tall), 0, 1)
-        gap = (0.15 + 0.30 * sign.extent) * (1.0 - (0.85 - 0.45 * sign.extent) * height)
+        gap = (0.12 + 0.30 * sign.extent) * (1.0 - (0.85 - 0.45 * sign.extent) * height)
         here = chest.side(side)
         beyond = edge(gap - chest.wall, 0.03) * here
         chest.markings *= 1 - beyond
         chest.fill *= 1 - beyond * edge(chest.floor - 0.1, 0.2)
-        chest.air += 0.13 * beyond * chest.lung
+        chest.air += 0.09 * beyond * chest.lung
         line = numpy.exp(-(((chest.wall - gap) / numpy.float32(0.022)) ** 2)) * here
-        chest.tissue += 0.15 * line * chest.lung
+        chest.tissue += 0.12 * line * chest.lung
         # The lung that remains is smaller and therefore denser.
         chest.flood((0.10 + 0.25 * sign.extent) * edge(chest.wall - gap, 0.05) * here)
 
 
-def break_ribs(chest: Chest, sign: Finding) -> None:
+def _fracture(chest: Chest, sign: Finding) -> None:
     """Fracture: neighbouring ribs broken, the outer piece displaced, with callus at an old break."""
     rng = sign.rng()
     parts = [number for number, rib in enumerate(chest.ribs) if rib.side == sign.side and rib.posterior]
-    count = 2 + round(2 * sign.extent)
-    first = int(rng.integers(2, len(parts) - count))
+    count = 3 + round(2 * sign.extent)
+    first = int(rng.integers(1, len(parts) - count))
     callus = rng.random() < 0.5
-    at = float(rng.uniform(0.40, 0.72))
+    at = float(rng.uniform(0.40, 0.66))
     knots = chest.frame.strokes()
     for number in parts[first : first + count]:
         rib = chest.ribs[number]
         cut = round(at * (len(rib.course) - 1))
-        step = (0.065 + 0.035 * sign.extent) * (1 if rng.random() < 0.6 else -1)
+        step = (0.075 + 0.04 * sign.extent) * (1 if rng.random() < 0.6 else -1)
         inner, outer = rib.course[:cut], rib.course[cut + 1 :] + numpy.array([0, step])
         chest.ribs[number] = replace(rib, course=inner)
         chest.ribs.append(replace(rib, course=outer))
         if callus:
-            knots.line(numpy.array([inner[-2], inner[-1], outer[0], outer[1]]), 0.10 + 0.03 * sign.extent)
+            # A spindle of new bone about the break.
+            for place, radius in ((inner[-1], 0.052), ((inner[-1] + outer[0]) / 2, 0.068), (outer[0], 0.052)):
+                knots.disc(tuple(place), radius * (0.9 + 0.4 * sign.extent))
         else:
-            for end in (inner[-2:], outer[:2]):
-                knots.line(end, rib.width)
-    chest.bone += (0.13 + 0.07 * sign.extent) * knots.layer()
+            # Turned ends overlie the rib and look denser.
+            knots.line(inner[-2:], 1.25 * rib.width)
+            knots.line(outer[:2], 1.25 * rib.width)
+    density = (0.18 + 0.09 * sign.extent) * (1.0 if chest.frontal else 0.8)
+    chest.bone += density * ndimage.gaussian_filter(knots.layer(), 0.6, truncate=2)
 
 
 def _devices(chest: Chest, sign: Finding) -> None:
     """Tubes, lines, wires and pacemakers, one to four of them."""
     rng = sign.rng()
-    chosen = rng.permutation(len(DEVICES))[: 1 + round(3 * sign.extent)]
+    chosen = rng.permutation(len(DEVICES))[: 1 + int(3.2 * sign.extent**1.5)]
     metal, plastic = chest.frame.strokes(), chest.frame.strokes()
     for number in sorted(int(each) for each in chosen):
         DEVICES[number](chest, rng, metal, plastic)
-    chest.metal += 0.55 * metal.layer() + 0.22 * plastic.layer()
+    chest.metal += 0.45 * metal.layer() + 0.16 * plastic.layer()
 
 
 def _curve(points: list[tuple[float, float]], bends: int = 9) -> numpy.ndarray:
@@ -453,6 +460,6 @@ PAINTS: dict[str, Callable[[Chest, Finding], None]] = {
     "Pleural Other": _pleural_other,
     "Pleural Effusion": _effusion,
     "Pneumothorax": _pneumothorax,
-    "Fracture": break_ribs,
+    "Fracture": _fracture,
     "Support Devices": _devices,
 }

@@ -159,7 +159,7 @@ def _uncertain_words(uncertain: str | dict, labels: Sequence[str]) -> dict[str, 
     for key, word in words.items():
         if key not in ("default", *labels):
             raise SeverityError(f"{where}: {key!r} is no label of this data set. {nearest(key, ('default', *labels))}")
-        if word not in POLICIES:
+        if word not in tuple(POLICIES):
             raise SeverityError(f"{where}: {key} is {word!r}. {nearest(word, POLICIES)}")
     if "default" not in words and not set(labels) <= words.keys():
         raise SeverityError(f"{where}: add the key 'default' for the labels that it does not name.")
@@ -185,7 +185,7 @@ def _check_raw(raw: pandas.DataFrame, labels: tuple[str, ...]) -> None:
     again = raw["id"][raw["id"].duplicated()]
     if len(again):
         raise SeverityError(
-            f"{len(again)} images repeat the id of another: {tables.listed(again)}. Ids must be unique."
+            f"{len(again)} images repeat the id of another: {tables.listed(again.unique())}. Ids must be unique."
         )
     for column, known in (("split", ("", *splits.SPLITS)), *((label, (1, 0, UNCERTAIN)) for label in labels)):
         odd = raw[column][~raw[column].isin(known) & raw[column].notna()]
@@ -338,8 +338,8 @@ def open_images(folder: Path | str) -> numpy.ndarray:
         images = numpy.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. {REMAKE}") from None
-    except ValueError as error:
-        raise SeverityError(f"{path} cannot be read: {error}. {REMAKE}") from None
+    except ValueError:
+        raise SeverityError(f"{path} is cut off or no .npy file. {REMAKE}") from None
     size = summary["image_size"]
     if images.dtype != numpy.uint8 or images.shape != (summary["images"], size, size):
         raise SeverityError(f"{path} and summary.json beside it disagree in shape. {REMAKE}")

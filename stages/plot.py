@@ -1,7 +1,7 @@
 """Draw the figures of the study, each with the table of what it shows.
 
 Reads   params.yaml; data/prepared, data/hierarchy/hierarchy.json, data/cost/cost.csv, data/models/<run>/history.csv;
-        metrics/runs/<run>.json and metrics/median/<backbone>-<loss>-<rule>.json of the runs that the grid names
+        metrics/runs/<run>.json of exactly the runs that the grid names
 Writes  plots/<name>.png and plots/<name>.csv: tradeoff, labels, batches, curves, mistakes, tree, contact_sheet, cost
 Run     python -m stages.plot     five seconds
 """
@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import costs, errors, figures, files, params, prepared, runs, tables
+from severity import cells, costs, errors, figures, files, params, prepared, runs, tables
 from severity.hierarchy import Hierarchy
 
 
 def main() -> None:
     settings = params.load()
-    grid = runs.grid(settings)
+    grid, rules = runs.grid(settings), settings["evaluate"]["rules"]
+    found = cells.read_runs("metrics/runs", grid, rules)
     data = Path("data/prepared")
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     drawn = params.call(
         figures.draw_all,
         values=settings["plot"],
         where="plot",
-        records=[files.read_json(f"metrics/runs/{run.name}.json") for run in grid],
-        medians=[median(run, rule) for run in grid if run.seed == grid[0].seed for rule in figures.RULES],
+        found=found,
+        medians=cells.table(found, rules),
         histories=pandas.concat([history(run) for run in grid]),
         images=prepared.open_images(data),
         ids=prepared.read_table(data).frame["id"],
@@ -38,12 +39,6 @@ def main() -> None:
     for name, picture in drawn.items():
         figures.write(picture, f"plots/{name}")
     print(f"plots: {', '.join(drawn)}")
-
-
-def median(run: runs.Run, rule: str) -> dict:
-    """The medians over the seeds of one backbone, loss and decision rule, with these three."""
-    names = {"backbone": run.backbone, "loss": run.loss, "rule": rule}
-    return names | files.read_json(f"metrics/median/{run.backbone}-{run.loss}-{rule}.json")
 
 
 def history(run: runs.Run) -> pandas.DataFrame:

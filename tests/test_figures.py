@@ -187,6 +187,16 @@ def drawn(study):
 
 
 @pytest.fixture(scope="module")
+def drawn_of_one_run():
+    return figures.draw_all(**study_of(("a",), ("ce",), (0,)), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def drawn_without_numbers():
+    return figures.draw_all(**without_numbers(study_of()), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
 def written(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
     for name, picture in drawn.items():
@@ -250,11 +260,9 @@ def test_pyplot_stays_unloaded():
 # --- Text
 
 
-@pytest.mark.parametrize(
-    "make", [study_of, lambda: study_of(("a",), ("ce",), (0,)), lambda: without_numbers(study_of())]
-)
-def test_text_stays_inside_and_does_not_overlap(make):
-    for name, picture in figures.draw_all(**make(), **OPTIONS).items():
+@pytest.mark.parametrize("which", ["drawn", "drawn_of_one_run", "drawn_without_numbers"])
+def test_text_stays_inside_and_does_not_overlap(which, request):
+    for name, picture in request.getfixturevalue(which).items():
         whole = picture.figure.bbox
         boxes = [(text.get_text(), text.get_window_extent()) for text in texts(picture.figure)]
         assert boxes, name
@@ -267,9 +275,8 @@ def test_text_stays_inside_and_does_not_overlap(make):
             assert width <= 1 or height <= 1, (name, text, other)
 
 
-def test_what_does_not_exist_is_named():
-    study = without_numbers(study_of(seeds=(0,)))
-    found = figures.draw_all(**study, **OPTIONS)
+def test_what_does_not_exist_is_named(drawn_without_numbers):
+    found = drawn_without_numbers
     cell = "mobilenetv3_small_050-bce"
     assert f"n/a: {cell} argmax; {cell} crm" in all_text(found["tradeoff"]).replace("\n", " ")
     assert all_text(found["labels"]).count("n/a") == 2

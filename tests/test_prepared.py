@@ -122,8 +122,9 @@ def test_official_rows_keep_their_split():
 @pytest.mark.parametrize(
     ("validation", "test", "message"),
     [
-        (1.0, 0.1, "prepare.validation_fraction is 1.0; it must be at least 0 and below 1"),
-        (0.1, -0.1, "prepare.test_fraction is -0.1; it must be"),
+        (1.0, 0.1, "prepare.validation_fraction is 1.0; it must be a number from 0 to below 1"),
+        (0.1, -0.1, "prepare.test_fraction is -0.1; it must be a number"),
+        (None, 0.1, "prepare.validation_fraction is None; it must be a number"),
         (0.5, 0.5, "leave no patient to train on; their sum must be below 1"),
     ],
 )
@@ -184,6 +185,7 @@ def test_uncertain_never_enters_the_truth_that_scores(rows, data):
         ("one", "zeros", "prepare.uncertain: default is 'one'. Did you mean 'ones'?"),
         ({"default": "ones", "Edma": "zeros"}, "zeros", "'Edma' is no label of this data set. Did you mean 'Edema'?"),
         ({"default": "ones", "Edema": "nill"}, "zeros", "prepare.uncertain: Edema is 'nill'. "),
+        (["ones"], "zeros", "prepare.uncertain: default is ['ones']. "),
         ({"Edema": "ones"}, "zeros", "add the key 'default'"),
         ("ones", "ones", "prepare.unmentioned is 'ones'. Known: ignore, zeros."),
     ],
@@ -455,7 +457,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     with fails("disagree in shape"):
         prepared.open_images(tmp_path / "out")
     (tmp_path / "out/images.npy").write_bytes(b"not numpy")
-    with fails("images.npy cannot be read"):
+    with fails("images.npy is cut off or no .npy file"):
         prepared.open_images(tmp_path / "out")
     for name, opener in (("table.csv", prepared.read_table), ("images.npy", prepared.open_images)):
         (tmp_path / "out" / name).unlink()

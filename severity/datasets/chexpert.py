@@ -96,7 +96,7 @@ def read(root: Path | str, *, views: list) -> pandas.DataFrame:
     Raises:
         SeverityError: a table or a column is missing, a cell holds something unknown, or two rows name one image.
     """
-    tables.check_words(views, VIEWS, "views")
+    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     table = pandas.concat([_read_table(Path(root) / name, split) for name, split in SPLITS.items()], ignore_index=True)
     frontal = table["view"] != "lateral"
     wanted = (frontal & ("frontal" in views)) | (~frontal & ("lateral" in views))

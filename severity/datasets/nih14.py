@@ -95,7 +95,7 @@ def read(root: Path | str, *, views: list) -> pandas.DataFrame:
         SeverityError: no table or image, a missing column, an unknown value or finding, a repeated image, one official
             list without the other, or an image in none or both of them.
     """
-    tables.check_words(views, VIEWS, "views")
+    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     path = _find_table(root)
     raw = tables.read_text(path, COLUMNS)

@@ -82,7 +82,6 @@ def write(picture: Picture, stem: Path | str) -> None:
 def draw_all(
     *,
     found: dict[Run, dict],
-    medians: pandas.DataFrame,
     histories: pandas.DataFrame,
     images: numpy.ndarray,
     ids: Sequence[str],
@@ -100,7 +99,6 @@ def draw_all(
 
     Args:
         found: metrics of every run of the grid, as `severity.cells.read_runs` gives them.
-        medians: as for `draw_tradeoff`.
         histories: as for `draw_curves`.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         examples, example_rows: one image a label (L, H, W) uint8, and a table with the columns label and id.
@@ -125,7 +123,7 @@ def draw_all(
     facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
     tree_facts = f"{about['dataset']}, hierarchy {about['hierarchy']}"
     return {
-        "tradeoff": draw_tradeoff(medians, facts=facts, unit=about["cost"]),
+        "tradeoff": draw_tradeoff(cells.table(found, list(about["rules"])), facts=facts, unit=about["cost"]),
         "labels": draw_labels(chosen, limit=labels, facts=facts),
         "batches": draw_batches(chosen, facts=facts),
         "curves": draw_curves(histories, facts=about["dataset"]),
@@ -434,15 +432,15 @@ def draw_curves(histories: pandas.DataFrame, *, facts: str) -> Picture:
     """
     curves = ["train_loss", "validation_loss", "validation_macro_auroc"]
     table = histories[["backbone", "loss", "seed", "epoch", *curves, "best"]].reset_index(drop=True)
-    cells = list(table.groupby(["backbone", "loss"], sort=False))
+    groups = list(table.groupby(["backbone", "loss"], sort=False))
     losses = table["loss"].nunique()
     # The grid's order, backbone then loss, puts a backbone in a row and a loss in a column.
-    columns = losses if losses <= 6 and len(cells) <= 4 * losses else min(len(cells), 6)
-    rows = math.ceil(len(cells) / columns)
+    columns = losses if losses <= 6 and len(groups) <= 4 * losses else min(len(groups), 6)
+    rows = math.ceil(len(groups) / columns)
     figure = Figure(figsize=(max(7.5, 0.6 + 2.3 * columns), 1.3 + 2.5 * rows), layout="constrained")
     panels = figure.subplots(2 * rows, columns, sharex=True, squeeze=False)
     spans = table["validation_macro_auroc"].min(), table["validation_macro_auroc"].max()
-    for i, ((backbone, loss), cell) in enumerate(cells):
+    for i, ((backbone, loss), cell) in enumerate(groups):
         upper, lower = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         upper.set_title(_wrap(f"{backbone}-{loss}", 2.1, 8), fontsize=8)
         _draw_curves_of_cell(upper, lower, cell)
@@ -450,16 +448,16 @@ def draw_curves(histories: pandas.DataFrame, *, facts: str) -> Picture:
         if i % columns == 0:
             upper.set_ylabel("Loss")
             lower.set_ylabel("AUROC")
-        if i + columns >= len(cells):
+        if i + columns >= len(groups):
             lower.set_xlabel("Epoch")
             lower.tick_params(labelbottom=True)
             lower.xaxis.get_major_locator().set_params(integer=True)
-    for i in range(len(cells), rows * columns):
+    for i in range(len(groups), rows * columns):
         for axes in panels[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]:
             axes.set_axis_off()
     figure.align_ylabels(panels[:, 0])
-    runs = sum(cell["seed"].nunique() for _, cell in cells)
-    _title(figure, f"Training curves: {facts}", f"backbones and losses: {len(cells)}; runs: {runs}, a line each")
+    runs = sum(cell["seed"].nunique() for _, cell in groups)
+    _title(figure, f"Training curves: {facts}", f"backbones and losses: {len(groups)}; runs: {runs}, a line each")
     entries = [axes.get_legend_handles_labels() for axes in panels[:2, 0]]
     unique = {name: handle for handles, names in entries for handle, name in zip(handles, names, strict=True)}
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False)

@@ -23,7 +23,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last because writers such as numpy.save and Pillow choose the format by it.
     beside = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
-    _remove(beside)
+    for left in path.parent.glob(f".{path.stem}.writing-*{path.suffix}"):
+        # What a killed process left behind can be as large as a data set. Its number is this one's only by reuse.
+        if left == beside or not _alive(left.name.removesuffix(path.suffix).rpartition("-")[2]):
+            _remove(left)
     try:
         yield beside
         if path.is_dir() and not path.is_symlink():
@@ -31,6 +34,16 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         _remove(beside)
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # It lives, under another user.
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy
 from scipy import ndimage
 
-from severity.phantom_anatomy import LEFT, RIGHT, Anatomy, Chest, Frame, Pose, add_bones, healthy_chest
+from severity.phantom_anatomy import LEFT, RIGHT, Anatomy, Chest, Pose, add_bones, healthy_chest
 from severity.phantom_signs import Finding, bend, paint
 
 
@@ -35,6 +35,8 @@ def random_pose(rng: numpy.random.Generator, view: str) -> Pose:
         tilt=float(rng.normal(0, 0.03)) * loose,
         turn=float(numpy.clip(rng.normal(0, 0.03) * loose, -0.09, 0.09)),
         arms=float(rng.uniform(0.05, 0.25) if bedside else rng.uniform(0.15, 0.6)),
+        veil=float(rng.uniform(0.0, 0.35) if bedside else rng.uniform(0.0, 0.12)),
+        fold=float(rng.uniform(0.12, 0.35)) if bedside and rng.random() < 0.12 else 0.0,
     )
 
 
@@ -46,7 +48,7 @@ def random_film(rng: numpy.random.Generator, view: str, seed: int) -> Film:
         contrast=float(rng.uniform(1.5, 2.2) if bedside else rng.uniform(1.8, 2.7)),
         gamma=float(rng.uniform(0.75, 1.3)),
         blur=float(rng.uniform(0.35, 0.75) if bedside else rng.uniform(0.25, 0.6)),
-        noise=float(rng.uniform(0.010, 0.022) if bedside else rng.uniform(0.005, 0.012)),
+        noise=float(rng.uniform(0.010, 0.028) if bedside else rng.uniform(0.005, 0.012)),
         marker=bool(rng.random() < 0.75),
         border=float(rng.uniform(2, 7)) if rng.random() < 0.2 else 0.0,
         seed=seed,

@@ -42,6 +42,8 @@ class Anatomy:
     stomach_gas: float  # radius of the gastric bubble; 0 for none
     shoulder: float  # height of the shoulders
     cephalisation: float  # width of the upper vessels relative to a healthy upright person's
+    nipples: float  # density of the nipples' shadows; 0 for none. They mimic nodules.
+    cartilage: float  # calcification of the rib cartilages, which mimics callus and plaques
     seed: int  # of vessels and other small irregularities
 
 
@@ -53,7 +55,7 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
     return Anatomy(
         sex="Female" if female else "Male",
         age=age,
-        heart_ratio=float(rng.uniform(0.375, 0.425) + 0.025 * old + 0.005 * female),
+        heart_ratio=float(rng.uniform(0.372, 0.422) + 0.020 * old + 0.004 * female),
         heart_tilt=float(rng.uniform(0.50, 0.85)),
         mediastinum=float(rng.uniform(0.150, 0.200)),
         mediastinum_shift=0.0,
@@ -69,7 +71,9 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
         kyphosis=float(rng.uniform(0.05, 0.12) + 0.10 * old**2),
         stomach_gas=float(rng.uniform(0.10, 0.22)) if rng.random() < 0.65 else 0.0,
         shoulder=float(rng.uniform(-0.10, 0.10)),
-        cephalisation=1.0,
+        cephalisation=float(rng.uniform(0.9, 1.3)),
+        nipples=float(rng.uniform(0.04, 0.09)) if rng.random() < 0.12 else 0.0,
+        cartilage=float(rng.uniform(0.3, 1.0)) * old if rng.random() < 0.5 else 0.0,
         seed=seed,
     )
 
@@ -91,6 +95,8 @@ class Pose:
     tilt: float  # rotation in the plane of the film, radians
     turn: float  # rotation about the body's axis: shift of what lies in front against the spine
     arms: float  # distance of the arms from the trunk
+    veil: float  # part of the air lost to shallow breath, worst at the bases, and to scattered rays
+    fold: float  # distance from the wall of a skin fold under a lying patient; 0 for none. It mimics a pleural line.
 
 
 class Frame:
@@ -286,6 +292,12 @@ def _frontal(anatomy: Anatomy, pose: Pose, frame: Frame) -> Chest:
     # Where the heart takes the room there is less lung before and behind it.
     air *= 1 - numpy.clip(3.2 * heart, 0, 0.85)
     tissue += heart - _windpipe(anatomy, pose, frame)
+    air *= 1 - pose.veil * (0.5 + 0.8 * edge(0.35 - floor, 0.7))
+    if pose.fold:
+        side = RIGHT if anatomy.seed % 2 else LEFT
+        tissue += 0.07 * edge(wall - numpy.float32(pose.fold), 0.02) * numpy.exp(
+            -numpy.clip(wall - numpy.float32(pose.fold), 0, None) / numpy.float32(0.10)
+        ) * (numpy.sign(x) == side) * edge(y - 0.3, 0.4)
     markings = _vessels(anatomy, frame, [(side, _hilum(anatomy, pose, side)) for side in (RIGHT, LEFT)]) * lung
     return Chest(anatomy, pose, frame, wall, floor, lung, air, tissue, markings, _frontal_ribs(anatomy))
 
@@ -321,6 +333,9 @@ def _frontal_soft_tissue(
         size = 0.30 + 0.16 * anatomy.breast
         shadow = ellipse(frame, (sign * 0.60, 1.20 + 0.22 * anatomy.breast), (size, 1.05 * size))
         tissue += (0.05 + 0.09 * anatomy.breast) * thickness(shadow, 0.45) * edge(y - 1.0, 0.8)
+    for sign in (RIGHT, LEFT) if anatomy.nipples else ():
+        spot = ellipse(frame, (sign * 0.58, 1.28 + 0.15 * anatomy.breast), (0.055, 0.055))
+        tissue += anatomy.nipples * thickness(spot, 0.6)
     return tissue.astype(numpy.float32)
 
 
@@ -432,7 +447,7 @@ def _lateral(anatomy: Anatomy, pose: Pose, frame: Frame) -> Chest:
     floor = lateral_dome(anatomy, x) - y
     lung = edge(wall - 0.02, 0.06) * edge(floor, 0.05)
     depth = 1 - numpy.exp(-numpy.clip(wall, 0, None) / numpy.float32(0.22))
-    air = lung * (0.14 + 0.36 * depth)
+    air = lung * (0.14 + 0.36 * depth) * (1 - pose.veil * (0.5 + 0.8 * edge(0.35 - floor, 0.7)))
     tissue = _lateral_soft_tissue(anatomy, pose, frame, front, back, floor)
     markings = _vessels(anatomy, frame, [(LEFT, (0.02, HILUM)), (RIGHT, (0.0, HILUM + 0.03))]) * lung * 0.6
     return Chest(anatomy, pose, frame, wall, floor, lung, air, tissue, markings, _lateral_ribs(anatomy))
@@ -526,6 +541,10 @@ def add_bones(chest: Chest) -> None:
         _lateral_spine(chest, rest)
     density = numpy.float32(chest.anatomy.bone)
     strength = (0.115, 0.065, 0.12) if chest.frontal else (0.06, 0.06, 0.15)
+    if cartilage := chest.anatomy.cartilage:
+        for rib in chest.ribs:
+            if not rib.posterior:
+                rest.line(rib.course[-3:], 0.05, 0.7 * cartilage)
     seen = 0.35 + 0.65 * edge(chest.floor + 0.05, 0.3)  # Little of the ribs shows through the abdomen.
     ribs = numpy.float32(strength[0]) * back.layer() + numpy.float32(strength[1]) * front.layer()
     chest.bone += density * (ribs * seen + numpy.float32(strength[2]) * rest.layer())

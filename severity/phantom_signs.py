@@ -18,13 +18,11 @@ from severity.phantom_anatomy import (
     RIGHT,
     Anatomy,
     Chest,
-    Rib,
     Strokes,
     back_wall,
     edge,
     ellipse,
     front_wall,
-    healthy_chest,
     heart_ellipse,
     thickness,
 )
@@ -85,22 +83,22 @@ def bend(anatomy: Anatomy, findings: Iterable[Finding]) -> Anatomy:
 
 def _wide_heart(anatomy: Anatomy, sign: Finding) -> Anatomy:
     """Heart-chest ratio above 0.55 instead of below 0.48."""
-    return replace(anatomy, heart_ratio=0.565 + 0.12 * sign.extent)
+    return replace(anatomy, heart_ratio=0.555 + 0.12 * sign.extent)
 
 
 def _wide_mediastinum(anatomy: Anatomy, sign: Finding) -> Anatomy:
     return replace(
-        anatomy, mediastinum=anatomy.mediastinum + 0.07 + 0.14 * sign.extent, knob=anatomy.knob + 0.05 * sign.extent
+        anatomy, mediastinum=anatomy.mediastinum + 0.05 + 0.14 * sign.extent, knob=anatomy.knob + 0.05 * sign.extent
     )
 
 
 def _cephalised(anatomy: Anatomy, sign: Finding) -> Anatomy:
-    return replace(anatomy, cephalisation=1.3 + 0.8 * sign.extent)
+    return replace(anatomy, cephalisation=anatomy.cephalisation + 0.2 + 0.6 * sign.extent)
 
 
 def _lost_volume(anatomy: Anatomy, sign: Finding) -> Anatomy:
     """The diaphragm rises on the side, and the mediastinum moves there."""
-    dome = {side: rise + (0.08 + 0.22 * sign.extent) * (side in sign.sides) for side, rise in anatomy.dome.items()}
+    dome = {side: rise + (0.04 + 0.20 * sign.extent) * (side in sign.sides) for side, rise in anatomy.dome.items()}
     return replace(anatomy, dome=dome, mediastinum_shift=anatomy.mediastinum_shift + 0.09 * sign.extent * sign.side)
 
 
@@ -182,7 +180,7 @@ def _haze(chest: Chest, sign: Finding) -> None:
         radii = rng.uniform(0.30, 0.48, 2) * (0.8 + 0.4 * sign.extent)
         spot = edge(ellipse(chest.frame, centre, tuple(radii), rng.uniform(-0.6, 0.6)) + 0.1, 1.2)
         clouds = numpy.clip(0.75 + 0.35 * _noise(chest, rng, 0.13), 0, 1.3)
-        chest.flood((0.34 + 0.34 * sign.extent) * spot * clouds * chest.side(side) ** 0.5)
+        chest.flood((0.24 + 0.38 * sign.extent) * spot * clouds * chest.side(side) ** 0.5)
 
 
 def _oedema(chest: Chest, sign: Finding) -> None:
@@ -195,7 +193,7 @@ def _oedema(chest: Chest, sign: Finding) -> None:
         centre = (side * 0.40 + chest.anatomy.mediastinum_shift, HILUM + 0.16)
         radii = (0.44 + 0.12 * sign.extent, 0.58 + 0.14 * sign.extent)
         wings = numpy.maximum(wings, edge(ellipse(chest.frame, centre, radii) + 0.15, 1.1))
-    chest.flood((0.24 + 0.46 * sign.extent) * wings * clouds)
+    chest.flood((0.14 + 0.46 * sign.extent) * wings * clouds)
     lines = chest.frame.strokes()
     for side in sides:
         for y in numpy.arange(0.68, 0.98, 0.045) * chest.anatomy.lung_height:
@@ -258,7 +256,7 @@ def _atelectasis(chest: Chest, sign: Finding) -> None:
             taper = numpy.stack([0 * t, thick * (1.0 - 0.6 * t * t)], axis=1)
             layer.polygon(numpy.concatenate([ridge - taper, (ridge + taper)[::-1]]))
     bands = ndimage.gaussian_filter(layer.layer(), 0.6, truncate=2)
-    chest.flood(0.80 * bands)
+    chest.flood((0.50 + 0.35 * sign.extent) * bands)
     crowded = sum(chest.side(side) for side in sign.sides) * edge(0.28 - chest.floor, 0.3)
     chest.flood((0.15 + 0.25 * sign.extent) * crowded)
 
@@ -303,8 +301,8 @@ def _effusion(chest: Chest, sign: Finding) -> None:
     body = edge(chest.wall + 0.02, 0.08)
     for side in sign.sides:
         lesser = rng.uniform(0.5, 1.0) if side != sign.side else 1.0
-        level = tall + 0.22 - 0.72 * (lesser * sign.extent) ** 1.5
-        climb = (0.16 + 0.20 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
+        level = tall + 0.22 - 0.75 * (lesser * sign.extent) ** 2
+        climb = (0.12 + 0.22 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
         fluid = edge(chest.frame.y + climb - numpy.float32(level), 0.09) * chest.side(side)
         chest.flood(0.96 * fluid)
         # As dense as the abdomen, so that the diaphragm vanishes.
@@ -363,7 +361,7 @@ def _devices(chest: Chest, sign: Finding) -> None:
     metal, plastic = chest.frame.strokes(), chest.frame.strokes()
     for number in sorted(int(each) for each in chosen):
         DEVICES[number](chest, rng, metal, plastic)
-    chest.metal += 0.45 * metal.layer() + 0.16 * plastic.layer()
+    chest.metal += 0.34 * metal.layer() + 0.12 * plastic.layer()
 
 
 def _curve(points: list[tuple[float, float]], bends: int = 9) -> numpy.ndarray:

@@ -16,7 +16,7 @@ from severity import costs, errors, files, params, prepared, trees
 def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
-    hierarchy = trees.read(Path("data/hierarchies") / f"{name}.yaml", prepared.read_table("data/prepared").labels)
+    hierarchy = trees.read(Path("data/hierarchies") / f"{name}.yaml", prepared.labels("data/prepared"))
     cost = params.call(costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy)
     with files.replacing("data/hierarchy") as folder:
         folder.mkdir()

@@ -17,16 +17,14 @@ from severity.hierarchy import Hierarchy
 
 def main() -> None:
     settings = params.load()
-    grid, rules = runs.grid(settings), settings["evaluate"]["rules"]
-    found = cells.read_runs("metrics/runs", grid, rules)
+    grid = runs.grid(settings)
     data = Path("data/prepared")
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     drawn = params.call(
         figures.draw_all,
         values=settings["plot"],
         where="plot",
-        found=found,
-        medians=cells.table(found, rules),
+        found=cells.read_runs("metrics/runs", grid, settings["evaluate"]["rules"]),
         histories=pandas.concat([history(run) for run in grid]),
         images=prepared.open_images(data),
         ids=prepared.read_table(data).frame["id"],

@@ -7,7 +7,7 @@ Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s a
         originals 20 minutes (50 images/s a core); 12 GB of disk for 223,648 images
 """
 
-from severity import datasets, errors, params, prepared
+from severity import datasets, errors, params, preparation
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     collection = datasets.find(name)
     raw = params.call(collection.read, section["root"], values=section["read"], where=f"datasets.{name}.read")
     summary = params.call(
-        prepared.prepare,
+        preparation.prepare,
         "data/prepared",
         raw,
         values=settings["prepare"],
@@ -26,7 +26,7 @@ def main() -> None:
         labels=collection.LABELS,
         root=section["root"],
     )
-    print(prepared.sentence(summary))
+    print(preparation.sentence(summary))
 
 
 if __name__ == "__main__":

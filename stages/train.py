@@ -33,7 +33,7 @@ def main() -> None:
         cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
         loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
         network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs)
-        splits = [training.Split(*prepared.part(table, name, hierarchy.classes)) for name in ("train", "validation")]
+        splits = [training.Split(*prepared.part(table, [name], hierarchy.classes)) for name in ("train", "validation")]
         weights, history = params.call(
             training.fit, network, loss, images, *splits, run, scratch, values=settings["train"], where="train"
         )

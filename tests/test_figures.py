@@ -13,9 +13,10 @@ import yaml
 from matplotlib.text import Text
 from PIL import Image
 
-from severity import costs, figures, files
+from severity import cells, costs, figures, files
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
+from severity.runs import Run
 from stages import plot
 
 TREE = {
@@ -38,6 +39,7 @@ TREE = {
 }
 CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
 NAMES = ("tradeoff", "labels", "batches", "curves", "mistakes", "tree", "contact_sheet", "cost")
+RULES = ("argmax", "crm")
 OPTIONS = {"cell": "best", "mistakes": 3, "labels": 30, "classes": 60}
 MEASURES = ("top1_error", "hierarchical_distance_at_1", "mistake_severity")
 
@@ -53,7 +55,7 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
     cost = costs.lca_height(label_tree())
     truth = random.integers(0, len(CLASSES) - 1, images)
     rules = {}
-    for rule in figures.RULES:
+    for rule in RULES:
         decided = numpy.where(random.random(images) < 0.6, truth, random.integers(0, len(CLASSES), images))
         severity = cost[decided, truth]
         wrong = numpy.flatnonzero(decided != truth)
@@ -75,7 +77,8 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
         rules[rule] = {
             "top1_error": len(wrong) / images,
             "mistake_severity": float(severity[wrong].mean()),
-            "hierarchical_distance_at_1": float(severity.mean()),
+            "severity_percent": float(100 * severity.mean() / cost.max()),
+            **dict.fromkeys((f"hierarchical_distance_at_{k}" for k in (1, 5, 20)), float(severity.mean())),
             "severity_mean": float(severity.mean()),
             "batches": {
                 "size": batch,
@@ -100,7 +103,7 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
         "dataset": "phantom",
         "hierarchy": "chexpert_pleural",
         "cost": "lca_height",
-        "classes": CLASSES,
+        "macro_auroc": 0.8,
         "counts": {"images": images, "scored": images, "without_truth": 0},
         "validation": {"macro_auroc": float(random.uniform(0.7, 0.9))},
         "labels": {
@@ -114,27 +117,13 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
     }
 
 
-def medians_of(records):
-    found = []
-    for _, cell in itertools.groupby(records, key=lambda record: (record["backbone"], record["loss"])):
-        cell = list(cell)
-        for rule in figures.RULES:
-            median = {"backbone": cell[0]["backbone"], "loss": cell[0]["loss"], "rule": rule, "runs": len(cell)}
-            for measure in MEASURES:
-                values = [record["rules"][rule][measure] for record in cell]
-                median[measure] = sorted(values)[0] / 2 + sorted(values)[-1] / 2  # One or two seeds.
-                median[f"{measure}_min"], median[f"{measure}_max"] = min(values), max(values)
-            found.append(median)
-    return found
-
-
-def history_of(record, random, epochs=5):
+def history_of(run, random, epochs=5):
     auroc = random.uniform(0.5, 0.9, epochs)
     return pandas.DataFrame(
         {
-            "backbone": record["backbone"],
-            "loss": record["loss"],
-            "seed": record["seed"],
+            "backbone": run.backbone,
+            "loss": run.loss,
+            "seed": run.seed,
             "epoch": numpy.arange(1, epochs + 1),
             "learning_rate": 0.01,
             "train_loss": random.uniform(0.1, 1, epochs),
@@ -149,12 +138,11 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
     """All that `draw_all` wants, made up."""
     random = numpy.random.default_rng(0)
     ids = [f"train/patient{i:05d}/study1/view1_frontal_with_a_long_name" for i in range(70)]
-    records = [record_of(*run, random, ids) for run in itertools.product(backbones, losses, seeds)]
+    found = {Run(*run): record_of(*run, random, ids) for run in itertools.product(backbones, losses, seeds)}
     example_ids = [*ids[: len(CLASSES) - 1], ""]
     return {
-        "records": records,
-        "medians": medians_of(records),
-        "histories": pandas.concat([history_of(record, random) for record in records]),
+        "found": found,
+        "histories": pandas.concat([history_of(run, random) for run in found]),
         "images": random.integers(0, 256, (len(ids), 16, 16), dtype=numpy.uint8),
         "ids": ids,
         "examples": random.integers(0, 256, (len(CLASSES), 32, 32), dtype=numpy.uint8),
@@ -166,12 +154,10 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
 
 
 def without_numbers(study):
-    """The same study, but one run made no mistake and none had an AUROC."""
-    for median in study["medians"][:2]:
-        median |= {f"mistake_severity{end}": None for end in ("", "_min", "_max")} | {"top1_error": 0.0}
-    for record in study["records"]:
+    """The same study, but no run has a validation AUROC, and none made a mistake under the second rule."""
+    for record in study["found"].values():
         record["validation"]["macro_auroc"] = None
-        record["rules"]["crm"] |= {"least": [], "most": []}
+        record["rules"]["crm"] |= {"top1_error": 0.0, "mistake_severity": None, "least": [], "most": []}
     study["histories"]["validation_macro_auroc"] = math.nan
     return study
 
@@ -193,7 +179,7 @@ def drawn_of_one_run():
 
 @pytest.fixture(scope="module")
 def drawn_without_numbers():
-    return figures.draw_all(**without_numbers(study_of()), **OPTIONS)
+    return figures.draw_all(**without_numbers(study_of(losses=("bce", "ce"))), **(OPTIONS | {"cell": "resnet10t-ce"}))
 
 
 @pytest.fixture(scope="module")
@@ -277,50 +263,66 @@ def test_text_stays_inside_and_does_not_overlap(which, request):
 
 def test_what_does_not_exist_is_named(drawn_without_numbers):
     found = drawn_without_numbers
-    cell = "mobilenetv3_small_050-bce"
-    assert f"n/a: {cell} argmax; {cell} crm" in all_text(found["tradeoff"]).replace("\n", " ")
+    missing = [
+        f"{row.backbone}-{row.loss} {row.rule}" for row in found["tradeoff"].table.query("rule == 'crm'").itertuples()
+    ]
+    assert len(missing) == 4
+    assert f"n/a: {'; '.join(missing)}" in all_text(found["tradeoff"]).replace("-\n", "-").replace("\n", " ")
     assert all_text(found["labels"]).count("n/a") == 2
     assert "validation AUROC (macro): n/a" in all_text(found["curves"])
     assert all_text(found["mistakes"]).count("n/a: no mistakes") == 2
     assert "n/a: no positive image" in all_text(found["contact_sheet"])
     table = found["tradeoff"].table
-    assert table["mistake_severity"].isna().tolist() == [True, True] + [False] * 10
-    assert table["mistake_severity_front"].tolist()[:2] == [0, 0]
+    assert table["mistake_severity"].isna().tolist() == [False, True] * 4
+    assert not table["mistake_severity_front"][table["rule"] == "crm"].any()
 
 
 def test_one_run_is_told_from_several():
     for seeds, said in (((0,), "1 run"), ((0, 1), "median and min to max of 2 runs")):
         study = study_of(("resnet10t",), ("ce",), seeds)
-        assert said in all_text(figures.draw_tradeoff(study["medians"], facts="phantom", unit="path"))
-        assert said in all_text(figures.draw_labels(study["records"], limit=5, facts="phantom"))
-        assert said in all_text(figures.draw_batches(study["records"], facts="phantom"))
+        records = list(study["found"].values())
+        assert said in all_text(figures.draw_tradeoff(cells.table(study["found"], RULES), facts="phantom", unit="path"))
+        assert said in all_text(figures.draw_labels(records, limit=5, facts="phantom"))
+        assert said in all_text(figures.draw_batches(records, facts="phantom"))
+
+
+@pytest.mark.parametrize("rules", [("argmax",), ("argmax", "crm", "hie")])
+def test_any_number_of_rules(study, rules):
+    found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
+    for record in found.values():
+        record["rules"] = {rule: record["rules"]["argmax"] for rule in rules}
+    records = figures.choose_cell(found, "best")
+    for picture in (
+        figures.draw_tradeoff(cells.table(found, rules), facts="phantom", unit="path"),
+        figures.draw_labels(records, limit=5, facts="phantom"),
+        figures.draw_batches(records, facts="phantom"),
+        figures.draw_mistakes(records[0], study["images"], study["ids"], count=2, facts="phantom"),
+    ):
+        for rule in ("argmax", "crm", "hie"):
+            assert (rule in all_text(picture)) == (rule in rules)
 
 
 # --- Which runs are shown
 
 
-def test_the_best_cell_has_the_highest_median():
-    values = {("a", 0): 0.9, ("a", 1): 0.5, ("b", 0): 0.72, ("b", 1): 0.8, ("c", 0): None, ("c", 1): 0.99}
-    records = [
-        {"backbone": name, "loss": "ce", "seed": seed, "validation": {"macro_auroc": value}}
-        for (name, seed), value in values.items()
-    ]
-    assert figures.choose_cell(records, "best") == records[2:4]
-    assert figures.choose_cell(records, "c-ce") == records[4:]
-    assert figures.choose_cell(records[:1] + records[:1], "best") == records[:1] * 2
-    with pytest.raises(SeverityError, match=r"plot\.cell is 'b-cee'\. Did you mean 'b-ce'\?"):
-        figures.choose_cell(records, "b-cee")
+def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
+    found = study["found"]
+    assert figures.choose_cell(found, "best") == [found[Run(*cells.best(found), seed)] for seed in (0, 1)]
+    assert figures.choose_cell(found, "resnet10t-ce") == [found[Run("resnet10t", "ce", seed)] for seed in (0, 1)]
+    with pytest.raises(SeverityError, match=r"plot\.cell is 'resnet10-ce'\. Did you mean 'resnet10t-ce'\?"):
+        figures.choose_cell(found, "resnet10-ce")
 
 
-def test_the_mistakes_are_those_of_the_best_run(study, drawn):
-    best = max(figures.choose_cell(study["records"], "best"), key=lambda record: record["validation"]["macro_auroc"])
-    assert best["run"] in all_text(drawn["mistakes"])
+def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
+    best = max(figures.choose_cell(study["found"], "best"), key=lambda record: record["validation"]["macro_auroc"])
+    assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
 
 
 @pytest.mark.parametrize("option", ["mistakes", "labels", "classes"])
-def test_numbers_below_one_are_refused(study, option):
-    with pytest.raises(SeverityError, match=rf"plot\.{option} is 0"):
-        figures.draw_all(**study, **(OPTIONS | {option: 0}))
+@pytest.mark.parametrize("value", [0, 2.5, None])
+def test_what_is_no_whole_number_from_one_on_is_refused(study, option, value):
+    with pytest.raises(SeverityError, match=rf"plot\.{option} is {value}; it must be a whole number"):
+        figures.draw_all(**study, **(OPTIONS | {option: value}))
 
 
 # --- The tables hold what is drawn
@@ -342,7 +344,8 @@ def test_pareto_front_against_brute_force():
 
 def test_tradeoff(study, drawn, written):
     table = pandas.read_csv(written / "tradeoff.csv")
-    given = pandas.DataFrame(study["medians"])
+    columns = [measure + end for measure in MEASURES for end in ("", "_min", "_max")]
+    given = cells.table(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
     for column in given.columns:
         if given[column].dtype == float:
             numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)
@@ -368,7 +371,7 @@ def test_backbones_losses_and_rules_look_different_without_colour():
 
 
 def test_labels(study, drawn, written):
-    runs = figures.choose_cell(study["records"], "best")
+    runs = figures.choose_cell(study["found"], "best")
     table = pandas.read_csv(written / "labels.csv")
     assert sorted(table["label"]) == sorted(CLASSES)
     known = table["severity_argmax"].dropna()
@@ -395,16 +398,17 @@ def test_labels(study, drawn, written):
 
 
 def test_labels_beyond_the_limit_are_left_out(study):
-    picture = figures.draw_labels(study["records"][:2], limit=5, facts="phantom")
-    full = figures.draw_labels(study["records"][:2], limit=30, facts="phantom")
+    records = figures.choose_cell(study["found"], "best")
+    picture = figures.draw_labels(records, limit=5, facts="phantom")
+    full = figures.draw_labels(records, limit=30, facts="phantom")
     pandas.testing.assert_frame_equal(picture.table, full.table.head(5))
     assert "the 5 most severe of 14 labels" in all_text(picture)
 
 
 def test_batches(study, drawn, written):
-    runs = figures.choose_cell(study["records"], "best")
+    runs = figures.choose_cell(study["found"], "best")
     table = pandas.read_csv(written / "batches.csv")
-    for axes, rule in zip(drawn["batches"].figure.axes, figures.RULES, strict=True):
+    for axes, rule in zip(drawn["batches"].figure.axes, RULES, strict=True):
         rows = table[table["rule"] == rule]
         assert rows["batch"].tolist() == [1, 2, 3, 4, 5]
         for column, key in (("mean", "means"), ("median", "medians")):
@@ -422,10 +426,11 @@ def test_batches(study, drawn, written):
 
 
 def test_batches_of_different_cuts_are_refused(study):
-    other = json.loads(json.dumps(study["records"][1]))
+    first, second = figures.choose_cell(study["found"], "best")
+    other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
-        figures.draw_batches([study["records"][0], other], facts="phantom")
+        figures.draw_batches([first, other], facts="phantom")
 
 
 def test_curves(study, drawn, written):
@@ -459,11 +464,11 @@ def test_curves_of_many_cells_and_of_one_epoch():
 
 
 def test_mistakes(study):
-    record = study["records"][3]
+    record = study["found"][Run("resnet10t", "bce", 1)]
     picture = figures.draw_mistakes(record, study["images"], study["ids"], count=3, facts="phantom")
     panels = numpy.array(picture.figure.axes).reshape(4, 3)
     rows = picture.table.set_index(["rule", "end", "place"])
-    for i, (rule, end) in enumerate(itertools.product(figures.RULES, ("least", "most"))):
+    for i, (rule, end) in enumerate(itertools.product(RULES, ("least", "most"))):
         for place, each in enumerate(record["rules"][rule][end]):
             axes, row = panels[i, place], rows.loc[rule, end, place + 1]
             image = study["images"][study["ids"].index(each["id"])]
@@ -477,8 +482,9 @@ def test_mistakes(study):
 
 
 def test_mistakes_of_an_unknown_image_are_refused(study):
+    record = study["found"][Run("resnet10t", "bce", 1)]
     with pytest.raises(SeverityError, match=r"not in data/prepared/table\.csv"):
-        figures.draw_mistakes(study["records"][0], study["images"], ["other"], count=3, facts="phantom")
+        figures.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
 
 def test_tree(drawn, written):
@@ -538,9 +544,8 @@ def test_too_many_classes_are_said_not_drawn(study):
 
 def write_inputs(study):
     """The files that the stage reads, below the current folder."""
-    grid = {
-        key: list(dict.fromkeys(record[key] for record in study["records"])) for key in ("backbone", "loss", "seed")
-    }
+    axes = ("backbone", "loss", "seed")
+    grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["found"])) for axis in axes}
     params = {
         "data": {"name": "phantom"},
         "datasets": {"phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}}},
@@ -548,20 +553,16 @@ def write_inputs(study):
         "grid": grid,
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},
+        "evaluate": {"rules": list(RULES)},
         "plot": OPTIONS,
-        **{section: {} for section in ("prepare", "train", "predict", "evaluate")},
+        **{section: {} for section in ("prepare", "train", "predict")},
     }
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))
-    for record in study["records"]:
-        files.write_json(f"metrics/runs/{record['run']}.json", record)
-        keys = ("backbone", "loss", "seed")
-        rows = study["histories"].query(" and ".join(f"{key} == {record[key]!r}" for key in keys))
-        files.write_csv(f"data/models/{record['run']}/history.csv", rows.drop(columns=list(keys)))
-    for median in study["medians"]:
-        name = "-".join(median[key] for key in ("backbone", "loss", "rule"))
-        flat = {key: value for key, value in median.items() if key not in ("backbone", "loss", "rule")}
-        files.write_json(f"metrics/median/{name}.json", flat)
+    for run, record in study["found"].items():
+        files.write_json(f"metrics/runs/{run.name}.json", record)
+        rows = study["histories"].query(" and ".join(f"{axis} == {getattr(run, axis)!r}" for axis in axes))
+        files.write_csv(f"data/models/{run.name}/history.csv", rows.drop(columns=list(axes)))
     study["hierarchy"].write("data/hierarchy/hierarchy.json")
     costs.write("data/cost/cost.csv", study["cost"], CLASSES)
     table = pandas.DataFrame(

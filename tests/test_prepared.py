@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from severity import decoding, params, prepared, splits
+from severity import decoding, params, preparation, prepared, splits
 from severity.datasets import nih14
 from severity.errors import SeverityError
 from stages import collect as collect_stage
@@ -65,7 +65,7 @@ def make_raw(root, patients=40, images=2):
 
 
 def prepare(out, raw, root, **options):
-    return prepared.prepare(out, raw, root=root, **(OPTIONS | options))
+    return preparation.prepare(out, raw, root=root, **(OPTIONS | options))
 
 
 def contents(folder):
@@ -148,7 +148,7 @@ STATES = [1.0, 0.0, -1.0, NAN]
 
 def apply(split, states, uncertain, unmentioned):
     raw = pandas.DataFrame({"split": split, "Edema": states, "Fracture": states})
-    return prepared.apply_policies(raw, ["Edema", "Fracture"], uncertain=uncertain, unmentioned=unmentioned)
+    return preparation.apply_policies(raw, ["Edema", "Fracture"], uncertain=uncertain, unmentioned=unmentioned)
 
 
 @pytest.mark.parametrize("split", splits.SPLITS)
@@ -326,7 +326,7 @@ def test_table_comes_back_as_it_went_in(tmp_path):
     table = prepared.read_table(tmp_path / "out")
     assert table.labels == LABELS
     divided = raw.assign(split=splits.divide(raw, validation_fraction=0.25, test_fraction=0.25, seed=0))
-    expected = prepared.apply_policies(divided, LABELS, uncertain="ones", unmentioned="zeros").drop(columns="path")
+    expected = preparation.apply_policies(divided, LABELS, uncertain="ones", unmentioned="zeros").drop(columns="path")
     pandas.testing.assert_frame_equal(table.frame, expected)
 
 
@@ -354,7 +354,7 @@ def test_summary_counts_and_hashes(tmp_path):
             assert sum(cells.values()) == count["images"]
     for name, sha256 in summary["sha256"].items():
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == sha256
-    told = prepared.sentence(summary)
+    told = preparation.sentence(summary)
     assert told.startswith("tiny at 16 x 16: train ") and told.endswith("; 0 rejected")
 
 

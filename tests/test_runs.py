@@ -109,6 +109,10 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     process.start()
     process.join()
     assert process.exitcode == 9 and path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2  # The half-written file lies beside it ...
+    with files.replacing(path) as beside:
+        beside.write_text("new")
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]  # ... until the next writer clears it away.
 
 
 def test_json_refuses_nan_and_tells_what_is_missing(tmp_path):

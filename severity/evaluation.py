@@ -28,7 +28,7 @@ def evaluate(
         mistakes: how many of the least and of the most severe mistakes are named.
 
     Returns:
-        counts: images, scored, without_truth; labels: AUROC and average precision of each; macro_auroc,
+        classes, class_hash; counts: images, scored, without_truth; labels: AUROC and average precision of each; macro_auroc,
         macro_average_precision; validation: macro_auroc; rules: for each rule what `metrics.single_decision` gives,
         batches, severity by label, least and most severe mistakes.
 
@@ -40,6 +40,8 @@ def evaluate(
     truth = test.truth == 1
     scored = metrics.has_truth(truth)
     return {
+        "classes": list(hierarchy.classes),
+        "class_hash": hierarchy.class_hash,
         "counts": {"images": len(truth), "scored": int(scored.sum()), "without_truth": int((~scored).sum())},
         "macro_auroc": discrimination.macro(labels, "auroc"),
         "macro_average_precision": discrimination.macro(labels, "average_precision"),

@@ -325,7 +325,7 @@ def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Pictur
     shown = "" if len(table) == len(rows) else f"; the {len(table)} most severe of {len(rows):,} labels"
     note = f"{facts} (n: of these positive); {_runs(len(records))}{shown}"
     _title(figure, f"Severity and AUROC by label: {_cell(first)}", note)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(severities) + 2, frameon=False)
     return Picture(figure, table)
 
 
@@ -374,7 +374,8 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
         mean, middle = _number(rows["severity_mean"].iloc[0]), _number(rows["median_of_medians"].iloc[0])
         axes.set_title(f"{rule}: mean over all images {mean}, median of the batch medians {middle}", loc="left")
         axes.set_ylabel(f"Severity (cost {records[0]['cost']})")
-        axes.set_ylim(bottom=min(axes.get_ylim()[0], -0.05))
+    # Only now: a limit that is set ends the scaling to the data of the panels that follow.
+    panels[0].set_ylim(bottom=min(panels[0].get_ylim()[0], -0.05))
     panels[-1].set_xlabel(f"Batch of {size} consecutive test images (the last may be smaller)")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     batches = len(table) // len(rules)

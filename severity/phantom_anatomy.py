@@ -288,18 +288,25 @@ def _frontal(anatomy: Anatomy, pose: Pose, frame: Frame) -> Chest:
     # The lung behind the heart and before the spine is thinner: less air there.
     air = lung * (0.16 + 0.34 * depth)
     tissue = _frontal_soft_tissue(anatomy, pose, frame, floor, wall)
-    heart = _heart_and_mediastinum(anatomy, pose, frame)
+    # The heart rests on the diaphragm: below it there is abdomen only.
+    heart = _heart_and_mediastinum(anatomy, pose, frame) * (1 - 0.8 * edge(-floor, 0.06))
     # Where the heart takes the room there is less lung before and behind it.
     air *= 1 - numpy.clip(3.2 * heart, 0, 0.85)
     tissue += heart - _windpipe(anatomy, pose, frame)
     air *= 1 - pose.veil * (0.5 + 0.8 * edge(0.35 - floor, 0.7))
-    if pose.fold:
-        side = RIGHT if anatomy.seed % 2 else LEFT
-        tissue += 0.07 * edge(wall - numpy.float32(pose.fold), 0.02) * numpy.exp(
-            -numpy.clip(wall - numpy.float32(pose.fold), 0, None) / numpy.float32(0.10)
-        ) * (numpy.sign(x) == side) * edge(y - 0.3, 0.4)
+    tissue += _skin_fold(anatomy, pose, frame, wall)
     markings = _vessels(anatomy, frame, [(side, _hilum(anatomy, pose, side)) for side in (RIGHT, LEFT)]) * lung
     return Chest(anatomy, pose, frame, wall, floor, lung, air, tissue, markings, _frontal_ribs(anatomy))
+
+
+def _skin_fold(anatomy: Anatomy, pose: Pose, frame: Frame, wall: numpy.ndarray) -> numpy.ndarray:
+    """A border parallel to the wall that fades inwards, with lung markings on both of its sides."""
+    if not pose.fold:
+        return frame.empty()
+    inwards = wall - numpy.float32(pose.fold)
+    fading = numpy.exp(-numpy.clip(inwards, 0, None) / numpy.float32(0.10))
+    here = (numpy.sign(frame.x) == (RIGHT if anatomy.seed % 2 else LEFT)) * edge(frame.y - 0.3, 0.4)
+    return 0.07 * edge(inwards, 0.02) * fading * here
 
 
 def _hilum(anatomy: Anatomy, pose: Pose, side: int) -> tuple[float, float]:
@@ -342,7 +349,8 @@ def _frontal_soft_tissue(
 def _heart_and_mediastinum(anatomy: Anatomy, pose: Pose, frame: Frame) -> numpy.ndarray:
     x, y = frame.x, frame.y
     centre, radii, tilt = heart_ellipse(anatomy, pose)
-    heart = thickness(ellipse(frame, centre, radii, tilt), 0.30)
+    inside = ellipse(frame, centre, radii, tilt)
+    heart = 0.8 * edge(inside, 0.12) + 0.2 * thickness(inside)
     middle = numpy.float32(anatomy.mediastinum_shift + 0.6 * pose.turn)
     # Auricles and great vessels lead from the heart up to the mediastinum, so that its outline has a waist, no neck.
     reach = min(radii[0], 0.52)
@@ -361,7 +369,7 @@ def _heart_and_mediastinum(anatomy: Anatomy, pose: Pose, frame: Frame) -> numpy.
     roots = frame.empty()
     for side in (RIGHT, LEFT):
         roots = numpy.maximum(roots, thickness(ellipse(frame, _hilum(anatomy, pose, side), (0.16, 0.27)), 1.0))
-    shadow = numpy.maximum(0.30 * heart, numpy.maximum(0.19 * band, 0.19 * knob))
+    shadow = numpy.maximum(0.28 * heart, numpy.maximum(0.19 * band, 0.19 * knob))
     shadow = numpy.maximum(shadow, numpy.maximum(0.20 * trunk, 0.13 * roots))
     return shadow
 
@@ -490,7 +498,7 @@ def _lateral_soft_tissue(anatomy, pose, frame, front, back, floor) -> numpy.ndar
     ratio = anatomy.heart_ratio
     heart_at = (-0.34 + 0.42 * (ratio - 0.4), anatomy.lung_height + 0.10 - 0.92 * ratio)
     heart = thickness(ellipse(frame, heart_at, (0.86 * ratio, 1.06 * ratio), 0.45), 0.35)
-    tissue += 0.25 * heart * edge(x - front, 0.08)
+    tissue += 0.25 * heart * edge(x - front, 0.08) * (1 - 0.8 * edge(-floor, 0.06))
     clear = edge(0.72 + 0.3 * x - y, 0.25) * edge(x - front, 0.05)
     tissue += numpy.float32(max(anatomy.mediastinum - MEDIASTINUM_LIMIT, 0) * 1.6) * clear * edge(0.12 - x, 0.25)
     arch = frame.strokes()

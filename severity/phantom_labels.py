@@ -8,7 +8,7 @@ present; `with_noise` then flips some of the mentions. Rates follow the training
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 
@@ -24,9 +24,9 @@ OPACITIES = ("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Lung Lesion"
 class Rate:
     """How often a finding is there, and how a report mentions it.
 
-    `present` is the chance that it is drawn, raised by `raised_by[other]` where `other` is drawn too. A drawn one is
-    written uncertain (-1) if its extent is below `subtle`, else 1. One that is not drawn is written uncertain with chance
-    `suspected` where one of `alike` is drawn, else 0 with chance `denied`, else left blank.
+    `present` is the chance that it is drawn, raised by `raised_by[other]` where `other` is drawn too. Of the drawn ones
+    the slightest, a share of `subtle`, are written uncertain (-1), the others 1. One that is not drawn is written
+    uncertain with chance `suspected` where one of `alike` is drawn, else 0 with chance `denied`, else left blank.
     """
 
     present: float
@@ -34,19 +34,23 @@ class Rate:
     suspected: float
     denied: float
     alike: tuple[str, ...] = ()
-    raised_by: Mapping[str, float] = None
+    raised_by: Mapping[str, float] = field(default_factory=dict)
     chronic: bool = False  # The same in all studies of a patient.
 
 
 # In an order in which causes come before what they raise. Lung Opacity: the haze that has no better name.
 RATES: dict[str, Rate] = {
     "Cardiomegaly": Rate(0.145, 0.17, 0.14, 0.06, ("Enlarged Cardiomediastinum",), chronic=True),
-    "Enlarged Cardiomediastinum": Rate(0.080, 0.42, 0.11, 0.11, ("Cardiomegaly",), {"Cardiomegaly": 0.12}, chronic=True),
+    "Enlarged Cardiomediastinum": Rate(
+        0.080, 0.42, 0.11, 0.11, ("Cardiomegaly",), {"Cardiomegaly": 0.12}, chronic=True
+    ),
     "Edema": Rate(0.22, 0.13, 0.08, 0.13, ("Pleural Effusion", LUNG_OPACITY), {"Cardiomegaly": 0.35}),
     "Pleural Effusion": Rate(
         0.34, 0.08, 0.09, 0.28, ("Pleural Other", "Atelectasis"), {"Edema": 0.25, "Cardiomegaly": 0.10}
     ),
-    "Consolidation": Rate(0.11, 0.45, 0.15, 0.155, ("Pneumonia", LUNG_OPACITY, "Atelectasis"), {"Pleural Effusion": 0.05}),
+    "Consolidation": Rate(
+        0.11, 0.45, 0.15, 0.155, ("Pneumonia", LUNG_OPACITY, "Atelectasis"), {"Pleural Effusion": 0.05}
+    ),
     "Pneumonia": Rate(
         0.085, 0.45, 0.11, 0.014, ("Consolidation", LUNG_OPACITY, "Atelectasis"), {"Consolidation": 0.08}
     ),
@@ -63,6 +67,7 @@ RATES: dict[str, Rate] = {
 OPACITY_MENTIONED = 0.72  # How often a report calls an oedema, a consolidation, ... an opacity as well.
 NO_FINDING_MENTIONED = 0.75  # How often a report says that nothing was found when so it is.
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)  # Their square roots are independent of each other.
+SKEW = 1.6  # Extents are uniform numbers raised to this power: slight findings are commoner than gross ones.
 MEAN_STUDIES = 2.0
 MOST_STUDIES = 6
 BEDSIDE = 0.97  # Share of AP films among studies without a lateral view.
@@ -114,9 +119,9 @@ def _findings(rng: numpy.random.Generator, chronic: dict[str, tuple[float, float
         luck, extent = rng.random(2)
         if rate.chronic:
             luck, extent = chronic[label][0], numpy.clip(chronic[label][1] + rng.normal(0, 0.08), 0, 1)
-        chance = rate.present + sum(more for cause, more in (rate.raised_by or {}).items() if cause in found)
+        chance = rate.present + sum(more for cause, more in rate.raised_by.items() if cause in found)
         if luck < chance:
-            found[label] = float(extent)
+            found[label] = float(extent**SKEW)
     return found
 
 
@@ -137,7 +142,7 @@ def report(findings: Mapping[str, float], rng: numpy.random.Generator) -> dict[s
     for label, rate in RATES.items():
         doubt, denial = rng.random(2)
         if label in findings:
-            said[label] = -1.0 if findings[label] < rate.subtle else 1.0
+            said[label] = -1.0 if findings[label] < rate.subtle**SKEW else 1.0
         elif doubt < rate.suspected and any(other in findings for other in rate.alike):
             said[label] = -1.0
         else:

@@ -83,7 +83,7 @@ def bend(anatomy: Anatomy, findings: Iterable[Finding]) -> Anatomy:
 
 def _wide_heart(anatomy: Anatomy, sign: Finding) -> Anatomy:
     """Heart-chest ratio above 0.55 instead of below 0.48."""
-    return replace(anatomy, heart_ratio=0.555 + 0.12 * sign.extent)
+    return replace(anatomy, heart_ratio=0.57 + 0.11 * sign.extent)
 
 
 def _wide_mediastinum(anatomy: Anatomy, sign: Finding) -> Anatomy:
@@ -169,7 +169,8 @@ def _lobe(chest: Chest, side: int, lobe: str, ragged: numpy.ndarray) -> numpy.nd
         region = edge(y - fissure - 0.10 + ragged, 0.25)
     else:
         region = edge(y - fissure, 0.05) * edge(y - 0.62 * tall + ragged, 0.30)
-    return region * chest.side(side) * (1.0 if chest.frontal else 1.3)
+    # On a lateral view the air of the other lung lies over the lobe and weakens its shadow.
+    return region * (chest.side(side) if chest.frontal else 0.8)
 
 
 def _haze(chest: Chest, sign: Finding) -> None:
@@ -180,7 +181,7 @@ def _haze(chest: Chest, sign: Finding) -> None:
         radii = rng.uniform(0.30, 0.48, 2) * (0.8 + 0.4 * sign.extent)
         spot = edge(ellipse(chest.frame, centre, tuple(radii), rng.uniform(-0.6, 0.6)) + 0.1, 1.2)
         clouds = numpy.clip(0.75 + 0.35 * _noise(chest, rng, 0.13), 0, 1.3)
-        chest.flood((0.24 + 0.38 * sign.extent) * spot * clouds * chest.side(side) ** 0.5)
+        chest.flood((0.24 + 0.38 * sign.extent) * spot * clouds)
 
 
 def _oedema(chest: Chest, sign: Finding) -> None:
@@ -191,9 +192,9 @@ def _oedema(chest: Chest, sign: Finding) -> None:
     sides = (RIGHT, LEFT) if chest.frontal else (0,)
     for side in sides:
         centre = (side * 0.40 + chest.anatomy.mediastinum_shift, HILUM + 0.16)
-        radii = (0.44 + 0.12 * sign.extent, 0.58 + 0.14 * sign.extent)
+        radii = (0.36 + 0.14 * sign.extent, 0.54 + 0.14 * sign.extent)
         wings = numpy.maximum(wings, edge(ellipse(chest.frame, centre, radii) + 0.15, 1.1))
-    chest.flood((0.14 + 0.46 * sign.extent) * wings * clouds)
+    chest.flood((0.18 + 0.50 * sign.extent) * wings * clouds)
     lines = chest.frame.strokes()
     for side in sides:
         for y in numpy.arange(0.68, 0.98, 0.045) * chest.anatomy.lung_height:
@@ -206,22 +207,22 @@ def _oedema(chest: Chest, sign: Finding) -> None:
 
 def _consolidation(chest: Chest, sign: Finding) -> None:
     """A lobe filled evenly, with a sharp border at the fissure and no air left in it."""
-    _fill_lobe(chest, sign, 0.0)
+    _fill_lobe(chest, sign, bronchograms=False)
 
 
 def _pneumonia(chest: Chest, sign: Finding) -> None:
     """A lobe filled patchily, the air in its bronchi standing out dark: air bronchograms."""
-    _fill_lobe(chest, sign, 1.0)
+    _fill_lobe(chest, sign, bronchograms=True)
 
 
-def _fill_lobe(chest: Chest, sign: Finding, bronchogram: float) -> None:
+def _fill_lobe(chest: Chest, sign: Finding, *, bronchograms: bool) -> None:
     rng = sign.rng()
     for side in sign.sides:
         ragged = 0.10 * _noise(chest, rng, 0.25) + 0.30 * (sign.extent - 0.4)
         amount = (0.66 + 0.26 * sign.extent) * _lobe(chest, side, sign.lobe, ragged)
-        if bronchogram:
+        if bronchograms:
             amount = amount * (0.92 + 0.10 * _noise(chest, rng, 0.10))
-            amount = amount * (1 - 0.85 * bronchogram * _bronchi(chest, rng, side))
+            amount = amount * (1 - 0.85 * _bronchi(chest, rng, side))
         chest.flood(amount)
 
 
@@ -285,11 +286,10 @@ def _pleural_other(chest: Chest, sign: Finding) -> None:
         if kind == "cap":
             depth = 0.20 + 0.14 * sign.extent + lumps - 0.45 * numpy.clip(chest.frame.y - 0.26, 0, None)
         else:
-            depth = (
-                0.10 + 0.08 * sign.extent + lumps - 0.9 * numpy.abs(chest.frame.y - rng.uniform(0.5, 0.75) * tall) ** 3
-            )
-        rind = edge(depth - chest.wall, 0.05) * chest.side(side)
-        chest.flood((0.80 if kind != "plaque" else 0.55) * rind)
+            middle = numpy.float32(rng.uniform(0.5, 0.75) * tall)
+            depth = 0.12 + 0.10 * sign.extent + lumps - 0.9 * numpy.abs(chest.frame.y - middle) ** 3
+        rind = edge(depth - chest.wall, 0.06) * chest.side(side)
+        chest.flood((0.92 if kind != "plaque" else 0.65) * rind)
         if kind == "plaque":
             flecks = numpy.clip(_noise(chest, rng, 0.07), 0.2, 1.6)
             chest.bone += (0.14 + 0.12 * sign.extent) * rind * flecks * chest.lung
@@ -301,7 +301,7 @@ def _effusion(chest: Chest, sign: Finding) -> None:
     body = edge(chest.wall + 0.02, 0.08)
     for side in sign.sides:
         lesser = rng.uniform(0.5, 1.0) if side != sign.side else 1.0
-        level = tall + 0.22 - 0.75 * (lesser * sign.extent) ** 2
+        level = tall + 0.22 - 0.75 * (lesser * sign.extent) ** 1.3
         climb = (0.12 + 0.22 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
         fluid = edge(chest.frame.y + climb - numpy.float32(level), 0.09) * chest.side(side)
         chest.flood(0.96 * fluid)
@@ -430,8 +430,8 @@ def _central_line(chest: Chest, rng: numpy.random.Generator, metal: Strokes, pla
     else:
         side = RIGHT if rng.random() < 0.5 else LEFT
         course = _curve([(side * 0.95, 0.35), (side * 0.6, 0.08), (side * 0.15, 0.12), (-0.14, 0.40), tip])
-    plastic.line(course, 0.032, 1.0)
-    metal.line(course, 0.016, 0.7)
+    plastic.line(course, 0.042, 1.0)
+    metal.line(course, 0.022, 1.0)
 
 
 def _chest_tube(chest: Chest, rng: numpy.random.Generator, metal: Strokes, plastic: Strokes) -> None:

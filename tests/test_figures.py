@@ -261,6 +261,16 @@ def test_text_stays_inside_and_does_not_overlap(which, request):
             assert width <= 1 or height <= 1, (name, text, other)
 
 
+@pytest.mark.parametrize("which", ["drawn", "drawn_of_one_run", "drawn_without_numbers"])
+def test_data_stay_inside_their_panels(which, request):
+    for name, picture in request.getfixturevalue(which).items():
+        for axes in picture.figure.axes:
+            data, view = axes.dataLim, axes.viewLim
+            if numpy.isfinite(data.extents).all():
+                assert view.xmin <= data.xmin and data.xmax <= view.xmax, name
+                assert view.ymin <= data.ymin and data.ymax <= view.ymax, name
+
+
 def test_what_does_not_exist_is_named(drawn_without_numbers):
     found = drawn_without_numbers
     missing = [
@@ -298,8 +308,8 @@ def test_any_number_of_rules(study, rules):
         figures.draw_batches(records, facts="phantom"),
         figures.draw_mistakes(records[0], study["images"], study["ids"], count=2, facts="phantom"),
     ):
-        for rule in ("argmax", "crm", "hie"):
-            assert (rule in all_text(picture)) == (rule in rules)
+        said = all_text(picture)
+        assert [rule for rule in ("argmax", "crm", "hie") if rule in said] == list(rules)
 
 
 # --- Which runs are shown
@@ -368,6 +378,9 @@ def test_backbones_losses_and_rules_look_different_without_colour():
         for look in map(figures._look, range(5))
     ]
     assert len(set(looks)) == len(looks)
+    sizes = [figures._rule_size(i) for i in range(4)]
+    assert sizes[0]["hollow"] and not sizes[1]["hollow"]
+    assert len({size["markersize"] for size in sizes}) == 4
 
 
 def test_labels(study, drawn, written):
@@ -425,6 +438,14 @@ def test_batches(study, drawn, written):
         numpy.testing.assert_allclose(sorted(heights), sorted(whole))
 
 
+def test_batches_of_a_later_panel_may_be_worse(study):
+    records = json.loads(json.dumps(figures.choose_cell(study["found"], "best")))
+    for record in records:
+        record["rules"]["crm"]["batches"]["means"][2] = 50.0
+    for axes in figures.draw_batches(records, facts="phantom").figure.axes:
+        assert axes.get_ylim()[0] < 0 and axes.get_ylim()[1] > 50
+
+
 def test_batches_of_different_cuts_are_refused(study):
     first, second = figures.choose_cell(study["found"], "best")
     other = json.loads(json.dumps(second))
@@ -459,6 +480,7 @@ def test_curves_of_many_cells_and_of_one_epoch():
     picture = figures.draw_curves(first, facts="phantom")
     width, height = picture.figure.get_size_inches()
     assert 0.5 < width / height < 2
+    assert all(line.get_marker() != "" for axes in picture.figure.axes for line in axes.lines)  # Lines have no length.
     titles = [axes.get_title().replace("\n", "") for axes in picture.figure.axes if axes.get_title()]
     assert titles == [f"backbone{i}-{loss}" for i in range(9) for loss in ("bce", "ce", "hxe")]
 

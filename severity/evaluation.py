@@ -55,9 +55,7 @@ def evaluate(
 
 
 def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[str, Any]]:
-    return discrimination.per_label(
-        marginal=predictions.marginal, truth=predictions.truth, classes=hierarchy.classes
-    )
+    return discrimination.per_label(marginal=predictions.marginal, truth=predictions.truth, classes=hierarchy.classes)
 
 
 def _single_decision(

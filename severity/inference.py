@@ -29,6 +29,11 @@ def deterministic(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def placed(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
+    """The network on the device, its convolutions laid out channels-last, which is faster on CPU and GPU alike."""
+    return network.to(on, memory_format=torch.channels_last)
+
+
 @torch.inference_mode()
 def logits(
     network: torch.nn.Module,

@@ -1,10 +1,10 @@
 """The healthy chest of the phantom radiographs: who the patient is, where things lie, how they weaken the beam.
 
 Lengths are in thorax units: 1 is half the inner width of the rib cage (about 14 cm). On a frontal view x runs from the
-patient's right (-1, at the left of the film) to the patient's left (+1), y downwards from the apex of the lungs (0). On a
-lateral view x runs from the sternum (about -0.7) to the back (about +0.7); y is the same. A chest is drawn as layers of
-attenuation that add up, as shadows on a film do; `severity.phantom_signs` changes the layers, `severity.phantom` exposes
-the film.
+patient's right (-1, at the left of the film) to the patient's left (+1), y downwards from the apex of the lungs (0). On
+a lateral view x runs from the sternum (about -0.7) to the back (about +0.7); y is the same. A chest is drawn as layers
+of attenuation that add up, as shadows on a film do; `severity.phantom_signs` changes the layers, `severity.phantom`
+exposes the film.
 """
 
 from dataclasses import dataclass, field, replace
@@ -79,7 +79,7 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
 
 
 def inspired(anatomy: Anatomy, depth: float) -> Anatomy:
-    """The same chest after a breath deeper (positive) or shallower by `depth`: the diaphragm moves, the heart a little."""
+    """The same chest after a breath deeper by `depth` (negative: shallower): the diaphragm moves, the heart a little."""
     return replace(
         anatomy, lung_height=anatomy.lung_height + depth, heart_ratio=anatomy.heart_ratio - 0.06 * min(depth, 0.1)
     )
@@ -177,7 +177,7 @@ def ellipse(frame: Frame, centre: tuple[float, float], radii: tuple[float, float
 
 
 def thickness(inside: numpy.ndarray, power: float = 0.5) -> numpy.ndarray:
-    """Path length through a body given as `ellipse` returns it; 1 in the middle. Smaller powers mean sharper borders."""
+    """Path length through a body that `ellipse` describes; 1 in the middle. Smaller powers mean sharper borders."""
     return numpy.clip(inside, 0, 1) ** numpy.float32(power)
 
 
@@ -259,7 +259,7 @@ def drawn_heart_ratio(anatomy: Anatomy, pose: Pose) -> float:
 
 
 def dome_height(anatomy: Anatomy, side: int, x: numpy.ndarray) -> numpy.ndarray:
-    """y of the diaphragm at the frontal positions x of one side: a dome that falls to the costophrenic angle at |x| = 1."""
+    """y of the diaphragm at frontal positions x of one side: a dome, falling to the costophrenic angle at |x| = 1."""
     across = numpy.abs(x) - numpy.float32(0.44)
     steep = numpy.where(across > 0, numpy.float32(0.95), numpy.float32(0.40))
     return numpy.float32(anatomy.lung_height - anatomy.dome[side]) + steep * across * across

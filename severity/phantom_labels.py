@@ -1,8 +1,8 @@
 """Who comes to be radiographed, what they have, and what the report says about it. No drawing here.
 
-What is drawn (`Study.findings`) is the truth. `truth` states it as a radiologists' consensus would, 0 or 1 for each label;
-`report` writes it as labels mined from a report look: mostly blank, uncertain where the sign is subtle or a look-alike is
-present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin et al. 2019,
+What is drawn (`Study.findings`) is the truth. `truth` states it as a radiologists' consensus would, 0 or 1 for each
+label; `report` writes it as labels mined from a report look: mostly blank, uncertain where the sign is subtle or a
+look-alike is present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin et al. 2019,
 223,414 images); docs/phantoms.md has them side by side.
 """
 
@@ -156,7 +156,7 @@ def report(findings: Mapping[str, float], rng: numpy.random.Generator) -> dict[s
 
 
 def with_noise(said: Mapping[str, float], rate: float, rng: numpy.random.Generator) -> dict[str, float]:
-    """Flip each mention (1 or 0, not -1 or blank) with chance `rate`. No Finding, never 0 in CheXpert, becomes blank."""
+    """Flip each mention (1 or 0, not -1 or blank) with chance `rate`. No Finding, never 0, becomes blank."""
     noisy = {}
     for label, state in said.items():
         flipped = rng.random() < rate and state in (0.0, 1.0)

@@ -1,7 +1,7 @@
 """The findings of the phantom radiographs: one textbook sign a function.
 
-A sign either bends the anatomy before it is drawn (`bend`: a wider heart, a raised diaphragm) or paints on the layers of
-the drawn chest (`paint`), or both. Siblings in the label tree look alike on purpose: pneumonia is a consolidation with
+A sign either bends the anatomy before it is drawn (`bend`: a wider heart, a raised diaphragm) or paints on the layers
+of the drawn chest (`paint`), or both. Siblings in the label tree look alike on purpose: pneumonia is a consolidation with
 air bronchograms; effusion, pleural thickening and pneumothorax meet at the pleura; oedema, haze and atelectasis in the
 parenchyma; a large heart and a wide mediastinum at the midline.
 """
@@ -185,7 +185,7 @@ def _haze(chest: Chest, sign: Finding) -> None:
 
 
 def _oedema(chest: Chest, sign: Finding) -> None:
-    """Bat-wing haze about both hila and short horizontal lines at the wall (Kerley B); `_cephalised` widens the vessels."""
+    """Bat-wing haze about both hila, short level lines at the wall (Kerley B); `_cephalised` widens the vessels."""
     rng = sign.rng()
     clouds = 1 + 0.15 * _noise(chest, rng, 0.12)
     wings = chest.frame.empty()
@@ -301,8 +301,8 @@ def _effusion(chest: Chest, sign: Finding) -> None:
     body = edge(chest.wall + 0.02, 0.08)
     for side in sign.sides:
         lesser = rng.uniform(0.5, 1.0) if side != sign.side else 1.0
-        level = tall + 0.22 - 0.75 * (lesser * sign.extent) ** 1.3
-        climb = (0.12 + 0.22 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
+        level = tall + 0.26 - 0.79 * (lesser * sign.extent) ** 1.3
+        climb = (0.08 + 0.26 * sign.extent) * numpy.exp(-numpy.clip(chest.wall, 0, None) / numpy.float32(0.13))
         fluid = edge(chest.frame.y + climb - numpy.float32(level), 0.09) * chest.side(side)
         chest.flood(0.96 * fluid)
         # As dense as the abdomen, so that the diaphragm vanishes.
@@ -338,19 +338,19 @@ def _fracture(chest: Chest, sign: Finding) -> None:
     for number in parts[first : first + count]:
         rib = chest.ribs[number]
         cut = round(at * (len(rib.course) - 1))
-        step = (0.075 + 0.04 * sign.extent) * (1 if rng.random() < 0.6 else -1)
+        step = (0.085 + 0.04 * sign.extent) * (1 if rng.random() < 0.6 else -1)
         inner, outer = rib.course[:cut], rib.course[cut + 1 :] + numpy.array([0, step])
         chest.ribs[number] = replace(rib, course=inner)
         chest.ribs.append(replace(rib, course=outer))
         if callus:
             # A spindle of new bone about the break.
             for place, radius in ((inner[-1], 0.052), ((inner[-1] + outer[0]) / 2, 0.068), (outer[0], 0.052)):
-                knots.disc(tuple(place), radius * (0.9 + 0.4 * sign.extent))
+                knots.disc(tuple(place), radius * (1.05 + 0.35 * sign.extent))
         else:
             # Turned ends overlie the rib and look denser.
-            knots.line(inner[-2:], 1.25 * rib.width)
-            knots.line(outer[:2], 1.25 * rib.width)
-    density = (0.18 + 0.09 * sign.extent) * (1.0 if chest.frontal else 0.8)
+            knots.line(inner[-2:], 1.4 * rib.width)
+            knots.line(outer[:2], 1.4 * rib.width)
+    density = (0.25 + 0.10 * sign.extent) * (1.0 if chest.frontal else 0.8)
     chest.bone += density * ndimage.gaussian_filter(knots.layer(), 0.6, truncate=2)
 
 

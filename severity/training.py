@@ -88,7 +88,7 @@ def fit(
     _check(epochs, batch_size, learning_rate, weight_decay, warmup_epochs, gradient_clip, precision)
     augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
     on = inference.device(device)
-    network, loss = network.to(on), loss.to(on)
+    network, loss = inference.placed(network, on), loss.to(on)
     train = informative(loss, train)
     optimizer = torch.optim.AdamW(timm.optim.param_groups_weight_decay(network, weight_decay), lr=learning_rate)
     steps = math.ceil(len(train.rows) / batch_size)
@@ -120,7 +120,10 @@ def fit(
         state.epoch = epoch + 1
         if auroc > state.best_auroc:
             state.best_auroc = auroc
-            state.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            state.best = {
+                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in network.state_dict().items()
+            }
         progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{auroc:.4f}")
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(scratch, network, optimizer, state)

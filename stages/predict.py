@@ -52,7 +52,7 @@ def predict(
     rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
     on = inference.device(device)
     logits = inference.logits(
-        network.to(on), images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}"
+        inference.placed(network, on), images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}"
     ).double()  # so that rows still sum to one once they are rounded to float32
     chosen = table.frame.iloc[rows]
     return Predictions(

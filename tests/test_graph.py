@@ -12,7 +12,10 @@ from severity import losses
 TOP = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
 # Modules found by name at run time: `${...}` in deps stands for one of them.
-BY_NAME = {"severity/losses/${item.loss}.py": "severity/losses", "severity/datasets/${data.name}.py": "severity/datasets"}
+BY_NAME = {
+    "severity/losses/${item.loss}.py": "severity/losses",
+    "severity/datasets/${data.name}.py": "severity/datasets",
+}
 
 
 def path_of(module: str) -> Path | None:

@@ -243,9 +243,7 @@ def node_by_node(tree: Hierarchy, z: numpy.ndarray, weights: numpy.ndarray, alph
         decay = [each / math.fsum(decay) for each in decay]
 
     def probability(node: int) -> float:
-        return math.fsum(
-            p[k] for k, leaf in enumerate(tree.class_nodes.tolist()) if node in tree.ancestors(leaf)
-        )
+        return math.fsum(p[k] for k, leaf in enumerate(tree.class_nodes.tolist()) if node in tree.ancestors(leaf))
 
     total = 0.0
     for k, weight in enumerate(weights):

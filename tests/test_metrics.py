@@ -185,9 +185,9 @@ def test_a_better_ranking_is_never_scored_worse():
     vague = numpy.full((200, 14), 1 / 14)
     cost = costs.lca_height(tree)
     scores = [
-        metrics.single_decision(
-            ranking=rank("crm", posterior=p, cost=cost, hierarchy=tree), truth=truth, cost=cost
-        )["hierarchical_distance_at_5"]
+        metrics.single_decision(ranking=rank("crm", posterior=p, cost=cost, hierarchy=tree), truth=truth, cost=cost)[
+            "hierarchical_distance_at_5"
+        ]
         for p in (good, vague)
     ]
     assert scores[0] < scores[1]

@@ -1,0 +1,240 @@
+"""Prediction files, the metrics of a run, medians, table and headline."""
+
+import json
+from dataclasses import replace
+
+import numpy
+import pandas
+import pytest
+import sklearn.metrics
+
+from severity import cells, costs, discrimination, evaluation, metrics
+from severity.decisions import rank
+from severity.errors import SeverityError
+from severity.predictions import Predictions
+from severity.runs import Run
+from tests.trees import chexpert_default, flat, six_classes
+
+TREE = six_classes()
+OPTIONS = {"rules": ["argmax", "crm"], "batch_size": 8, "mistakes": 3}
+
+
+def predictions(seed: int = 0, images: int = 60, tree=TREE) -> Predictions:
+    random = numpy.random.default_rng(seed)
+    size = len(tree.classes)
+    truth = (random.random((images, size)) < 0.25).astype(numpy.float32)
+    truth[random.random((images, size)) < 0.1] = numpy.nan
+    score = numpy.nan_to_num(truth) + random.normal(size=(images, size))
+    marginal = 1 / (1 + numpy.exp(-score))
+    return Predictions(
+        ids=numpy.array([f"image{index}" for index in range(images)]),
+        patients=numpy.array([f"patient{index // 2}" for index in range(images)]),
+        split=numpy.array(["validation", "test", "test"] * (images // 3)),
+        posterior=(marginal / marginal.sum(axis=1, keepdims=True)).astype(numpy.float32),
+        marginal=marginal.astype(numpy.float32),
+        truth=truth,
+        classes=numpy.array(tree.classes),
+        class_hash=numpy.array(tree.class_hash),
+        run=numpy.array("a-b-0"),
+        dataset=numpy.array("made up"),
+    )
+
+
+class TestPredictions:
+    def test_writing_and_reading_gives_the_same_and_the_same_bytes(self, tmp_path):
+        made = predictions()
+        made.write(tmp_path / "one.npz")
+        made.write(tmp_path / "two.npz")
+        assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+        again = Predictions.read(tmp_path / "one.npz", TREE)
+        assert numpy.array_equal(again.truth, made.truth, equal_nan=True)
+        assert (again.posterior == made.posterior).all() and (again.ids == made.ids).all()
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"posterior": lambda p: p * 2}, "no distribution"),
+            ({"posterior": lambda p: -p}, "no distribution"),
+            ({"marginal": lambda m: m + 1}, "outside"),
+            ({"truth": lambda t: t[:, :5]}, "shape"),
+            ({"ids": lambda i: numpy.array(["same"] * len(i))}, "stands twice"),
+            ({"split": lambda s: s[:5]}, "differ in length"),
+            ({"classes": lambda c: c[::-1]}, "was made for the classes"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path, change, told):
+        made = predictions()
+        ((name, function),) = change.items()
+        replace(made, **{name: function(getattr(made, name))}).write(tmp_path / "wrong.npz")
+        with pytest.raises(SeverityError, match=told):
+            Predictions.read(tmp_path / "wrong.npz", TREE)
+
+    def test_another_tree_missing_files_and_rubbish_are_refused(self, tmp_path):
+        predictions().write(tmp_path / "a.npz")
+        with pytest.raises(SeverityError, match="Predict again with this hierarchy"):
+            Predictions.read(tmp_path / "a.npz", flat(6))
+        with pytest.raises(SeverityError, match="are missing"):
+            Predictions.read(tmp_path / "none.npz", TREE)
+        (tmp_path / "b.npz").write_text("rubbish")
+        with pytest.raises(SeverityError, match="no prediction file"):
+            Predictions.read(tmp_path / "b.npz", TREE)
+        numpy.savez(tmp_path / "c.npz", ids=numpy.array([{}], dtype=object))
+        with pytest.raises(SeverityError, match="no prediction file"):
+            Predictions.read(tmp_path / "c.npz", TREE)
+        with pytest.raises(SeverityError, match="no image of the split 'train'"):
+            predictions().part("train")
+
+
+class TestDiscrimination:
+    def test_against_scikit_learn_on_the_known_cells(self):
+        made = predictions().part("test")
+        found = discrimination.per_label(marginal=made.marginal, truth=made.truth, classes=TREE.classes)
+        for column, label in enumerate(TREE.classes):
+            known = ~numpy.isnan(made.truth[:, column])
+            truth, score = made.truth[known, column], made.marginal[known, column]
+            assert found[label]["auroc"] == sklearn.metrics.roc_auc_score(truth, score)
+            assert found[label]["positives"] + found[label]["negatives"] + found[label]["masked"] == len(known)
+
+    def test_auroc_is_the_share_of_pairs_in_the_right_order(self):
+        made = predictions(images=30).part("test")
+        found = discrimination.per_label(marginal=made.marginal, truth=made.truth, classes=TREE.classes)
+        for column, label in enumerate(TREE.classes):
+            positive = made.marginal[made.truth[:, column] == 1, column]
+            negative = made.marginal[made.truth[:, column] == 0, column]
+            pairs = (positive[:, None] > negative[None]).mean() + (positive[:, None] == negative[None]).mean() / 2
+            assert found[label]["auroc"] == pytest.approx(pairs)
+
+    def test_a_class_without_positives_is_null_with_its_count_and_out_of_the_mean(self):
+        made = predictions().part("test")
+        truth = made.truth.copy()
+        truth[:, 2] = 0
+        found = discrimination.per_label(marginal=made.marginal, truth=truth, classes=TREE.classes)
+        assert found["b2"]["auroc"] is None and found["b2"]["average_precision"] is None
+        assert found["b2"]["positives"] == 0
+        rest = [found[label]["auroc"] for label in TREE.classes if label != "b2"]
+        assert discrimination.macro(found, "auroc") == pytest.approx(numpy.mean(rest))
+
+    def test_a_score_that_is_nan_is_told(self):
+        with pytest.raises(SeverityError, match="diverged"):
+            discrimination.per_label(
+                marginal=numpy.full((3, 6), numpy.nan), truth=numpy.zeros((3, 6)), classes="abcdef"
+            )
+
+
+def test_a_run_is_scored_on_its_test_images_in_order():
+    made = predictions()
+    cost = costs.lca_height(TREE)
+    found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
+    test = made.part("test")
+    truth = test.truth == 1
+    scored = truth.any(axis=1)
+    assert found["counts"] == {"images": 40, "scored": int(scored.sum()), "without_truth": int((~scored).sum())}
+    for rule in OPTIONS["rules"]:
+        ranking = rank(rule, posterior=test.posterior, cost=cost, hierarchy=TREE)
+        severity = numpy.array(
+            [min(cost[order[0], true]) for order, true in zip(ranking[scored], truth[scored], strict=True)]
+        )
+        assert found["rules"][rule]["severity_mean"] == pytest.approx(severity.mean())
+        assert found["rules"][rule]["batches"]["means"] == pytest.approx(
+            [severity[start : start + 8].mean() for start in range(0, len(severity), 8)]
+        )
+        most = found["rules"][rule]["most"]
+        assert len(most) == 3 and most[0]["severity"] == severity.max()
+        assert set(found["rules"][rule]["labels"]) == set(TREE.classes)
+    json.dumps(found, allow_nan=False)
+
+
+def test_evaluation_does_not_look_at_validation_or_marginal_to_decide():
+    made = predictions()
+    other = replace(made, truth=made.truth.copy(), posterior=made.posterior.copy())
+    other.truth[other.split == "validation"] = 1 - other.truth[other.split == "validation"]
+    cost = costs.lca_height(TREE)
+    first, second = (evaluation.evaluate(each, TREE, cost, **OPTIONS) for each in (made, other))
+    assert first["rules"] == second["rules"]
+    assert first["validation"] != second["validation"]
+
+
+def test_fewer_images_than_a_batch_and_an_unknown_rule():
+    tree = chexpert_default()
+    found = evaluation.evaluate(predictions(tree=tree, images=6), tree, costs.path(tree), **OPTIONS)
+    assert len(found["rules"]["crm"]["batches"]["means"]) == 1
+    with pytest.raises(SeverityError, match="Did you mean 'crm'"):
+        evaluation.evaluate(predictions(), TREE, costs.path(TREE), **{**OPTIONS, "rules": ["crn"]})
+
+
+@pytest.fixture
+def found() -> dict[Run, dict]:
+    cost = costs.lca_height(TREE)
+    runs = [Run(backbone, loss, seed) for backbone in ("r", "d") for loss in ("ce", "hxe") for seed in range(3)]
+    return {
+        run: evaluation.evaluate(predictions(seed=number), TREE, cost, **OPTIONS) for number, run in enumerate(runs)
+    }
+
+
+class TestCells:
+    def test_medians_are_of_the_seeds_of_one_cell(self, found):
+        record = cells.medians([metrics for run, metrics in found.items() if run.name.startswith("d-hxe")], "crm")
+        values = [found[Run("d", "hxe", seed)]["rules"]["crm"]["top1_error"] for seed in range(3)]
+        assert record["top1_error"] == sorted(values)[1]
+        assert (record["top1_error_min"], record["top1_error_max"]) == (min(values), max(values))
+        assert record["runs"] == 3
+        assert all(not isinstance(value, (dict, list)) for value in record.values())
+
+    def test_the_table_has_a_row_a_cell_and_rule_in_the_grids_order(self, found):
+        table = cells.table(found, ["argmax", "crm"])
+        assert table[["backbone", "loss", "rule"]].agg("-".join, axis=1).tolist() == [
+            "r-ce-argmax", "r-ce-crm", "r-hxe-argmax", "r-hxe-crm",
+            "d-ce-argmax", "d-ce-crm", "d-hxe-argmax", "d-hxe-crm",
+        ]  # fmt: skip
+
+    def test_markdown_shows_median_and_spread_and_what_is_missing(self):
+        row = {"backbone": "r", "loss": "ce", "rule": "crm", "runs": 2}
+        for metric in cells.METRICS:
+            row |= {metric: 0.5, f"{metric}_min": 0.25, f"{metric}_max": 0.75}
+        row |= {"mistake_severity": None, "mistake_severity_min": None, "mistake_severity_max": None}
+        text = cells.markdown(pandas.DataFrame([row])).splitlines()
+        assert text[0].startswith("| backbone | loss | rule | runs | top-1 error | mistake severity | hd@1 |")
+        assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
+
+    def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
+        for run, metrics in found.items():
+            metrics["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
+            metrics["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
+        assert cells.best(found) == ("r", "hxe")
+        headline = cells.headline(found, ["argmax", "crm"])
+        assert headline["cell"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
+        assert "crm_mistake_severity" in headline
+
+    def test_reading_takes_the_runs_of_the_grid_and_no_other(self, tmp_path, found):
+        for run, metrics in found.items():
+            (tmp_path / f"{run.name}.json").write_text(json.dumps(metrics))
+        wanted = [Run("r", "ce", 0), Run("d", "hxe", 2)]
+        assert list(cells.read_runs(tmp_path, wanted, ["crm"])) == wanted
+        with pytest.raises(SeverityError, match="The run r-ce-9 of the grid has no metrics"):
+            cells.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
+        with pytest.raises(SeverityError, match="no metrics for the rule 'hie'"):
+            cells.read_runs(tmp_path, wanted, ["hie"])
+
+
+def test_the_published_predictions_have_their_published_aurocs(shared_data):
+    folder = shared_data("chexnet_preds")
+    frame = pandas.read_csv(folder / "preds_labels.csv.gz")
+    published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]
+    labels = list(published.index)
+    truth = numpy.stack([frame["Finding Labels"].str.split("|").map(lambda found: label in found) for label in labels])
+    found = discrimination.per_label(
+        marginal=frame[[f"prob_{label}" for label in labels]].to_numpy(), truth=truth.T.astype(float), classes=labels
+    )
+    for label in labels:
+        assert round(found[label]["auroc"], 4) == round(published[label], 4)
+
+
+def test_severities_agree_with_the_metrics_of_the_whole_set():
+    made = predictions().part("test")
+    truth = made.truth == 1
+    scored = truth.any(axis=1)
+    cost = costs.path(TREE)
+    ranking = rank("crm", posterior=made.posterior, cost=cost, hierarchy=TREE)
+    severity = metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
+    whole = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    assert severity.mean() == pytest.approx(whole["hierarchical_distance_at_1"])

@@ -1,0 +1,252 @@
+"""The real graph on toy data: what runs, what a change reruns, and that the same params give the same bytes.
+
+The tests of this file share one workspace and leave it as they found it, so each starts from a finished pipeline.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.trees import TOP
+
+CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
+AFTER = ["evaluate", "aggregate", "plot"]
+
+
+def tiny(params: dict) -> dict:
+    """The smallest study that still has everything: two backbones, two losses, one seed."""
+    params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64, "workers": 1}
+    params["prepare"] |= {"image_size": 32, "min_positives": 0, "validation_fraction": 0.3, "workers": 1}
+    params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "hxe"], "seed": [0]}
+    for name in params["grid"]["backbone"]:
+        params["backbones"][name] = {"model": name, "pretrained": False}
+    params["train"] |= {"epochs": 1, "warmup_epochs": 0.5}
+    return params
+
+
+class Workspace:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_SITE_CACHE_DIR": str(folder.parent / "site-cache"),
+            "DVC_NO_ANALYTICS": "1",
+            "OMP_NUM_THREADS": "2",
+        }
+        for name in ("PYTHONPATH", "PYTHONWARNINGS"):
+            self.environment.pop(name, None)
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=900
+        )
+        assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def repro(self, *arguments: str) -> list[str]:
+        """The stages that `dvc repro` really ran, in order."""
+        return re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments))
+
+    def changed(self) -> set[str]:
+        """The stages that DVC would run because of what is in the workspace now, without what follows from them."""
+        return set(json.loads(self.run("dvc", "status", "--json").splitlines()[-1]))
+
+    @contextmanager
+    def params(self):
+        """Change params.yaml for the length of the block."""
+        path = self.folder / "params.yaml"
+        before = path.read_text()
+        params = yaml.safe_load(before)
+        try:
+            yield params, lambda: path.write_text(yaml.safe_dump(params, sort_keys=False))
+        finally:
+            path.write_text(before)
+
+    @contextmanager
+    def text(self, name: str, extra: str):
+        """Append to a file for the length of the block."""
+        path = self.folder / name
+        before = path.read_text()
+        path.write_text(before + extra)
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+
+def copy_project(folder: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+        shutil.copy(TOP / name, folder / name)
+    for name in ("stages", "severity", "data/hierarchies"):
+        shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    folder = tmp_path_factory.mktemp("pipeline") / "project"
+    folder.mkdir()
+    copy_project(folder)
+    params = tiny(yaml.safe_load((folder / "params.yaml").read_text()))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    workspace = Workspace(folder)
+    workspace.run("git", "init", "--quiet")
+    every = ["collect", "prepare", "hierarchy"]
+    every += [f"{stage}@{cell}" for stage in ("train", "predict") for cell in CELLS] + AFTER
+    assert sorted(workspace.repro()) == sorted(every)
+    return workspace
+
+
+def cells(stage: str, *names: str) -> set[str]:
+    return {f"{stage}@{cell}" for cell in CELLS if any(name in cell for name in names)}
+
+
+def test_a_second_repro_runs_nothing(workspace):
+    assert "up to date" in workspace.run("dvc", "repro")
+    assert workspace.changed() == set()
+
+
+def test_what_a_run_leaves(workspace):
+    assert sorted(path.stem for path in (workspace.folder / "metrics/runs").iterdir()) == sorted(CELLS)
+    medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
+    assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in ("argmax", "crm")}
+    assert len(json.loads((workspace.folder / "metrics/headline.json").read_text())) < 15
+    declared = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]["plot"]
+    for name in [*declared["plots"], *declared["outs"]]:
+        assert (workspace.folder / name).stat().st_size > 50, name
+    assert not (workspace.folder / "data/unfinished").exists() or not any(
+        (workspace.folder / "data/unfinished").iterdir()
+    )
+
+
+def test_metrics_and_plots_are_shown(workspace):
+    shown = workspace.run("dvc", "metrics", "show", "--md")
+    assert "metrics/median/test_resnet-hxe-crm.json" in shown and "mistake_severity" in shown
+    page = workspace.run("dvc", "plots", "show", "--out", "page").strip().splitlines()[-1]
+    assert page.endswith("index.html")
+    assert "tradeoff.png" in (workspace.folder / "page/index.html").read_text()
+    shutil.rmtree(workspace.folder / "page")
+
+
+def test_a_losss_number_reruns_its_own_cells_and_comes_back_from_the_cache(workspace):
+    with workspace.params() as (params, save):
+        params["losses"]["hxe"]["alpha"] = 0.7
+        save()
+        assert workspace.changed() == cells("train", "hxe") | cells("predict", "hxe")
+        ran = workspace.repro()
+        assert set(ran) == cells("train", "hxe") | cells("predict", "hxe") | set(AFTER)
+    # The run cache holds the networks of before. Metrics live in git, not in the cache, and are computed again.
+    assert workspace.repro() == ["evaluate", "aggregate"]
+    assert workspace.changed() == set()
+
+
+def test_a_losss_file_reruns_its_own_cells(workspace):
+    with workspace.text("severity/losses/hxe.py", "# changed\n"):
+        assert workspace.changed() == cells("train", "hxe") | cells("predict", "hxe")
+
+
+def test_a_backbone_or_a_seed_added_trains_new_cells_alone(workspace):
+    with workspace.params() as (params, save):
+        params["backbones"]["test_vit"] = {"model": "test_vit", "pretrained": False}
+        params["grid"]["backbone"].insert(0, "test_vit")
+        save()
+        assert {stage for stage in workspace.changed() if "@" in stage} == {
+            f"{stage}@test_vit-{loss}-0" for stage in ("train", "predict") for loss in ("ce", "hxe")
+        }
+    with workspace.params() as (params, save):
+        params["grid"]["seed"] = [1, 0]
+        save()
+        assert {stage for stage in workspace.changed() if "@" in stage} == {
+            f"{stage}@{cell[:-1]}1" for stage in ("train", "predict") for cell in CELLS
+        }
+
+
+def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
+    with workspace.params() as (params, save):
+        params["evaluate"]["batch_size"] = 16
+        save()
+        ran = workspace.repro()
+        assert "evaluate" in ran and set(ran) <= set(AFTER)
+        params["plot"]["mistakes"] = 2
+        save()
+        assert workspace.repro() == ["plot"]
+        params["cost"]["name"] = "path"
+        save()
+        assert set(workspace.repro()) == {"hierarchy", *AFTER}
+    workspace.repro()
+    assert workspace.changed() == set()
+
+
+@pytest.mark.parametrize("name", ["decisions", "metrics", "statistics", "figures", "evaluation"])
+def test_the_code_after_prediction_reruns_no_network(workspace, name):
+    with workspace.text(f"severity/{name}.py", "# changed\n"):
+        assert workspace.changed() and workspace.changed() <= set(AFTER)
+
+
+def test_a_label_tree_reruns_what_depends_on_it(workspace):
+    tree = workspace.folder / "data/hierarchies/chexpert_pleural.yaml"
+    with workspace.text("data/hierarchies/nih14.yaml", "# another collection's tree\n"):
+        assert workspace.repro() == ["hierarchy"]  # same tree, same bytes: nothing follows
+    before = tree.read_text()
+    try:
+        tree.write_text(before.replace("node: Pleural finding", "node: Pleura"))
+        assert workspace.repro("hierarchy") == ["hierarchy"]
+        assert {stage for stage in workspace.changed() if "@" in stage} == cells("train", "-") | cells("predict", "-")
+    finally:
+        tree.write_text(before)
+    workspace.repro()
+    assert workspace.changed() == set()
+
+
+def test_the_same_params_give_the_same_bytes(workspace):
+    folder = workspace.folder
+
+    def everything() -> dict[str, bytes]:
+        paths = [*folder.glob("metrics/**/*.*"), *folder.glob("data/predictions/*"), *folder.glob("plots/*")]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+
+    before = everything()
+    cell = CELLS[1]
+    ran = workspace.repro(
+        "--force", "--single-item", f"train@{cell}", f"predict@{cell}", "evaluate", "aggregate", "plot"
+    )
+    assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
+    assert everything() == before
+
+
+def test_a_stray_run_is_not_counted(workspace):
+    stray = workspace.folder / "data/predictions/resnet18-ce-9.npz"
+    stray.write_bytes(b"left from another grid")
+    try:
+        before = (workspace.folder / "metrics/table.csv").read_bytes()
+        assert workspace.repro() == ["evaluate"]
+        assert (workspace.folder / "metrics/table.csv").read_bytes() == before
+    finally:
+        stray.unlink()
+    workspace.repro()
+
+
+def test_a_damaged_collection_stops_with_the_reason_and_a_failed_stage_changes_nothing(workspace):
+    with workspace.params() as (params, save):
+        params["datasets"]["chexpert"] |= {"root": "data/external/nowhere"}
+        params["data"]["name"] = "chexpert"
+        save()
+        told = workspace.run("dvc", "repro", "collect", fails=True)
+        assert "error: There is no folder data/external/nowhere. Set datasets.chexpert.root in params.yaml" in told
+        assert "Traceback" not in told
+    with workspace.params() as (params, save):
+        params["evaluate"]["rulse"] = []
+        save()
+        told = workspace.run("dvc", "repro", "evaluate", fails=True)
+        assert "evaluate: unknown key 'rulse'. Did you mean 'rules'" in told
+    workspace.repro()
+    assert workspace.changed() == set()

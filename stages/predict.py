@@ -2,7 +2,7 @@
 
 Reads   data/prepared, data/hierarchy, data/models/<run>
 Writes  data/predictions/<run>.npz
-Run     python -m stages.predict --backbone resnet10t --loss hxe --seed 0     a few seconds
+Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     a few seconds
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Reads   data/prepared, data/hierarchy
 Writes  data/models/<run>/: weights.safetensors (the best epoch), history.csv (one row an epoch), record.json
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
-Run     python -m stages.train --backbone resnet10t --loss hxe --seed 0     20 seconds for the default on two cores
+Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
 """
 
 import argparse

@@ -40,7 +40,7 @@ def changed(content: dict, path: str, value) -> dict:
         ("trian", {}, "unknown key 'trian'. Did you mean 'train'"),
         ("grid/backbones", ["a"], "unknown key 'backbones'. Did you mean 'backbone'"),
         ("data/name", "phantm", "'phantm' has no section under 'datasets'. Did you mean 'phantom'"),
-        ("grid/backbone", ["resnet10"], "'resnet10' has no section under 'backbones'. Did you mean 'resnet10t'"),
+        ("grid/backbone", ["tiny_resnt"], "'tiny_resnt' has no section under 'backbones'. Did you mean 'tiny_resnet'"),
         ("grid/loss", ["hxee"], "'hxee' has no section under 'losses'. Did you mean 'hxe'"),
         ("grid/seed", [0, 0], "twice"),
         ("grid/seed", [True], "of type int"),

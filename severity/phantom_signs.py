@@ -181,7 +181,7 @@ def _haze(chest: Chest, sign: Finding) -> None:
         radii = rng.uniform(0.30, 0.48, 2) * (0.8 + 0.4 * sign.extent)
         spot = edge(ellipse(chest.frame, centre, tuple(radii), rng.uniform(-0.6, 0.6)) + 0.1, 1.2)
         clouds = numpy.clip(0.75 + 0.35 * _noise(chest, rng, 0.13), 0, 1.3)
-        chest.flood((0.24 + 0.38 * sign.extent) * spot * clouds)
+        chest.flood((0.34 + 0.30 * sign.extent) * spot * clouds)
 
 
 def _oedema(chest: Chest, sign: Finding) -> None:
@@ -194,7 +194,7 @@ def _oedema(chest: Chest, sign: Finding) -> None:
         centre = (side * 0.40 + chest.anatomy.mediastinum_shift, HILUM + 0.16)
         radii = (0.36 + 0.14 * sign.extent, 0.54 + 0.14 * sign.extent)
         wings = numpy.maximum(wings, edge(ellipse(chest.frame, centre, radii) + 0.15, 1.1))
-    chest.flood((0.18 + 0.50 * sign.extent) * wings * clouds)
+    chest.flood((0.30 + 0.40 * sign.extent) * wings * clouds)
     lines = chest.frame.strokes()
     for side in sides:
         for y in numpy.arange(0.68, 0.98, 0.045) * chest.anatomy.lung_height:

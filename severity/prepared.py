@@ -6,7 +6,7 @@ The folder holds
     table.csv      N rows, those of images.npy: id, patient, sex, age, view, split, then one column a label,
                    1 = positive, 0 = negative, blank = masked: neither training nor scores use that cell
     rejects.csv    id, path, reason: the images that could not be read; they are in none of the other files
-    examples.npy   (labels, 256, 256) uint8, one image a label, aspect kept; black where the train split has none
+    examples.npy   (labels, 256, 256) uint8, one image a label, aspect kept; black where no image has it
     examples.csv   label, id
     summary.json   data set, counts of images, patients and label states by split, SHA-256 of images.npy and table.csv
 """

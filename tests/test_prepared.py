@@ -380,21 +380,22 @@ def test_rejects_are_told_and_left_out(tmp_path):
         numpy.testing.assert_array_equal(images[index], decoding.squashed(decoding.read_gray(file), 16))
 
 
-def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path):
+@pytest.mark.parametrize(("of_test", "chosen"), [(0.0, "006_0"), (1.0, "036_0")])
+def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path, of_test, chosen):
     raw = make_raw(tmp_path / "raw")
     raw["split"] = "train"
     raw.loc[60:69, "split"] = "validation"
     raw.loc[70:, "split"] = "test"
     raw[list(LABELS)] = 0.0
     edema = {"test and alone": 72, "lateral and alone": 5, "uncertain and alone": 6, "with another": 8, "alone": 12}
-    raw.loc[list(edema.values()), "Edema"] = [1, 1, -1, 1, 1]
+    raw.loc[list(edema.values()), "Edema"] = [of_test, 1, -1, 1, 1]
     raw.loc[8, "Healthy"] = 1
     prepare(tmp_path / "out", raw, tmp_path / "raw", min_positives=0)
     examples = pandas.read_csv(tmp_path / "out/examples.csv", keep_default_na=False)
-    assert examples.values.tolist() == [["Healthy", "004_0"], ["Edema", "006_0"], ["Fracture", ""]]
+    assert examples.values.tolist() == [["Healthy", "004_0"], ["Edema", chosen], ["Fracture", ""]]
     images = numpy.load(tmp_path / "out/examples.npy")
     assert images.shape == (3, 256, 256) and images.dtype == numpy.uint8
-    with Image.open(tmp_path / "raw/006_0.png") as image:  # 20 x 14: 179 rows of 256, centred
+    with Image.open(tmp_path / f"raw/{chosen}.png") as image:  # 20 x 14: 179 rows of 256, centred
         numpy.testing.assert_array_equal(images[1, 38:217], numpy.array(image.resize((256, 179), Image.BILINEAR)))
     assert images[1, :38].max() == images[1, 217:].max() == images[2].max() == 0
 

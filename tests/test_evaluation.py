@@ -173,7 +173,7 @@ def found() -> dict[Run, dict]:
 
 class TestCells:
     def test_medians_are_of_the_seeds_of_one_cell(self, found):
-        record = cells.medians([metrics for run, metrics in found.items() if run.name.startswith("d-hxe")], "crm")
+        record = cells.medians([each for run, each in found.items() if run.name.startswith("d-hxe")], "crm")
         values = [found[Run("d", "hxe", seed)]["rules"]["crm"]["top1_error"] for seed in range(3)]
         assert record["top1_error"] == sorted(values)[1]
         assert (record["top1_error_min"], record["top1_error_max"]) == (min(values), max(values))
@@ -197,17 +197,17 @@ class TestCells:
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
 
     def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
-        for run, metrics in found.items():
-            metrics["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
-            metrics["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
+        for run, record in found.items():
+            record["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
+            record["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
         assert cells.best(found) == ("r", "hxe")
         headline = cells.headline(found, ["argmax", "crm"])
         assert headline["cell"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
         assert "crm_mistake_severity" in headline
 
     def test_reading_takes_the_runs_of_the_grid_and_no_other(self, tmp_path, found):
-        for run, metrics in found.items():
-            (tmp_path / f"{run.name}.json").write_text(json.dumps(metrics))
+        for run, record in found.items():
+            (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
         wanted = [Run("r", "ce", 0), Run("d", "hxe", 2)]
         assert list(cells.read_runs(tmp_path, wanted, ["crm"])) == wanted
         with pytest.raises(SeverityError, match="The run r-ce-9 of the grid has no metrics"):
@@ -221,9 +221,11 @@ def test_the_published_predictions_have_their_published_aurocs(shared_data):
     frame = pandas.read_csv(folder / "preds_labels.csv.gz")
     published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]
     labels = list(published.index)
-    truth = numpy.stack([frame["Finding Labels"].str.split("|").map(lambda found: label in found) for label in labels])
+    stated = frame["Finding Labels"].str.get_dummies("|")
     found = discrimination.per_label(
-        marginal=frame[[f"prob_{label}" for label in labels]].to_numpy(), truth=truth.T.astype(float), classes=labels
+        marginal=frame[[f"prob_{label}" for label in labels]].to_numpy(),
+        truth=stated[labels].to_numpy(dtype=float),
+        classes=labels,
     )
     for label in labels:
         assert round(found[label]["auroc"], 4) == round(published[label], 4)

@@ -11,17 +11,18 @@ from severity.errors import SeverityError
 from severity.runs import Run
 from severity.statistics import over_seeds
 
-# The columns of the comparison and their headings; all but the last belong to a rule, the last to the run.
+# The columns of the comparison: key in the flat files (short, since `dvc metrics show` makes a column of each), metric of
+# a rule in metrics/runs, heading for people. macro_auroc belongs to the run, whatever the rule.
 METRICS = {
-    "top1_error": "top-1 error",
-    "mistake_severity": "mistake severity",
-    "hierarchical_distance_at_1": "hd@1",
-    "hierarchical_distance_at_5": "hd@5",
-    "hierarchical_distance_at_20": "hd@20",
-    "severity_percent": "severity %",
-    "macro_auroc": "macro-AUROC",
+    "top1_error": ("top1_error", "top-1 error"),
+    "mistake_severity": ("mistake_severity", "mistake severity"),
+    "hd_at_1": ("hierarchical_distance_at_1", "hd@1"),
+    "hd_at_5": ("hierarchical_distance_at_5", "hd@5"),
+    "hd_at_20": ("hierarchical_distance_at_20", "hd@20"),
+    "severity_percent": ("severity_percent", "severity %"),
+    "macro_auroc": (None, "macro-AUROC"),
 }
-HEADLINE = ("top1_error", "mistake_severity", "hierarchical_distance_at_1")
+HEADLINE = ("top1_error", "mistake_severity", "hd_at_1")
 
 
 def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> dict[Run, dict[str, Any]]:
@@ -54,10 +55,9 @@ def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[d
 def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
     """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds."""
     record: dict[str, Any] = {"runs": len(seeds)}
-    for metric in METRICS:
-        values = [run["macro_auroc"] if metric == "macro_auroc" else run["rules"][rule][metric] for run in seeds]
-        summary = over_seeds(values)
-        record |= {metric: summary["median"], f"{metric}_min": summary["min"], f"{metric}_max": summary["max"]}
+    for key, (metric, _) in METRICS.items():
+        summary = over_seeds([run["rules"][rule][metric] if metric else run[key] for run in seeds])
+        record |= {key: summary["median"], f"{key}_min": summary["min"], f"{key}_max": summary["max"]}
     return record
 
 
@@ -74,10 +74,10 @@ def table(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.Data
 
 def markdown(rows: pandas.DataFrame) -> str:
     """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
-    headings = ["backbone", "loss", "rule", "runs", *METRICS.values()]
+    headings = ["backbone", "loss", "rule", "runs", *(heading for _, heading in METRICS.values())]
     lines = [headings, ["---"] * 3 + ["---:"] * (len(headings) - 3)]
     for row in rows.to_dict("records"):
-        numbers = [_spread(row[metric], row[f"{metric}_min"], row[f"{metric}_max"]) for metric in METRICS]
+        numbers = [_spread(row[key], row[f"{key}_min"], row[f"{key}_max"]) for key in METRICS]
         lines.append([row["backbone"], row["loss"], row["rule"], str(row["runs"]), *numbers])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -48,7 +48,7 @@ STYLE = {
 DPI = 150
 FRONT = {"color": "#CCCCCC", "linewidth": 4, "marker": "o", "markersize": 15, "solid_capstyle": "butt"}
 NOT_AVAILABLE = {"style": "italic", "color": GREY}
-LEVELS = {"hierarchical_distance_at_1": "Hierarchical distance @1", "mistake_severity": "Mistake severity"}
+LEVELS = {"hd_at_1": "Hierarchical distance @1", "mistake_severity": "Mistake severity"}
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def draw_tradeoff(medians: pandas.DataFrame, *, facts: str, unit: str) -> Pictur
 
     Args:
         medians: one row a backbone, loss and rule, with these three, `runs`, and the median, `_min` and `_max` over
-            seeds of top1_error, hierarchical_distance_at_1 and mistake_severity (None where it does not exist).
+            seeds of top1_error, hd_at_1 and mistake_severity (None where it does not exist).
         facts: data set and number of images, for the title.
         unit: name of the cost in which severity is measured.
     """
@@ -210,7 +210,7 @@ def draw_tradeoff(medians: pandas.DataFrame, *, facts: str, unit: str) -> Pictur
         note = "; ".join(f"{row.backbone}-{row.loss} {row.rule}" for row in missing.itertuples())
         axes.set_title(_wrap(f"n/a: {note}", 5.0, 8) if note else "", fontsize=8, **NOT_AVAILABLE)
         axes.set_xlabel("Top-1 error (share of images)")
-        over = "images" if measure == "hierarchical_distance_at_1" else "mistakes"
+        over = "images" if measure == "hd_at_1" else "mistakes"
         axes.set_ylabel(f"{name} (cost {unit}, mean over {over})")
     _title(figure, "Error against severity: lower left is better", f"{facts}; a point: {_runs(table['runs'].max())}")
     _tradeoff_legend(figure, backbones, looks, sizes)

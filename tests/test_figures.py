@@ -41,7 +41,7 @@ CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of 
 NAMES = ("tradeoff", "labels", "batches", "curves", "mistakes", "tree", "contact_sheet", "cost")
 RULES = ("argmax", "crm")
 OPTIONS = {"cell": "best", "mistakes": 3, "labels": 30, "classes": 60}
-MEASURES = ("top1_error", "hierarchical_distance_at_1", "mistake_severity")
+MEASURES = ("top1_error", "hd_at_1", "mistake_severity")
 
 
 def label_tree():
@@ -362,7 +362,7 @@ def test_tradeoff(study, drawn, written):
         else:
             assert table[column].tolist() == given[column].tolist()
     panels = drawn["tradeoff"].figure.axes
-    for axes, measure in zip(panels, ("hierarchical_distance_at_1", "mistake_severity"), strict=True):
+    for axes, measure in zip(panels, ("hd_at_1", "mistake_severity"), strict=True):
         assert set(zip(given["top1_error"].round(9), given[measure].round(9), strict=True)) <= drawn_points(axes)
         front = figures.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
         assert table[f"{measure}_front"].tolist() == front.tolist()

@@ -150,11 +150,22 @@ def _measure_case(case: Case) -> dict[str, Any]:
         "images": len(case.truth),
         "patients": len(set(case.patients)),
         "changed": int((rankings["argmax"][:, 0] != rankings["crm"][:, 0]).sum()),
+        "moves": _moves(rankings["argmax"][:, 0], rankings["crm"][:, 0], case.tree.classes),
         "rules": found,
         "difference": differences(parts["argmax"], parts["crm"], case.patients),
         "shuffled": shuffled(case, cost),
         "labels": labels,
     }
+
+
+def _moves(before: numpy.ndarray, after: numpy.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The changes of decision from one rule to the other, the most frequent first."""
+    changed = before != after
+    pairs, counts = numpy.unique(numpy.stack([before, after], axis=1)[changed], axis=0, return_counts=True)
+    return [
+        {"from": classes[pairs[row, 0]], "to": classes[pairs[row, 1]], "images": int(counts[row])}
+        for row in numpy.argsort(-counts, kind="stable")
+    ]
 
 
 def shuffled(case: Case, cost: numpy.ndarray) -> dict[str, list[float]]:
@@ -181,9 +192,9 @@ def shuffled(case: Case, cost: numpy.ndarray) -> dict[str, list[float]]:
 
 
 def _labels(case: Case, decided: numpy.ndarray, distances: numpy.ndarray) -> dict[str, dict[str, Any]]:
-    """For the images of each label: error, severity, severity of mistakes, and severity of decisions drawn at random.
+    """For the images of each label: error, severity, severity of mistakes, what it is most often taken for, blind severity.
 
-    The last one takes the decisions of the rule, dealt out anew over all images: what place in the tree and the habits of
+    Blind severity takes the decisions of the rule, dealt out anew over all images: what place in the tree and the habits of
     the rule cost, were the picture not looked at.
     """
     severity = numpy.take_along_axis(distances, decided[:, None].astype(numpy.intp), axis=1)[:, 0]
@@ -192,9 +203,13 @@ def _labels(case: Case, decided: numpy.ndarray, distances: numpy.ndarray) -> dic
     found = {}
     for column, label in enumerate(case.tree.classes):
         rows = case.truth[:, column]
+        confusions = numpy.bincount(decided[rows & wrong], minlength=len(case.tree.classes))
         found[label] = {
             "images": int(rows.sum()),
             "decided": int((decided == column).sum()),
+            "mistakes": int((rows & wrong).sum()),
+            "taken_for": case.tree.classes[confusions.argmax()],
+            "taken_for_images": int(confusions.max()),
             "error": float(wrong[rows].mean()),
             "severity": float(severity[rows].mean()),
             "mistake_severity": float(severity[rows & wrong].mean()),

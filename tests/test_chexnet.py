@@ -131,13 +131,19 @@ def test_the_figures_told_in_the_text_are_those_of_the_data(measured):
         f"hd@5 falls by {gain:.3f}, or {100 * gain / case['rules']['argmax']['hierarchical_distance_at_5']:.0f} %",
         f"CRM calls {fewer} images fewer normal",
         f"Infiltration for {argmax['Infiltration']['decided']:,} of {case['images']:,} images",
-        f"of its {round(argmax['Atelectasis']['error'] * argmax['Atelectasis']['images'])} mistakes",
+        f"takes {argmax['Atelectasis']['taken_for_images']} of its {argmax['Atelectasis']['mistakes']} mistakes",
+        f"from Effusion to Infiltration ({case['moves'][0]['images']}) or Atelectasis ({case['moves'][1]['images']})",
     ):
         assert told in page, told
     by_auroc = sorted(measured["labels"], key=lambda label: -measured["labels"][label]["auroc"])
     assert by_auroc[1] == "Hernia" and by_auroc[-1] == "Infiltration"
     by_severity = sorted(argmax, key=lambda label: -argmax[label]["severity"])
     assert by_severity[:3] == ["Hernia", "Fibrosis", "Pleural_Thickening"] and by_severity[-2] == "Infiltration"
+    assert [(move["from"], move["to"]) for move in case["moves"][:2]] == [
+        ("Effusion", "Infiltration"),
+        ("Effusion", "Atelectasis"),
+    ]
+    assert argmax["Atelectasis"]["taken_for"] == "Infiltration"
     assert argmax["Hernia"]["decided"] == 1 and argmax["Pneumonia"]["decided"] == 0
     milder = {label for label in argmax if crm[label]["severity"] < argmax[label]["severity"]}
     assert not milder & {"Cardiomegaly", "Hernia", "Emphysema", "Fibrosis", "Effusion"}

@@ -224,3 +224,24 @@ def test_links_inside_the_pages_have_their_target(name):
         assert target in anchors, target
     for path in re.findall(r"\]\((?!#|https?:)([^)#]*)", text):
         assert (TOP / "docs" / path).exists(), path
+
+
+MERGED = ("severity/calibration.py", "severity/multilabel.py", "severity/nulls.py", "severity/losses/haframe.py")
+
+
+@pytest.mark.skipif(
+    any(not (TOP / path).exists() for path in MERGED), reason="this checkout has not all that the page describes"
+)
+def test_the_tests_and_modules_named_in_the_methods_exist():
+    page = (TOP / "docs/methods.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)((?:::\w+)+)`", page)
+    assert len(named) > 60
+    for file, path in named:
+        text = (TOP / "tests" / file).read_text()
+        for name in path.strip(":").split("::"):
+            assert re.search(rf"^\s*(def|class) {name}\b", text, flags=re.MULTILINE), f"{file}{path}"
+    for path in re.findall(r"`((?:severity|data|benchmarks|docs)/[\w./]+\.\w+)`", page):
+        assert (TOP / path).exists(), path
+    described = set(re.findall(r"^### (.*)$", page, flags=re.MULTILINE))
+    for name in losses.names():
+        assert any(f"`{name}`" in heading for heading in described), f"the page has no section on the loss {name}"

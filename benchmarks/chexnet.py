@@ -1,0 +1,332 @@
+"""Decision rules on real predictions: a published CheXNet reproduction on 22,433 images of its NIH test set.
+
+Reads   FOLDER/preds_labels.csv.gz (from jrzech/reproduce-chexnet, pretrained/preds.csv, with labels and patients joined from
+        the NIH label table), data/hierarchies/nih14.yaml
+Writes  with --out FILE the results as JSON; with --renew the tables of docs/methods.md; else prints them
+Run     python -m benchmarks.chexnet FOLDER     a few seconds
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy.stats
+
+from severity import costs, decisions, discrimination, errors, files, markdown, metrics, tables, trees
+from severity.datasets import nih14
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+
+TOP = Path(__file__).resolve().parent.parent
+PAGE = TOP / "docs/methods.md"
+NO_FINDING = "No Finding"
+FINDINGS = tuple(label for label in nih14.LABELS if label != NO_FINDING)
+RULES = ("argmax", "crm")
+COMPARED = {
+    "top1_error": "top-1 error",
+    "mistake_severity": "mistake severity",
+    "hierarchical_distance_at_1": "hd@1",
+    "hierarchical_distance_at_5": "hd@5",
+    "hierarchical_distance_at_20": "hd@20",
+}
+RESAMPLES = 2000
+SHUFFLES = 20
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to make single decisions out of the 14 probabilities. Rows are images, columns the tree's classes."""
+
+    tree: Hierarchy
+    posterior: numpy.ndarray  # (N, K)
+    truth: numpy.ndarray  # (N, K) bool, at least one true class a row
+    patients: numpy.ndarray  # (N,)
+
+
+def read(folder: Path | str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """The published predictions.
+
+    Returns:
+        marginal (N, 14) probabilities and truth (N, 14) bool, columns in the order of FINDINGS; patients (N,).
+
+    Raises:
+        SeverityError: no file, a missing column, an unknown finding, a probability outside [0, 1].
+    """
+    path = Path(folder) / "preds_labels.csv.gz"
+    columns = [f"prob_{label}" for label in FINDINGS]
+    frame = tables.read_text(path, [*columns, "Finding Labels", "Patient ID"])
+    marginal = numpy.stack([tables.numbers(frame[column], column, path) for column in columns], axis=1)
+    if not ((marginal >= 0) & (marginal <= 1)).all():
+        raise SeverityError(f"{path}: a probability is missing or outside [0, 1].")
+    found = frame["Finding Labels"].str.split("|")
+    odd = {label for each in found for label in each} - set(nih14.LABELS)
+    if odd:
+        raise SeverityError(f"{path}: unknown findings {sorted(odd)} in the column 'Finding Labels'.")
+    truth = numpy.array([[label in each for label in FINDINGS] for each in found])
+    return marginal, truth, frame["Patient ID"].to_numpy()
+
+
+def findings_only(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
+    """Which finding is it, where there is one: the tree without No Finding, posterior m / sum m."""
+    tree = _without_no_finding(_nih_tree())
+    order = [FINDINGS.index(label) for label in tree.classes]
+    some = truth.any(axis=1)
+    posterior = marginal / marginal.sum(axis=1, keepdims=True)
+    return Case(tree, posterior[some][:, order], truth[some][:, order], patients[some])
+
+
+def with_no_finding(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
+    """All images and classes: p(No Finding) = prod (1 - m), as if labels were independent; findings share the rest by m."""
+    tree = _nih_tree()
+    nothing = (1 - marginal).prod(axis=1, keepdims=True)
+    posterior = numpy.hstack([nothing, (1 - nothing) * marginal / marginal.sum(axis=1, keepdims=True)])
+    truth = numpy.hstack([~truth.any(axis=1, keepdims=True), truth])
+    order = [(NO_FINDING, *FINDINGS).index(label) for label in tree.classes]
+    return Case(tree, posterior[:, order], truth[:, order], patients)
+
+
+CASES = {"findings": findings_only, "all": with_no_finding}
+NAMES = {"findings": "findings only", "all": "all images"}
+
+
+def _nih_tree() -> Hierarchy:
+    return trees.read(TOP / "data/hierarchies/nih14.yaml", nih14.LABELS)
+
+
+def _without_no_finding(tree: Hierarchy) -> Hierarchy:
+    """No Finding is a leaf right under the root, so that no height changes."""
+    gone = tree.names.index(NO_FINDING)
+    given = len(tree.parents) - int((tree.stands_for != tree.class_nodes).sum())
+    kept = [node for node in range(given) if node != gone]
+    place = {-1: -1, **{node: index for index, node in enumerate(kept)}}
+    classes = [
+        (label, node) for label, node in zip(tree.classes, tree.stands_for.tolist(), strict=True) if node != gone
+    ]
+    return Hierarchy.from_parents(
+        parents=[place[tree.parents[node]] for node in kept],
+        class_nodes=[place[node] for _, node in classes],
+        classes=[label for label, _ in classes],
+        names=[tree.names[node] for node in kept],
+    )
+
+
+def measure(folder: Path | str) -> dict[str, Any]:
+    """Everything the tables hold: AUROC of each finding, and for each case the rules, their difference and the labels."""
+    marginal, truth, patients = read(folder)
+    scores = discrimination.per_label(marginal=marginal, truth=truth.astype(float), classes=FINDINGS)
+    cases = {name: _measure_case(make(marginal, truth, patients)) for name, make in CASES.items()}
+    return {
+        "images": len(truth),
+        "patients": len(set(patients)),
+        "labels": scores,
+        "macro_auroc": discrimination.macro(scores, "auroc"),
+        "cases": cases,
+        "correlations": _correlations(scores, cases["findings"]["labels"]["argmax"]),
+    }
+
+
+def _correlations(scores: dict[str, dict[str, Any]], labels: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Spearman's rank correlation, over the findings, of severity with what might explain it."""
+    columns = {name: [each[name] for each in labels.values()] for name in next(iter(labels.values()))}
+    columns["auroc"] = [scores[label]["auroc"] for label in labels]
+    explaining = ("error", "images", "blind_severity", "mistake_severity", "auroc")
+    return {name: float(scipy.stats.spearmanr(columns["severity"], columns[name]).statistic) for name in explaining}
+
+
+def _measure_case(case: Case) -> dict[str, Any]:
+    cost = costs.lca_height(case.tree)
+    rankings = {rule: decisions.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree) for rule in RULES}
+    distances = metrics.distances(truth=case.truth, cost=cost)
+    found = {
+        rule: metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+        for rule, ranking in rankings.items()
+    }
+    labels = {rule: _labels(case, rankings[rule][:, 0], distances) for rule in RULES}
+    parts = {rule: _parts(rankings[rule], distances, case.truth) for rule in RULES}
+    return {
+        "images": len(case.truth),
+        "patients": len(set(case.patients)),
+        "changed": int((rankings["argmax"][:, 0] != rankings["crm"][:, 0]).sum()),
+        "moves": _moves(rankings["argmax"][:, 0], rankings["crm"][:, 0], case.tree.classes),
+        "rules": found,
+        "difference": differences(parts["argmax"], parts["crm"], case.patients),
+        "shuffled": shuffled(case, cost),
+        "labels": labels,
+    }
+
+
+def _moves(before: numpy.ndarray, after: numpy.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The changes of decision from one rule to the other, the most frequent first."""
+    changed = before != after
+    pairs, counts = numpy.unique(numpy.stack([before, after], axis=1)[changed], axis=0, return_counts=True)
+    return [
+        {"from": classes[pairs[row, 0]], "to": classes[pairs[row, 1]], "images": int(counts[row])}
+        for row in numpy.argsort(-counts, kind="stable")
+    ]
+
+
+def shuffled(case: Case, cost: numpy.ndarray) -> dict[str, list[float]]:
+    """CRM minus argmax under trees of the same shape whose leaves change places at random, each both aimed at and scored by.
+
+    Nothing medical is left in such a tree: what CRM gains here it owes to aiming at the very number that is measured.
+    """
+    random = numpy.random.default_rng(SEED)
+    found: dict[str, list[float]] = {name: [] for name in COMPARED}
+    for _ in range(SHUFFLES):
+        order = random.permutation(len(cost))
+        other = cost[numpy.ix_(order, order)]
+        argmax, crm = (
+            metrics.single_decision(
+                ranking=decisions.rank(rule, posterior=case.posterior, cost=other, hierarchy=case.tree),
+                truth=case.truth,
+                cost=other,
+            )
+            for rule in RULES
+        )
+        for name, values in found.items():
+            values.append(crm[name] - argmax[name])
+    return found
+
+
+def _labels(case: Case, decided: numpy.ndarray, distances: numpy.ndarray) -> dict[str, dict[str, Any]]:
+    """For the images of each label: error, severity, severity of mistakes, what it is most often taken for, blind severity.
+
+    Blind severity takes the decisions of the rule, dealt out anew over all images: what place in the tree and the habits of
+    the rule cost, were the picture not looked at.
+    """
+    severity = numpy.take_along_axis(distances, decided[:, None].astype(numpy.intp), axis=1)[:, 0]
+    wrong = ~numpy.take_along_axis(case.truth, decided[:, None].astype(numpy.intp), axis=1)[:, 0]
+    habits = numpy.bincount(decided, minlength=len(case.tree.classes)) / len(decided)
+    found = {}
+    for column, label in enumerate(case.tree.classes):
+        rows = case.truth[:, column]
+        confusions = numpy.bincount(decided[rows & wrong], minlength=len(case.tree.classes))
+        found[label] = {
+            "images": int(rows.sum()),
+            "decided": int((decided == column).sum()),
+            "mistakes": int((rows & wrong).sum()),
+            "taken_for": case.tree.classes[confusions.argmax()],
+            "taken_for_images": int(confusions.max()),
+            "error": float(wrong[rows].mean()),
+            "severity": float(severity[rows].mean()),
+            "mistake_severity": float(severity[rows & wrong].mean()),
+            "blind_severity": float((distances[rows] @ habits).mean()),
+        }
+    return found
+
+
+def _parts(ranking: numpy.ndarray, distances: numpy.ndarray, truth: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """(N,) numbers of each image whose sums make the compared metrics."""
+    ranked = numpy.take_along_axis(distances, ranking.astype(numpy.intp), axis=1)
+    wrong = ~numpy.take_along_axis(truth, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
+    at = {f"hierarchical_distance_at_{k}": ranked[:, :k].mean(axis=1) for k in metrics.DEPTHS}
+    return {"images": numpy.ones(len(truth)), "top1_error": wrong.astype(float), **at}
+
+
+def _compared(sums: dict[str, Any]) -> dict[str, Any]:
+    """The compared metrics from sums over images (numbers, or arrays of one sum a resample)."""
+    found = {name: sums[name] / sums["images"] for name in COMPARED if name != "mistake_severity"}
+    found["mistake_severity"] = sums["hierarchical_distance_at_1"] / sums["top1_error"]
+    return {name: found[name] for name in COMPARED}
+
+
+def differences(
+    argmax: dict[str, numpy.ndarray], crm: dict[str, numpy.ndarray], patients: numpy.ndarray
+) -> dict[str, dict[str, float]]:
+    """CRM minus argmax for each compared metric, with a 95 % percentile interval of a bootstrap over patients."""
+    _, patient = numpy.unique(patients, return_inverse=True)
+    count = int(patient.max()) + 1
+    by_patient = [
+        {name: numpy.bincount(patient, weights=values, minlength=count) for name, values in parts.items()}
+        for parts in (argmax, crm)
+    ]
+    random = numpy.random.default_rng(SEED)
+    times = numpy.stack([numpy.bincount(random.integers(0, count, count), minlength=count) for _ in range(RESAMPLES)])
+    times = times.astype(numpy.float64)
+    drawn = [_compared({name: times @ values for name, values in sums.items()}) for sums in by_patient]
+    whole = [_compared({name: values.sum() for name, values in sums.items()}) for sums in by_patient]
+    found = {}
+    for name in COMPARED:
+        lower, upper = numpy.percentile(drawn[1][name] - drawn[0][name], [2.5, 97.5])
+        found[name] = {
+            "difference": float(whole[1][name] - whole[0][name]),
+            "lower": float(lower),
+            "upper": float(upper),
+        }
+    return found
+
+
+def rules_table(found: dict[str, Any]) -> str:
+    """Both rules side by side in both cases, and their difference with its interval."""
+    rows = []
+    for name, case in found["cases"].items():
+        for metric, heading in COMPARED.items():
+            difference, control = case["difference"][metric], case["shuffled"][metric]
+            rows.append(
+                [
+                    f"{NAMES[name]} ({case['images']:,})",
+                    heading,
+                    *(f"{case['rules'][rule][metric]:.4f}" for rule in RULES),
+                    f"{difference['difference']:+.4f} ({difference['lower']:+.4f} to {difference['upper']:+.4f})",
+                    f"{numpy.median(control):+.4f} ({min(control):+.4f} to {max(control):+.4f})",
+                ]
+            )
+    headings = ["case (images)", "metric", "argmax", "CRM", "CRM − argmax (95 %)", "the same, shuffled trees (range)"]
+    return markdown.table(headings, rows, words=2)
+
+
+def labels_table(found: dict[str, Any]) -> str:
+    """Labels of the findings-only case, the most severe under argmax first."""
+    argmax, crm = (found["cases"]["findings"]["labels"][rule] for rule in RULES)
+    rows = [
+        [
+            label,
+            str(argmax[label]["images"]),
+            f"{found['labels'][label]['auroc']:.4f}",
+            *(f"{argmax[label][name]:.3f}" for name in ("error", "mistake_severity", "severity", "blind_severity")),
+            f"{crm[label]['severity']:.3f}",
+        ]
+        for label in sorted(argmax, key=lambda label: -argmax[label]["severity"])
+    ]
+    headings = ["label", "images", "AUROC", "error", "mistake severity", "severity", "blind severity", "severity, CRM"]
+    return markdown.table(headings, rows)
+
+
+def correlations_table(found: dict[str, Any]) -> str:
+    """What goes with a label's severity, the strongest first."""
+    words = {
+        "error": "error on its images",
+        "images": "number of its images",
+        "blind_severity": "blind severity",
+        "mistake_severity": "mistake severity",
+        "auroc": "AUROC",
+    }
+    values = sorted(found["correlations"].items(), key=lambda item: -abs(item[1]))
+    return markdown.table(["with", "rank correlation"], [[words[name], f"{value:+.2f}"] for name, value in values])
+
+
+TABLES = {"chexnet rules": rules_table, "chexnet labels": labels_table, "chexnet correlations": correlations_table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="where preds_labels.csv.gz lies")
+    parser.add_argument("--out", help="JSON file to write the results to")
+    parser.add_argument("--renew", action="store_true", help="renew the tables of docs/methods.md")
+    arguments = parser.parse_args()
+    found = measure(arguments.folder)
+    if arguments.out:
+        files.write_json(arguments.out, found)
+    for name, table in TABLES.items():
+        if arguments.renew:
+            markdown.renew(PAGE, name, table(found))
+        else:
+            print(table(found))
+    print(f"scored {found['images']} images of {found['patients']} patients; macro-AUROC {found['macro_auroc']:.4f}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

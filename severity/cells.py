@@ -8,6 +8,7 @@ import pandas
 
 from severity import files
 from severity.errors import SeverityError
+from severity.markdown import table
 from severity.runs import Run
 from severity.statistics import over_seeds
 
@@ -61,7 +62,7 @@ def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
     return record
 
 
-def table(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.DataFrame:
+def comparison(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.DataFrame:
     """One row a cell and rule: backbone, loss, rule, then the columns of `medians`."""
     return pandas.DataFrame(
         [
@@ -75,11 +76,11 @@ def table(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.Data
 def markdown(rows: pandas.DataFrame) -> str:
     """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
     headings = ["backbone", "loss", "rule", "runs", *(heading for _, heading in METRICS.values())]
-    lines = [headings, ["---"] * 3 + ["---:"] * (len(headings) - 3)]
+    lines = []
     for row in rows.to_dict("records"):
         numbers = [_spread(row[key], row[f"{key}_min"], row[f"{key}_max"]) for key in METRICS]
         lines.append([row["backbone"], row["loss"], row["rule"], str(row["runs"]), *numbers])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(headings, lines, words=3)
 
 
 def _spread(median: float | None, least: float | None, most: float | None) -> str:

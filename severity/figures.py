@@ -123,7 +123,7 @@ def draw_all(
     facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
     tree_facts = f"{about['dataset']}, hierarchy {about['hierarchy']}"
     return {
-        "tradeoff": draw_tradeoff(cells.table(found, list(about["rules"])), facts=facts, unit=about["cost"]),
+        "tradeoff": draw_tradeoff(cells.comparison(found, list(about["rules"])), facts=facts, unit=about["cost"]),
         "labels": draw_labels(chosen, limit=labels, facts=facts),
         "batches": draw_batches(chosen, facts=facts),
         "curves": draw_curves(histories, facts=about["dataset"]),

@@ -17,7 +17,7 @@ def main() -> None:
         for backbone, loss, seeds in cells.by_cell(found):
             for rule in rules:
                 files.write_json(folder / f"{backbone}-{loss}-{rule}.json", cells.medians(seeds, rule))
-    table = cells.table(found, rules)
+    table = cells.comparison(found, rules)
     files.write_csv("metrics/table.csv", table)
     files.write_text("metrics/table.md", cells.markdown(table))
     headline = cells.headline(found, rules)

@@ -181,7 +181,7 @@ class TestCells:
         assert all(not isinstance(value, (dict, list)) for value in record.values())
 
     def test_the_table_has_a_row_a_cell_and_rule_in_the_grids_order(self, found):
-        table = cells.table(found, ["argmax", "crm"])
+        table = cells.comparison(found, ["argmax", "crm"])
         assert table[["backbone", "loss", "rule"]].agg("-".join, axis=1).tolist() == [
             "r-ce-argmax", "r-ce-crm", "r-hxe-argmax", "r-hxe-crm",
             "d-ce-argmax", "d-ce-crm", "d-hxe-argmax", "d-hxe-crm",

@@ -291,7 +291,7 @@ def test_one_run_is_told_from_several():
     for seeds, said in (((0,), "1 run"), ((0, 1), "median and min to max of 2 runs")):
         study = study_of(("resnet10t",), ("ce",), seeds)
         records = list(study["found"].values())
-        assert said in all_text(figures.draw_tradeoff(cells.table(study["found"], RULES), facts="phantom", unit="path"))
+        assert said in all_text(figures.draw_tradeoff(cells.comparison(study["found"], RULES), facts="phantom", unit="path"))
         assert said in all_text(figures.draw_labels(records, limit=5, facts="phantom"))
         assert said in all_text(figures.draw_batches(records, facts="phantom"))
 
@@ -303,7 +303,7 @@ def test_any_number_of_rules(study, rules):
         record["rules"] = {rule: record["rules"]["argmax"] for rule in rules}
     records = figures.choose_cell(found, "best")
     for picture in (
-        figures.draw_tradeoff(cells.table(found, rules), facts="phantom", unit="path"),
+        figures.draw_tradeoff(cells.comparison(found, rules), facts="phantom", unit="path"),
         figures.draw_labels(records, limit=5, facts="phantom"),
         figures.draw_batches(records, facts="phantom"),
         figures.draw_mistakes(records[0], study["images"], study["ids"], count=2, facts="phantom"),
@@ -355,7 +355,7 @@ def test_pareto_front_against_brute_force():
 def test_tradeoff(study, drawn, written):
     table = pandas.read_csv(written / "tradeoff.csv")
     columns = [measure + end for measure in MEASURES for end in ("", "_min", "_max")]
-    given = cells.table(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
+    given = cells.comparison(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
     for column in given.columns:
         if given[column].dtype == float:
             numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)

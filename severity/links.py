@@ -34,6 +34,15 @@ class Link(torch.nn.Module):
         """(B,) loss of each image, and (B,) bool: False where the targets say nothing for this loss."""
         raise NotImplementedError
 
+    def observe(self, targets: torch.Tensor) -> None:
+        """Called once before training with (N, K) targets, all of the training images: for weights that are counted."""
+
+    def at_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each of `epochs` epochs, the first of which is 0: for a loss that changes on the way.
+
+        It must depend on its arguments alone, so that a resumed training goes on as it would have.
+        """
+
     def forward(self, *, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean loss over the images that count.
 

@@ -1,4 +1,6 @@
-"""Sums over the tree in torch: from classes to all nodes, level by level, without a table of all paths."""
+"""The tree in torch: from classes up to all nodes, down the paths, across siblings; never a table of all paths."""
+
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -25,6 +27,7 @@ class NodeSums(torch.nn.Module):
         column = numpy.empty(len(order), dtype=numpy.int64)
         column[order] = numpy.arange(len(order))
         self.order = order
+        self.classes = hierarchy.classes
         self.register_buffer("parent", torch.from_numpy(column[hierarchy.parents[order[:-1]]]), persistent=False)
         self.levels = 0
         for height in range(1, int(hierarchy.height.max()) + 1):
@@ -52,6 +55,13 @@ class NodeSums(torch.nn.Module):
             values = torch.cat([values, sums], dim=1)
         return values
 
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, K) class values -> (B, n) largest value at or below each node. Not for gradients."""
+        for level in range(self.levels):
+            children, slots, count = self._level(level)
+            values = torch.cat([values, _largest(values[:, children], slots, count)], dim=1)
+        return values
+
     def log_sum_exp(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, K) class logits -> (B, n) log of the summed exponentials of the classes at or below each node.
 
@@ -60,11 +70,55 @@ class NodeSums(torch.nn.Module):
         values = logits
         for level in range(self.levels):
             children, slots, count = self._level(level)
-            below = values[:, children]
-            with torch.no_grad():
-                index = slots.expand(len(below), -1)
-                largest = below.new_full((len(below), count), -torch.inf).scatter_reduce(1, index, below, "amax")
-            shifted = (below - largest[:, slots]).exp()
-            sums = largest + values.new_zeros(len(values), count).index_add(1, slots, shifted).log()
+            sums = _log_sum_exp(values[:, children], slots, count)
             values = torch.cat([values, sums], dim=1)
         return values
+
+    def sibling_log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, n - 1) logits of all nodes but the root -> log-softmax of each over itself and its siblings."""
+        slots, count = self.parent - len(self.classes), len(self.order) - len(self.classes)
+        return logits - _log_sum_exp(logits, slots, count)[:, slots]
+
+
+class NodePaths(torch.nn.Module):
+    """Passes from the root down: each node's value joined with what its parent has become.
+
+    Columns are those of `NodeSums`, without the root.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, nodes: NodeSums):
+        super().__init__()
+        depth = hierarchy.depth[nodes.order[:-1]]
+        parent = nodes.parent.numpy()
+        place = numpy.empty(len(depth), dtype=numpy.int64)  # of each column among those of its depth
+        by_depth = [numpy.flatnonzero(depth == level) for level in range(1, int(depth.max()) + 1)]
+        for level, columns in enumerate(by_depth):
+            place[columns] = numpy.arange(len(columns))
+            self.register_buffer(f"columns_{level}", torch.from_numpy(columns), persistent=False)
+            if level:
+                self.register_buffer(f"above_{level}", torch.from_numpy(place[parent[columns]]), persistent=False)
+        self.levels = len(by_depth)
+        back = torch.from_numpy(numpy.argsort(numpy.concatenate(by_depth), kind="stable"))
+        self.register_buffer("back", back, persistent=False)
+
+    def descend(self, values: torch.Tensor, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """(B, n - 1) values -> (B, n - 1) results: a node under the root keeps its value, another one's result is
+        ``join(its value, its parent's result)``."""
+        results = [values[:, self.columns_0]]
+        for level in range(1, self.levels):
+            above = results[-1][:, getattr(self, f"above_{level}")]
+            results.append(join(values[:, getattr(self, f"columns_{level}")], above))
+        return torch.cat(results, dim=1)[:, self.back]
+
+
+def _largest(values: torch.Tensor, slots: torch.Tensor, count: int) -> torch.Tensor:
+    """(B, m) values -> (B, count) largest value of each slot; every slot has one at least."""
+    index = slots.expand(len(values), -1)
+    return values.new_full((len(values), count), -torch.inf).scatter_reduce(1, index, values, "amax")
+
+
+def _log_sum_exp(values: torch.Tensor, slots: torch.Tensor, count: int) -> torch.Tensor:
+    """(B, m) values -> (B, count) log of the summed exponentials of each slot, relative to its largest term."""
+    largest = _largest(values.detach(), slots, count)
+    shifted = (values - largest[:, slots]).exp()
+    return largest + values.new_zeros(len(values), count).index_add(1, slots, shifted).log()

@@ -89,6 +89,7 @@ def fit(
     augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
     on = inference.device(device)
     network, loss = inference.placed(network, on), loss.to(on)
+    loss.observe(torch.from_numpy(train.targets).to(on))
     train = informative(loss, train)
     optimizer = torch.optim.AdamW(timm.optim.param_groups_weight_decay(network, weight_decay), lr=learning_rate)
     steps = math.ceil(len(train.rows) / batch_size)
@@ -96,6 +97,7 @@ def fit(
     state, saved = _resume(scratch, network, optimizer), time.monotonic()
     progress = tqdm(total=epochs * steps, initial=state.epoch * steps, desc=run.name, unit="batch", disable=None)
     for epoch in range(state.epoch, epochs):
+        loss.at_epoch(epoch, epochs)
         train_loss = _train_epoch(
             network, loss, images, train, optimizer, schedule,
             run=run, epoch=epoch, steps=steps, clip=gradient_clip, precision=precision, augment=augment, on=on,

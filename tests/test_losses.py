@@ -13,15 +13,28 @@ from hypothesis import given, strategies
 from severity import costs, losses
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
-from severity.targets import MostSpecific
+from severity.nodes import NodeSums
+from severity.targets import MostSpecific, NodeTargets
 from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
 
 ALL = losses.names()
+EPOCHS = 10
 TREES = {"six": six_classes(), "flat": flat(5), "chexpert": chexpert_default(), "large": random_tree(3, 300, 40)}
 
 
+# Every loss as it is, and those options that change the arithmetic.
+CASES = {name: (name, {}) for name in ALL} | {
+    "hbce, unconditional": ("hbce", {"finetune_epochs": EPOCHS}),
+    "hxe, normalised": ("hxe", {"alpha": 0.5, "normalize": True}),
+    "cascade, weighted": ("cascade", {"alpha": 0.5}),
+    "soft_labels, cross-entropy": ("soft_labels", {"divergence": "cross_entropy"}),
+}
+
+
 def build(name: str, tree: Hierarchy, **params) -> losses.Link:
-    return losses.build(name, hierarchy=tree, cost=costs.lca_height(tree), **params)
+    loss = losses.build(name, hierarchy=tree, cost=costs.lca_height(tree), **params)
+    loss.at_epoch(0, EPOCHS)
+    return loss
 
 
 def one_hot(tree: Hierarchy, images: int, seed: int = 0) -> torch.Tensor:
@@ -45,11 +58,15 @@ def logits(loss: losses.Link, images: int, seed: int = 0, scale: float = 2.0) ->
     return scale * torch.randn(images, loss.outputs, generator=random, dtype=torch.float64)
 
 
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def loss(request, tree) -> losses.Link:
+    name, params = request.param
+    return build(name, tree, **params)
+
+
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES.keys())
-@pytest.mark.parametrize("name", ALL)
 class TestEveryLoss:
-    def test_posterior_is_a_distribution_and_marginal_a_probability(self, name, tree):
-        loss = build(name, tree)
+    def test_posterior_is_a_distribution_and_marginal_a_probability(self, loss, tree):
         for scale in (1.0, 50.0, 1e4):
             z = logits(loss, 20, scale=scale)
             posterior, marginal = loss.posterior(z), loss.marginal(z)
@@ -57,8 +74,7 @@ class TestEveryLoss:
             assert torch.allclose(posterior.sum(dim=1), torch.ones(20, dtype=z.dtype))
             assert (posterior >= 0).all() and (marginal >= 0).all() and (marginal <= 1).all()
 
-    def test_value_and_gradient_are_finite_in_hard_cases(self, name, tree):
-        loss = build(name, tree)
+    def test_value_and_gradient_are_finite_in_hard_cases(self, loss, tree):
         shallow = int(tree.depth[tree.class_nodes].argmin())
         for images in (1, 7):
             targets = one_hot(tree, images).float()
@@ -73,8 +89,7 @@ class TestEveryLoss:
                 if scale < 1e4:  # At 1e4 a right and certain answer has rightly no gradient left.
                     assert (z.grad[0] != 0).any(), scale
 
-    def test_a_confident_mistake_has_a_gradient(self, name, tree):
-        loss = build(name, tree)
+    def test_a_confident_mistake_has_a_gradient(self, loss, tree):
         for true in range(min(6, len(tree.classes))):
             targets = torch.zeros(1, len(tree.classes))
             targets[0, true] = 1
@@ -86,27 +101,23 @@ class TestEveryLoss:
             assert torch.isfinite(value) and value > 0
             assert torch.isfinite(z.grad).all() and (z.grad != 0).any()
 
-    def test_gradient_equals_finite_differences(self, name, tree):
+    def test_gradient_equals_finite_differences(self, loss, tree):
         if len(tree.classes) > 20:
             pytest.skip("finite differences of 300 classes take long and show nothing the small trees do not")
-        loss = build(name, tree).double()
         targets = multi_hot(tree, 4)
         z = logits(loss, 4).requires_grad_()
         assert torch.autograd.gradcheck(lambda z: loss(logits=z, targets=targets), z)
 
-    def test_batch_mean_is_the_mean_of_single_images(self, name, tree):
-        loss = build(name, tree)
+    def test_batch_mean_is_the_mean_of_single_images(self, loss, tree):
         z, targets = logits(loss, 9), multi_hot(tree, 9)
         single = [loss(logits=z[image : image + 1], targets=targets[image : image + 1]) for image in range(9)]
         assert torch.allclose(loss(logits=z, targets=targets), torch.stack(single).mean())
 
-    def test_loss_is_never_negative(self, name, tree):
-        loss = build(name, tree)
+    def test_loss_is_never_negative(self, loss, tree):
         for seed in range(5):
             assert loss(logits=logits(loss, 16, seed), targets=multi_hot(tree, 16, seed)) >= 0
 
-    def test_half_precision_autocast_keeps_the_loss_in_full(self, name, tree):
-        loss = build(name, tree)
+    def test_half_precision_autocast_keeps_the_loss_in_full(self, loss, tree):
         z = logits(loss, 6).bfloat16().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(logits=z, targets=one_hot(tree, 6).float())
@@ -115,15 +126,13 @@ class TestEveryLoss:
         assert torch.allclose(value, loss(logits=z.float(), targets=one_hot(tree, 6).float()), rtol=1e-6)
         assert torch.isfinite(z.grad).all()
 
-    def test_a_batch_that_says_nothing_costs_nothing(self, name, tree):
-        loss = build(name, tree)
+    def test_a_batch_that_says_nothing_costs_nothing(self, loss, tree):
         z = logits(loss, 3).requires_grad_()
         value = loss(logits=z, targets=torch.full((3, len(tree.classes)), torch.nan))
         value.backward()
         assert value == 0 and (z.grad == 0).all()
 
-    def test_descending_the_gradient_finds_the_truth(self, name, tree):
-        loss = build(name, tree)
+    def test_descending_the_gradient_finds_the_truth(self, loss, tree):
         targets = one_hot(tree, 10).float()
         z = torch.zeros(10, loss.outputs, requires_grad=True)
         optimizer = torch.optim.Adam([z], lr=0.5)
@@ -133,8 +142,7 @@ class TestEveryLoss:
             optimizer.step()
         assert (loss.posterior(z.detach()).argmax(dim=1) == targets.argmax(dim=1)).all()
 
-    def test_shapes_that_do_not_fit_are_refused(self, name, tree):
-        loss = build(name, tree)
+    def test_shapes_that_do_not_fit_are_refused(self, loss, tree):
         with pytest.raises(SeverityError, match="do not fit"):
             loss(logits=torch.zeros(2, loss.outputs + 1), targets=torch.zeros(2, len(tree.classes)))
 
@@ -155,6 +163,19 @@ def test_unknown_losses_and_numbers_are_refused():
         build("bce", tree, pos_weight=0)
     with pytest.raises(SeverityError, match="finite"):
         build("hxe", tree, alpha=float("inf"))
+    for name, wrong, told in (
+        ("cascade", {"alpha": math.nan}, "losses.cascade.alpha is nan"),
+        ("hxe_multilabel", {"alpha": math.inf}, "losses.hxe_multilabel.alpha is inf"),
+        ("soft_labels", {"beta": -1.0}, "losses.soft_labels.beta is -1.0; it must be 0 or more"),
+        ("soft_labels", {"divergence": "lk"}, "losses.soft_labels.divergence is 'lk'. Did you mean 'kl'"),
+        ("hbce", {"finetune_epochs": 1.5}, "losses.hbce.finetune_epochs is 1.5; it must be a whole number"),
+        ("hbce", {"pos_weight": {"d3": 2}}, "losses.hbce.pos_weight: 'd3' is no class. Did you mean 'd2'"),
+        ("hbce_conditional", {"gamma": -1}, "losses.hbce_conditional.gamma is -1"),
+        ("bce", {"label_smoothing": 1.0}, "losses.bce.label_smoothing is 1.0"),
+        ("bce", {"pos_weight": "balance"}, "losses.bce.pos_weight is 'balance'; it must be a number above 0"),
+    ):
+        with pytest.raises(SeverityError, match=told):
+            build(name, tree, **wrong)
 
 
 class TestCrossEntropy:
@@ -310,3 +331,228 @@ class TestHierarchicalCrossEntropy:
         value.backward()
         assert float(value.detach()) == pytest.approx(1000 * math.exp(-0.1), rel=1e-5)
         assert z.grad[0, 0] < 0 < z.grad[0, 1]
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def bce(p: float, t: float) -> float:
+    return -t * math.log(p) - (1 - t) * math.log(1 - p)
+
+
+class ByHand:
+    """One image of a loss with one logit a node, straight from the definitions: loops over nodes, no log space."""
+
+    def __init__(self, tree: Hierarchy, loss: losses.Link, z: torch.Tensor, targets: torch.Tensor):
+        self.tree = tree
+        self.z = dict(zip(loss.nodes.order.tolist(), z.tolist(), strict=False))  # of each node but the root
+        self.below = [
+            [float(targets[k]) for k, leaf in enumerate(tree.class_nodes.tolist()) if node in tree.ancestors(leaf)]
+            for node in range(len(tree.parents))
+        ]
+
+    def target(self, node: int) -> float | None:
+        """1, 0, a soft target, or None where it is masked."""
+        if node == self.tree.root:
+            return 1.0
+        known = [each for each in self.below[node] if not math.isnan(each)]
+        if len(known) == len(self.below[node]) or max(known, default=0) > 0.5:
+            return max(known)
+        return None
+
+    def probability(self, node: int) -> float:
+        return math.prod(sigmoid(self.z[each]) for each in self.tree.ancestors(node)[:-1])
+
+    def conditional(self, weight=lambda depth: 1.0) -> float:
+        total, known = 0.0, 0
+        for node, z in self.z.items():
+            own, above = self.target(node), self.target(int(self.tree.parents[node]))
+            if own is None or above is None:
+                continue
+            known += 1
+            if above > 0:
+                total += weight(len(self.tree.ancestors(node)) - 1) * above * bce(sigmoid(z), own / above)
+        return total / max(known, 1)
+
+    def unconditional(self) -> float:
+        each = [bce(self.probability(node), self.target(node)) for node in self.z if self.target(node) is not None]
+        return sum(each) / max(len(each), 1)
+
+    def siblings(self, node: int) -> float:
+        """Softmax of a node over its parent's children."""
+        family = self.tree.children[self.tree.parents[node]]
+        return math.exp(self.z[node]) / math.fsum(math.exp(self.z[each]) for each in family)
+
+
+def soft(targets: torch.Tensor, seed: int) -> torch.Tensor:
+    """Some of the positives become soft, as `uncertain: smooth` makes them."""
+    draws = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed), dtype=targets.dtype)
+    return torch.where((targets == 1) & (draws < 0.5), 0.55 + 0.3 * draws, targets)
+
+
+class TestNodewise:
+    @given(random_trees(), strategies.integers(0, 100), strategies.booleans())
+    def test_equal_the_formulas_node_by_node(self, tree, seed, hedged):
+        for name, params, formula in (
+            ("hbce_conditional", {}, ByHand.conditional),
+            ("hbce", {"finetune_epochs": 0}, ByHand.conditional),
+            ("hbce", {"finetune_epochs": EPOCHS}, ByHand.unconditional),
+            ("hxe_multilabel", {"alpha": 0.7}, lambda hand: hand.conditional(lambda depth: math.exp(-0.7 * depth))),
+        ):
+            loss = build(name, tree, **params)
+            z, targets = logits(loss, 4, seed), multi_hot(tree, 4, seed)
+            targets = soft(targets, seed) if hedged else targets
+            found, counts = loss.per_image(z, targets)
+            wanted = [formula(ByHand(tree, loss, z[i], targets[i])) for i in range(4)]
+            assert counts.all()
+            assert found.tolist() == pytest.approx(wanted, rel=1e-9), name
+
+    @given(random_trees(), strategies.integers(0, 100))
+    def test_the_link_is_products_down_the_path(self, tree, seed):
+        loss = build("hbce", tree)
+        z = logits(loss, 3, seed)
+        for image in range(3):
+            hand = ByHand(tree, loss, z[image], torch.zeros(len(tree.classes)))
+            leaves = [hand.probability(node) for node in tree.class_nodes.tolist()]
+            assert loss.marginal(z)[image].tolist() == pytest.approx(leaves)
+            assert loss.posterior(z)[image].tolist() == pytest.approx([each / math.fsum(leaves) for each in leaves])
+
+    @given(random_trees(), strategies.integers(0, 100))
+    def test_the_conditional_loss_is_the_likelihood_of_all_labels_at_once(self, tree, seed):
+        loss = build("hbce_conditional", tree)
+        z, targets = logits(loss, 1, seed), torch.nan_to_num(multi_hot(tree, 1, seed))
+        hand = ByHand(tree, loss, z[0], targets[0])
+        likelihood = 1.0
+        for node, value in hand.z.items():
+            if hand.target(int(tree.parents[node])) == 1:
+                likelihood *= sigmoid(value) if hand.target(node) == 1 else 1 - sigmoid(value)
+        found = float(loss(logits=z, targets=targets)) * loss.outputs
+        assert found == pytest.approx(-math.log(likelihood))
+
+    @pytest.mark.parametrize("params", [{"finetune_epochs": 0}, {"finetune_epochs": EPOCHS}])
+    def test_on_one_level_they_are_binary_cross_entropy(self, params):
+        tree = TREES["flat"]
+        options = {"pos_weight": {"class 2": 3.0}, "label_smoothing": 0.1, "gamma": 1.5}
+        bce = build("bce", tree, **options)
+        z, targets = logits(bce, 8), soft(multi_hot(tree, 8), 0)
+        wanted = bce(logits=z, targets=targets)
+        for loss, factor in (
+            (build("hbce", tree, **params, **options), 1.0),
+            (build("hbce_conditional", tree, **options), 1.0),
+            (build("hxe_multilabel", tree, alpha=0.3, **options), math.exp(-0.3)),
+        ):
+            assert torch.allclose(loss(logits=z, targets=targets), factor * wanted)
+            assert torch.allclose(loss.marginal(z), bce.marginal(z))
+            assert torch.allclose(loss.posterior(z), bce.posterior(z))
+
+    def test_without_decay_the_multilabel_hxe_is_the_conditional_loss(self):
+        tree = TREES["chexpert"]
+        first, second = build("hxe_multilabel", tree, alpha=0.0), build("hbce_conditional", tree)
+        z, targets = logits(first, 6), multi_hot(tree, 6)
+        assert torch.equal(first(logits=z, targets=targets), second(logits=z, targets=targets))
+
+    def test_nodes_below_a_negative_parent_are_not_learnt_until_the_last_epochs(self):
+        tree = TREES["six"]
+        targets = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
+        below = [list(build("hbce", tree).nodes.order).index(node) for node in (3, 4, 6, 7, 8, 9)]
+        for params, learnt in (({"finetune_epochs": 0}, False), ({"finetune_epochs": EPOCHS}, True)):
+            loss = build("hbce", tree, **params)
+            z = torch.zeros(1, 9, requires_grad=True)
+            loss(logits=z, targets=targets).backward()
+            assert [bool(z.grad[0, node]) for node in below] == [learnt] * 6
+
+    def test_hbce_changes_at_its_epoch(self):
+        loss = build("hbce", TREES["six"], finetune_epochs=2)
+        phases = []
+        for epoch in range(5):
+            loss.at_epoch(epoch, 5)
+            phases.append(loss.finetuning)
+        assert phases == [False, False, False, True, True]
+
+    def test_certain_logits_keep_log_probabilities_exact(self):
+        """P(n) near 0 and near 1, where a product would be lost to rounding."""
+        tree = TREES["six"]
+        loss = build("hbce", tree)
+        z = torch.full((1, 9), 40.0)
+        assert float(loss.node_logits(z)[0, 4]) == pytest.approx(40 - math.log(3), rel=1e-6)  # 1 - P = 3 exp(-40)
+        assert float(loss.node_logits(-z)[0, 4]) == pytest.approx(-120, rel=1e-6)  # P = exp(-120)
+
+
+class TestCascade:
+    @given(random_trees(), strategies.integers(0, 100), strategies.sampled_from([-0.5, 0.0, 0.7]))
+    def test_equals_the_formula_node_by_node(self, tree, seed, alpha):
+        loss = build("cascade", tree, alpha=alpha)
+        z, targets = logits(loss, 3, seed), multi_hot(tree, 3, seed)
+        weights = MostSpecific(tree)(targets)[0]
+        for image in range(3):
+            hand = ByHand(tree, loss, z[image], targets[image])
+            wanted, leaves = 0.0, []
+            for k, leaf in enumerate(tree.class_nodes.tolist()):
+                path = tree.ancestors(leaf)[:-1]
+                leaves.append(math.prod(hand.siblings(node) for node in path))
+                for node in path:
+                    decay = math.exp(-alpha * (len(tree.ancestors(node)) - 1))
+                    wanted -= float(weights[image, k]) * decay * math.log(hand.siblings(node))
+            assert float(loss.per_image(z, targets)[0][image]) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+            assert loss.posterior(z)[image].tolist() == pytest.approx(leaves)
+
+    def test_without_decay_it_is_cross_entropy_of_its_own_posterior(self):
+        tree = TREES["large"]
+        loss = build("cascade", tree, alpha=0.0)
+        z, targets = logits(loss, 6), one_hot(tree, 6)
+        wanted = -(loss.posterior(z).log() * targets).sum(dim=1).mean()
+        assert torch.allclose(loss(logits=z, targets=targets), wanted)
+
+    def test_on_one_level_it_is_cross_entropy(self):
+        tree = TREES["flat"]
+        z, targets = logits(build("ce", tree), 6), multi_hot(tree, 6)
+        found = build("cascade", tree, alpha=0.0)(logits=z, targets=targets)
+        assert torch.allclose(found, build("ce", tree)(logits=z, targets=targets))
+
+
+class TestSoftLabels:
+    @given(random_trees(), strategies.integers(0, 100), strategies.sampled_from([0.0, 1.0, 10.0]))
+    def test_equals_the_formula(self, tree, seed, beta):
+        cost = costs.path(tree) + numpy.tril(costs.lca_height(tree))  # not symmetric: rows decisions, columns truths
+        z = logits(build("ce", tree), 3, seed)
+        targets = multi_hot(tree, 3, seed)
+        weights = MostSpecific(tree)(targets)[0].numpy()
+        log_p = z.log_softmax(dim=1).numpy()
+        for divergence in ("kl", "cross_entropy"):
+            loss = losses.build("soft_labels", hierarchy=tree, cost=cost, beta=beta, divergence=divergence)
+            for image in range(3):
+                wanted = 0.0
+                for true, weight in enumerate(weights[image]):
+                    q = [math.exp(-beta * cost[j, true] / cost.max()) for j in range(len(cost))]
+                    for j, share in enumerate(each / math.fsum(q) for each in q):
+                        wanted -= weight * share * log_p[image, j]
+                        wanted += weight * share * math.log(share) if divergence == "kl" else 0
+                assert float(loss.per_image(z, targets)[0][image]) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+    def test_a_steep_beta_is_cross_entropy(self):
+        for tree in TREES.values():
+            for divergence in ("kl", "cross_entropy"):
+                loss = build("soft_labels", tree, beta=1e5, divergence=divergence)
+                z, targets = logits(loss, 6), multi_hot(tree, 6)
+                assert torch.allclose(loss(logits=z, targets=targets), build("ce", tree)(logits=z, targets=targets))
+
+    def test_the_divergence_is_zero_at_the_soft_labels_themselves(self):
+        tree = TREES["chexpert"]
+        loss = build("soft_labels", tree, beta=5.0)
+        truth = torch.eye(len(tree.classes), dtype=torch.float64)
+        assert loss.per_image(loss.soft.log(), truth)[0].abs().max() < 1e-12
+
+
+class TestNodeTargets:
+    def test_positive_negative_and_masked(self):
+        tree = TREES["six"]
+        targets = torch.tensor([[0, torch.nan, 1, 0, 0, 0], [torch.nan, 0, 0, 0, torch.nan, 0], [0, 0, 0.3, 0.7, 0, 0]])
+        nodes = NodeSums(tree)
+        found = NodeTargets(nodes)(targets)
+        by_node = {int(node): found[:, column].tolist() for column, node in enumerate(nodes.order)}
+        nan = pytest.approx(math.nan, nan_ok=True)
+        assert by_node[2] == pytest.approx([1, 0, 0.3])  # B: one masked below but one positive; all negative; soft
+        assert by_node[5] == [0, nan, pytest.approx(0.7)]  # C: nothing; D is unknown; c1 is hedged
+        assert by_node[7] == [0, nan, 0]
+        assert by_node[0] == [1, 1, 1]

@@ -1,0 +1,91 @@
+"""Links with one sigmoid a node: the probability of a node, given its parent."""
+
+from collections.abc import Mapping
+
+import torch
+
+from severity.binary import BinaryCrossEntropy
+from severity.hierarchy import Hierarchy
+from severity.links import Link
+from severity.nodes import NodePaths, NodeSums
+from severity.targets import NodeTargets
+from severity.weighting import Weights
+
+
+class NodewiseLink(Link):
+    """One logit z a node but the root; s(z_n) = P(n | parent of n), and P(n) is the product down the path.
+
+    The marginal of a class is P of its leaf, its posterior the share of that in the sum over all leaves. A class that
+    stands for an inner node has a leaf of its own below that node ("not further specified"): the inner node says that
+    this label or any below it is there, the leaf that this very label is given. So every marginal estimates its label,
+    also where a data set gives Edema without Lung Opacity, and on a flat tree the link is the sigmoid link.
+
+    P(n) has the logit u_n with exp(-u_n) = (1 + exp(-z_n)) (1 + exp(-u_parent)) - 1: no product is ever taken.
+
+    Logits stand in the order of `NodeSums`: the leaves in class order, then the inner nodes by height.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        *,
+        name: str,
+        pos_weight: float | str | Mapping[str, float],
+        label_smoothing: float,
+        gamma: float,
+    ):
+        super().__init__(hierarchy)
+        self.outputs = len(hierarchy.parents) - 1
+        self.nodes = NodeSums(hierarchy)
+        self.paths = NodePaths(hierarchy, self.nodes)
+        self.node_targets = NodeTargets(self.nodes)
+        self.conditional = self.binary(name, pos_weight, label_smoothing, gamma)
+
+    def binary(self, name: str, pos_weight, label_smoothing: float, gamma: float) -> BinaryCrossEntropy:
+        """Binary cross-entropy with one column a node."""
+        weights = Weights(pos_weight, self.classes, columns=self.outputs, where=f"losses.{name}.pos_weight")
+        return BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma, where=f"losses.{name}")
+
+    def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, n - 1) logits given the parent -> (B, n - 1) logits of the nodes by themselves."""
+        return self.paths.descend(logits, _and)
+
+    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        leaves = self.node_logits(logits)[:, : len(self.classes)]
+        return torch.nn.functional.logsigmoid(leaves).softmax(dim=1)
+
+    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.node_logits(logits)[:, : len(self.classes)].sigmoid()
+
+    def observe(self, targets: torch.Tensor) -> None:
+        self.conditional.observe(*self.given_parent(targets)[:2])
+
+    def given_parent(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a node's logit aims at: targets given the parent, the weight of that, and which nodes are known.
+
+        For targets 0 and 1 the weight is 1 where the parent is positive and 0 where it is not. A soft target t below a
+        soft parent q aims at t / q with the weight q, so that q times the binary cross-entropy is the expectation over
+        whether the parent is there. A node whose parent is masked is masked.
+
+        Args:
+            targets: (B, K), NaN = masked.
+
+        Returns:
+            three of (B, n - 1): targets, weights (0 where masked), known (bool).
+        """
+        nodes = self.node_targets(targets)
+        own, above = nodes[:, :-1], nodes[:, self.nodes.parent]
+        known = ~(own.isnan() | above.isnan())
+        weights = torch.where(known, above, 0.0)
+        return torch.where(weights > 0, own / above, 0.0), weights, known
+
+    def conditional_cells(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, n - 1) conditional losses; (B,) the number of known nodes, 1 at least; (B,) bool: does any say something?"""
+        aims, weights, known = self.given_parent(targets)
+        cells = self.conditional(logits, aims, weights)
+        return cells, known.sum(dim=1).clamp(min=1), (weights > 0).any(dim=1)
+
+
+def _and(logit: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
+    """The logit of s(logit) s(above)."""
+    return -torch.logaddexp(-logit, torch.nn.functional.softplus(-logit) - above)

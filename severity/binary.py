@@ -27,6 +27,7 @@ class BinaryCrossEntropy(torch.nn.Module):
         check_range(f"{where}.label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
         check_range(f"{where}.gamma", gamma, 0 <= gamma < float("inf"), "0 or more, and finite")
         self.pos_weight = pos_weight
+        self.balanced = pos_weight.balanced
         self.label_smoothing = label_smoothing
         self.gamma = gamma
 
@@ -45,7 +46,7 @@ class BinaryCrossEntropy(torch.nn.Module):
         return -weights * (positive + negative)
 
     def observe(self, targets: torch.Tensor, weights: torch.Tensor) -> None:
-        """Balance the columns by all training cells: (N, m) targets and weights as in `forward`."""
+        """Balance the columns: negatives / positives among all training cells, (N, m) targets and weights as in `forward`."""
         positives = (weights * targets).double().sum(dim=0)
         self.pos_weight.observe((weights.double().sum(dim=0) - positives) / positives)
 

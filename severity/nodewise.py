@@ -58,7 +58,8 @@ class NodewiseLink(Link):
         return self.node_logits(logits)[:, : len(self.classes)].sigmoid()
 
     def observe(self, targets: torch.Tensor) -> None:
-        self.conditional.observe(*self.given_parent(targets)[:2])
+        if self.conditional.balanced:
+            self.conditional.observe(*self.given_parent(targets)[:2])
 
     def given_parent(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What a node's logit aims at: targets given the parent, the weight of that, and which nodes are known.

@@ -39,10 +39,9 @@ class Weights(torch.nn.Module):
         self.register_buffer("weights", None if self.balanced else weights, persistent=False)
 
     def observe(self, weights: torch.Tensor) -> None:
-        """Take (columns,) balanced weights if that is what was asked for; a column that has none, 0 or inf, gets 1."""
-        if self.balanced:
-            usable = torch.isfinite(weights) & (weights > 0)
-            self.weights = torch.where(usable, weights, 1.0).double()
+        """Take (columns,) weights counted from the training images; 1 for a column where they are 0, infinite or NaN."""
+        usable = torch.isfinite(weights) & (weights > 0)
+        self.weights = torch.where(usable, weights, 1.0).double()
 
     def forward(self, dtype: torch.dtype) -> torch.Tensor:
         """(columns,) weights. Raises SeverityError when they are to be balanced and no image was observed yet."""

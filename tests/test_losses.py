@@ -28,6 +28,10 @@ CASES = {name: (name, {}) for name in ALL} | {
     "hxe, normalised": ("hxe", {"alpha": 0.5, "normalize": True}),
     "cascade, weighted": ("cascade", {"alpha": 0.5}),
     "soft_labels, cross-entropy": ("soft_labels", {"divergence": "cross_entropy"}),
+    "ce, all options": ("ce", {"label_smoothing": 0.1, "class_weight": 2.0, "gamma": 0.5}),
+    "bce, all options": ("bce", {"label_smoothing": 0.1, "pos_weight": 2.0, "gamma": 0.5}),
+    "ce, focal": ("ce", {"gamma": 2.0}),
+    "hbce, focal": ("hbce", {"finetune_epochs": EPOCHS, "gamma": 2.0}),
 }
 
 
@@ -193,6 +197,33 @@ class TestCrossEntropy:
         wanted = -(z.log_softmax(dim=1)[0, [0, 2]]).mean()
         assert torch.allclose(loss(logits=z, targets=torch.tensor([[1.0, 0, 1, 0, 0]])), wanted)
 
+    def test_equals_torch_with_class_weights(self):
+        tree = TREES["six"]
+        weights = torch.tensor([1, 3.0, 1, 1, 0.5, 1], dtype=torch.float64)
+        loss = build("ce", tree, class_weight={"b1": 3, "d1": 0.5}, label_smoothing=0.2)
+        z, targets = logits(loss, 12), one_hot(tree, 12)
+        wanted = torch.nn.functional.cross_entropy(
+            z, targets.argmax(dim=1), weight=weights, label_smoothing=0.2, reduction="none"
+        )
+        assert torch.allclose(loss.per_image(z, targets)[0], wanted)
+
+    def test_focal_factor(self):
+        loss = build("ce", TREES["six"], gamma=2.0)
+        z, targets = logits(loss, 12), one_hot(TREES["six"], 12)
+        p = z.softmax(dim=1)[targets == 1]
+        assert torch.allclose(loss.per_image(z, targets)[0], -((1 - p) ** 2) * p.log())
+
+    def test_balanced_weights_give_each_class_the_same_say(self):
+        tree = TREES["six"]
+        targets = torch.eye(6, dtype=torch.float64)[[0] * 10 + [1] * 5 + [2] * 4 + [3] * 3 + [4] * 2 + [5]]
+        loss = build("ce", tree, class_weight="balanced")
+        with pytest.raises(SeverityError, match="losses.ce.class_weight is 'balanced': call the loss's `observe`"):
+            loss(logits=targets, targets=targets)
+        loss.observe(targets)
+        each, _ = loss.per_image(torch.zeros(25, 6, dtype=torch.float64), targets)
+        assert float(each.mean()) == pytest.approx(math.log(6))
+        assert (targets.T @ each).tolist() == pytest.approx([25 / 6 * math.log(6)] * 6)
+
 
 class TestMostSpecific:
     def weights(self, *positives: str) -> dict[str, float]:
@@ -253,6 +284,28 @@ class TestBinaryCrossEntropy:
         z = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
         loss(logits=z, targets=torch.tensor([[0.7, 0, 0, 0, 0, 0]], dtype=torch.float64)).backward()
         assert float(z.grad[0, 0]) == pytest.approx((0.5 - 0.7) / 6)
+
+    def test_options_against_the_formula(self):
+        loss = build("bce", TREES["six"], pos_weight={"b1": 3.0}, label_smoothing=0.2, gamma=1.5)
+        z, targets = logits(loss, 1), torch.tensor([[1.0, 0.7, 0, torch.nan, 1, 0]], dtype=torch.float64)
+        wanted = 0.0
+        for k in (0, 1, 2, 4, 5):
+            p, t = sigmoid(float(z[0, k])), 0.8 * float(targets[0, k]) + 0.1
+            wanted -= (3 if k == 1 else 1) * t * (1 - p) ** 1.5 * math.log(p)
+            wanted -= (1 - t) * p**1.5 * math.log(1 - p)
+        assert float(loss(logits=z, targets=targets)) == pytest.approx(wanted / 5)
+
+    def test_balanced_weights_are_negatives_over_positives_of_the_known(self):
+        loss = build("bce", TREES["six"], pos_weight="balanced")
+        targets = torch.zeros(8, 6)
+        targets[0, 1] = targets[:6, 2] = 1
+        targets[4:, 1] = torch.nan
+        targets[0, 3], targets[1, 3] = 0.5, 0.5
+        with pytest.raises(SeverityError, match="`observe`"):
+            loss(logits=targets, targets=targets)
+        loss.observe(targets)
+        # A label without positives has no ratio and keeps 1.
+        assert loss.binary.pos_weight(torch.float64).tolist() == [1, 3, pytest.approx(2 / 6), 7, 1, 1]
 
 
 def node_by_node(tree: Hierarchy, z: numpy.ndarray, weights: numpy.ndarray, alpha: float, normalize: bool) -> float:
@@ -461,6 +514,19 @@ class TestNodewise:
             z = torch.zeros(1, 9, requires_grad=True)
             loss(logits=z, targets=targets).backward()
             assert [bool(z.grad[0, node]) for node in below] == [learnt] * 6
+
+    def test_balanced_weights_are_counted_at_each_node(self):
+        tree = TREES["six"]
+        loss = build("hbce", tree, pos_weight="balanced")
+        positives = ["a", "b1", "b1", "b1", "b2", "c1", "d1", "d1", "d2", "d2"]
+        targets = torch.tensor([[float(name == each) for name in tree.classes] for each in positives])
+        loss.observe(targets)
+        given = dict(zip(loss.nodes.order.tolist(), loss.conditional.pos_weight(torch.float64).tolist(), strict=False))
+        alone = dict(
+            zip(loss.nodes.order.tolist(), loss.unconditional.pos_weight(torch.float64).tolist(), strict=False)
+        )
+        assert given == pytest.approx({1: 9, 2: 6 / 4, 3: 1 / 3, 4: 3, 5: 5 / 5, 6: 4, 7: 1 / 4, 8: 1, 9: 1})
+        assert alone == pytest.approx({1: 9, 2: 6 / 4, 3: 7 / 3, 4: 9, 5: 5 / 5, 6: 9, 7: 6 / 4, 8: 4, 9: 4})
 
     def test_hbce_changes_at_its_epoch(self):
         loss = build("hbce", TREES["six"], finetune_epochs=2)

@@ -41,8 +41,9 @@ class Loss(SigmoidLink):
         self.binary = BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma, where="losses.bce")
 
     def observe(self, targets: torch.Tensor) -> None:
-        known = ~targets.isnan()
-        self.binary.observe(torch.where(known, targets, 0.0), known.to(targets.dtype))
+        if self.binary.balanced:
+            known = ~targets.isnan()
+            self.binary.observe(torch.where(known, targets, 0.0), known.to(targets.dtype))
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         known = ~targets.isnan()

@@ -54,7 +54,8 @@ class Loss(NodewiseLink):
 
     def observe(self, targets: torch.Tensor) -> None:
         super().observe(targets)
-        self.unconditional.observe(*self._of_nodes(targets))
+        if self.unconditional.balanced:
+            self.unconditional.observe(*self._of_nodes(targets))
 
     def _of_nodes(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, n - 1) targets of the nodes by themselves, 0 where masked, and 1.0 where they are known, else 0.0."""

@@ -5,15 +5,19 @@ import torch
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 
+# Where a loss with parameters has them in the file of weights, beside the network's.
+LOSS_PREFIX = "loss."
+
 
 class Link(torch.nn.Module):
     """What every loss is: it states how many logits it wants and what they mean.
 
     Attributes:
-        outputs: number of logits a network must give.
+        outputs: number of logits a network must give; features, for a loss with layers of its own.
 
     A subclass gives `posterior`, `marginal` and `per_image`. Calling the loss checks shapes, leaves out the images that
-    carry no information for it and takes the mean over the others.
+    carry no information for it and takes the mean over the others. Parameters of a loss are trained and saved with the
+    network; what a loss computes from tree and cost is no parameter but a buffer with ``persistent=False``.
     """
 
     outputs: int

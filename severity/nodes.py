@@ -70,14 +70,14 @@ class NodeSums(torch.nn.Module):
         values = logits
         for level in range(self.levels):
             children, slots, count = self._level(level)
-            sums = _log_sum_exp(values[:, children], slots, count)
+            sums = segment_log_sum_exp(values[:, children], slots, count)
             values = torch.cat([values, sums], dim=1)
         return values
 
     def sibling_log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, n - 1) logits of all nodes but the root -> log-softmax of each over itself and its siblings."""
         slots, count = self.parent - len(self.classes), len(self.order) - len(self.classes)
-        return logits - _log_sum_exp(logits, slots, count)[:, slots]
+        return logits - segment_log_sum_exp(logits, slots, count)[:, slots]
 
 
 class NodePaths(torch.nn.Module):
@@ -117,7 +117,7 @@ def _largest(values: torch.Tensor, slots: torch.Tensor, count: int) -> torch.Ten
     return values.new_full((len(values), count), -torch.inf).scatter_reduce(1, index, values, "amax")
 
 
-def _log_sum_exp(values: torch.Tensor, slots: torch.Tensor, count: int) -> torch.Tensor:
+def segment_log_sum_exp(values: torch.Tensor, slots: torch.Tensor, count: int) -> torch.Tensor:
     """(B, m) values -> (B, count) log of the summed exponentials of each slot, relative to its largest term."""
     largest = _largest(values.detach(), slots, count)
     shifted = (values - largest[:, slots]).exp()

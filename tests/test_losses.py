@@ -31,11 +31,15 @@ CASES = {name: (name, {}) for name in ALL} | {
     "ce, all options": ("ce", {"label_smoothing": 0.1, "class_weight": 2.0, "gamma": 0.5}),
     "bce, all options": ("bce", {"label_smoothing": 0.1, "pos_weight": 2.0, "gamma": 0.5}),
     "ce, focal": ("ce", {"gamma": 2.0}),
+    "haf, without margin": ("haf", {"margin": 0.0}),
+    "haf, more features": ("haf", {"features": 40}),
+    "haframe, fewer features": ("haframe", {"features": 3}),
     "hbce, focal": ("hbce", {"finetune_epochs": EPOCHS, "gamma": 2.0}),
 }
 
 
 def build(name: str, tree: Hierarchy, **params) -> losses.Link:
+    torch.manual_seed(0)  # of the weights that some losses own
     loss = losses.build(name, hierarchy=tree, cost=costs.lca_height(tree), **params)
     loss.at_epoch(0, EPOCHS)
     return loss
@@ -60,6 +64,17 @@ def multi_hot(tree: Hierarchy, images: int, seed: int = 0) -> torch.Tensor:
 def logits(loss: losses.Link, images: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     return scale * torch.randn(images, loss.outputs, generator=random, dtype=torch.float64)
+
+
+def mistaken(loss: losses.Link, true: int) -> torch.Tensor:
+    """(1, outputs) numbers of size 1e4 by which the loss is certain of a class other than `true`."""
+    z = torch.full((1, loss.outputs), -1e4)
+    z[0, (true + 1) % loss.outputs] = 1e4
+    if not [*loss.parameters()]:
+        return z
+    features = logits(loss, 100, scale=1e4).float()  # What the loss makes of them, its weights decide.
+    sure = loss.posterior(features)
+    return features[(sure[:, true] < 1e-6).nonzero()[0]]
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -97,9 +112,7 @@ class TestEveryLoss:
         for true in range(min(6, len(tree.classes))):
             targets = torch.zeros(1, len(tree.classes))
             targets[0, true] = 1
-            z = torch.full((1, loss.outputs), -1e4)
-            z[0, (true + 1) % loss.outputs] = 1e4
-            z.requires_grad_()
+            z = mistaken(loss, true).requires_grad_()
             value = loss(logits=z, targets=targets)
             value.backward()
             assert torch.isfinite(value) and value > 0
@@ -113,6 +126,8 @@ class TestEveryLoss:
         assert torch.autograd.gradcheck(lambda z: loss(logits=z, targets=targets), z)
 
     def test_batch_mean_is_the_mean_of_single_images(self, loss, tree):
+        if getattr(loss, "margin", 0):
+            pytest.skip("the margin term compares the images of a batch; without it the law holds")
         z, targets = logits(loss, 9), multi_hot(tree, 9)
         single = [loss(logits=z[image : image + 1], targets=targets[image : image + 1]) for image in range(9)]
         assert torch.allclose(loss(logits=z, targets=targets), torch.stack(single).mean())
@@ -139,7 +154,7 @@ class TestEveryLoss:
     def test_descending_the_gradient_finds_the_truth(self, loss, tree):
         targets = one_hot(tree, 10).float()
         z = torch.zeros(10, loss.outputs, requires_grad=True)
-        optimizer = torch.optim.Adam([z], lr=0.5)
+        optimizer = torch.optim.Adam([{"params": [z], "lr": 0.5}, {"params": [*loss.parameters()], "lr": 0.05}])
         for _ in range(60):
             optimizer.zero_grad()
             loss(logits=z, targets=targets).backward()
@@ -172,6 +187,12 @@ def test_unknown_losses_and_numbers_are_refused():
         ("hxe_multilabel", {"alpha": math.inf}, "losses.hxe_multilabel.alpha is inf"),
         ("soft_labels", {"beta": -1.0}, "losses.soft_labels.beta is -1.0; it must be 0 or more"),
         ("soft_labels", {"divergence": "lk"}, "losses.soft_labels.divergence is 'lk'. Did you mean 'kl'"),
+        ("barz_denzler", {"ce_weight": 0}, "losses.barz_denzler.ce_weight is 0; it must be above 0"),
+        ("haframe", {"alignment": 1.1}, "losses.haframe.alignment is 1.1; it must be from 0 to 1"),
+        ("haframe", {"gamma": 0}, "losses.haframe.gamma is 0; it must be above 0"),
+        ("haframe", {"features": 0}, "losses.haframe.features is 0; it must be null, or 1 or more"),
+        ("haf", {"features": 0}, "losses.haf.features is 0; it must be null, or 1 or more"),
+        ("haf", {"margin": -1.0}, "losses.haf.margin is -1.0; it must be 0 or more"),
         ("hbce", {"finetune_epochs": 1.5}, "losses.hbce.finetune_epochs is 1.5; it must be a whole number"),
         ("hbce", {"pos_weight": {"d3": 2}}, "losses.hbce.pos_weight: 'd3' is no class. Did you mean 'd2'"),
         ("hbce_conditional", {"gamma": -1}, "losses.hbce_conditional.gamma is -1"),
@@ -608,6 +629,197 @@ class TestSoftLabels:
         loss = build("soft_labels", tree, beta=5.0)
         truth = torch.eye(len(tree.classes), dtype=torch.float64)
         assert loss.per_image(loss.soft.log(), truth)[0].abs().max() < 1e-12
+
+
+class TestBarzDenzler:
+    @given(random_trees(), strategies.integers(0, 100))
+    def test_equals_the_formula(self, tree, seed):
+        loss = build("barz_denzler", tree, ce_weight=0.3)
+        perturb(loss, seed)
+        cost = costs.lca_height(tree)
+        z, targets = logits(loss, 3, seed), multi_hot(tree, 3, seed)
+        weights = MostSpecific(tree)(targets)[0].numpy()
+        phi = loss.embeddings.numpy()
+        assert phi @ phi.T == pytest.approx(1 - cost / cost.max(), abs=1e-7)
+        scores = z.numpy() @ loss.classifier.weight.detach().double().numpy().T + loss.classifier.bias.tolist()
+        for image, feature in enumerate(z.numpy()):
+            wanted = 0.0
+            for k, weight in enumerate(weights[image]):
+                cosine = feature @ phi[k] / numpy.linalg.norm(feature)
+                wanted += weight * (1 - cosine - 0.3 * log_softmax(scores[image])[k])
+            assert loss.per_image(z, targets)[0][image].item() == pytest.approx(wanted, rel=1e-9)
+            assert loss.posterior(z)[image].log().tolist() == pytest.approx(log_softmax(scores[image]))
+
+    def test_costs_without_embeddings_are_refused(self):
+        tree = TREES["six"]
+        cost = 1.0 - numpy.eye(6)
+        cost[:3, 3:] = cost[3:, :3] = 4.0
+        cost[0, 3] = cost[3, 0] = 0.1  # nearly the same, but one is far from what the other is near
+        with pytest.raises(SeverityError, match="negative eigenvalue -0.* lca_height always works"):
+            losses.build("barz_denzler", hierarchy=tree, cost=cost)
+        with pytest.raises(SeverityError, match="haframe: .* lca_height always works"):
+            losses.build("haframe", hierarchy=tree, cost=cost, gamma=1.0)
+        cost[0, 3] = 5
+        for name in ("barz_denzler", "haframe"):
+            with pytest.raises(SeverityError, match="not symmetric"):
+                losses.build(name, hierarchy=tree, cost=cost)
+
+    @given(random_trees())
+    def test_ultrametric_costs_always_have_them(self, tree):
+        build("barz_denzler", tree)
+        build("haframe", tree)
+
+
+def log_softmax(z: numpy.ndarray) -> numpy.ndarray:
+    return z - z.max() - numpy.log(numpy.exp(z - z.max()).sum())
+
+
+def perturb(loss: losses.Link, seed: int) -> None:
+    """Move the weights of a loss from where they start."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in loss.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=random)
+
+
+class TestFrame:
+    @given(random_trees(), strategies.integers(0, 100), strategies.sampled_from([0.5, 3.0, 10.0]))
+    def test_equals_the_formula(self, tree, seed, gamma):
+        loss = build("haframe", tree, gamma=gamma, alignment=0.3, features=4)
+        perturb(loss, seed)
+        z, targets = logits(loss, 3, seed), multi_hot(tree, 3, seed)
+        weights = MostSpecific(tree)(targets)[0].numpy()
+        frame, similarity = loss.frame.numpy(), loss.similarity.numpy()
+        layer = loss.layer.weight.detach().double().numpy(), loss.layer.bias.detach().double().numpy()
+        for image, feature in enumerate(z.numpy()):
+            hidden = layer[0] @ numpy.where(feature < 0, loss.slope.item() * feature, feature) + layer[1]
+            log_p = log_softmax(frame @ hidden)
+            wanted = 0.0
+            for true, weight in enumerate(weights[image]):
+                apart = [
+                    (row @ hidden / numpy.linalg.norm(hidden) - similarity[true, c]) ** 2 for c, row in enumerate(frame)
+                ]
+                wanted += weight * (-0.7 * log_p[true] + 0.3 * sum(apart))
+            assert loss.per_image(z, targets)[0][image].item() == pytest.approx(wanted, rel=1e-7)
+            assert loss.posterior(z)[image].log().tolist() == pytest.approx(log_p.tolist())
+
+    @given(random_trees(), strategies.sampled_from([0.5, 3.0, 10.0]))
+    def test_the_frame_has_the_similarities_and_they_go_as_low_as_they_can(self, tree, gamma):
+        loss = build("haframe", tree, gamma=gamma)
+        similarity, cost, classes = loss.similarity.numpy(), costs.lca_height(tree), len(tree.classes)
+        assert loss.frame.numpy() @ loss.frame.numpy().T == pytest.approx(similarity, abs=1e-7)
+        decay = numpy.exp(-gamma * cost / cost.max())
+        far = numpy.unravel_index(cost.argmax(), cost.shape)
+        lowest = (similarity[far] - decay[far]) / (1 - decay[far])
+        assert similarity == pytest.approx((1 - lowest) * decay + lowest)
+        assert -1 - 1e-9 <= lowest <= -1 / (classes - 1) + 1e-9
+        assert numpy.linalg.eigvalsh(similarity)[0] > -1e-9
+        if lowest > -1 + 1e-6:
+            lower = lowest - 1e-6
+            assert numpy.linalg.eigvalsh((1 - lower) * decay + lower)[0] < -1e-8
+
+    def test_equal_costs_and_a_steep_gamma_give_the_simplex(self):
+        tree = TREES["flat"]
+        similarity = build("haframe", tree, gamma=1e3).similarity.numpy()
+        assert similarity == pytest.approx(numpy.eye(5) * 1.25 - 0.25)
+
+    def test_without_alignment_it_is_cross_entropy_of_its_own_posterior(self):
+        tree = TREES["chexpert"]
+        loss = build("haframe", tree, alignment=0.0)
+        z, targets = logits(loss, 6), one_hot(tree, 6)
+        wanted = -(loss.posterior(z).log() * targets).sum(dim=1).mean()
+        assert torch.allclose(loss(logits=z, targets=targets), wanted)
+
+
+class TestHierarchyAwareFeatures:
+    @given(random_trees(), strategies.integers(0, 100), strategies.sampled_from([0.0, 3.0]))
+    def test_equals_the_formula(self, tree, seed, margin):
+        loss = build("haf", tree, margin=margin, features=5)
+        z, targets = logits(loss, 4, seed), multi_hot(tree, 4, seed)
+        weights = MostSpecific(tree)(targets)[0].numpy()
+        wanted = self.by_hand(tree, loss, z.numpy(), weights, margin)
+        assert loss.per_image(z, targets)[0].tolist() == pytest.approx(wanted, rel=1e-9)
+
+    def by_hand(self, tree, loss, features, weights, margin):
+        """Level by level, image by image, pair by pair; a node of a level is named by its index in the tree."""
+        deepest = int(tree.depth.max())
+
+        def at(node: int, level: int) -> int:
+            """Where a node is found in a coarser level."""
+            return next(each for each in tree.ancestors(node) if tree.depth[each] <= level)
+
+        nodes = {deepest: tree.class_nodes.tolist()}
+        for level in range(deepest - 1, 0, -1):
+            nodes[level] = list(dict.fromkeys(at(node, level) for node in nodes[level + 1]))
+        rows = {}
+        for level, parameter in zip(range(1, deepest + 1), loss.rows, strict=True):
+            matrix = parameter.detach().double().numpy()
+            rows[level] = {node: row / numpy.linalg.norm(row) for node, row in zip(nodes[level], matrix, strict=True)}
+        p = [
+            {
+                level: dict(
+                    zip(
+                        nodes[level],
+                        numpy.exp(log_softmax(numpy.array([row @ feature for row in rows[level].values()]))),
+                        strict=True,
+                    )
+                )
+                for level in nodes
+            }
+            for feature in features
+        ]
+        true = [
+            {level: {at(int(tree.class_nodes[k]), level) for k in row.nonzero()[0]} for level in nodes}
+            for row in weights
+        ]
+        found = []
+        for image, each in enumerate(p):
+            total = -sum(
+                weight * math.log(each[deepest][int(leaf)])
+                for weight, leaf in zip(weights[image], tree.class_nodes, strict=True)
+            )
+            for level in range(1, deepest):
+                below = {
+                    node: [child for child in nodes[level + 1] if at(child, level) == node] for node in nodes[level]
+                }
+                summed = {node: math.fsum(each[level + 1][child] for child in below[node]) for node in below}
+                mean = {node: (summed[node] + each[level][node]) / 2 for node in below}
+                total += (divergence(summed, mean) + divergence(each[level], mean)) / 2
+                cosines = []
+                for node in below:
+                    together = sum(rows[level + 1][child] for child in below[node])
+                    cosines.append(rows[level][node] @ together / numpy.linalg.norm(together))
+                total += 1 - sum(cosines) / len(cosines)
+                others = [j for j in range(len(p)) if not true[image][level] & true[j][level]]
+                apart = [max(0, margin - divergence(each[level], p[j][level])) for j in others]
+                total += sum(apart) / max(len(apart), 1)
+            found.append(total)
+        return found
+
+    def test_a_leaf_above_the_deepest_level_stands_for_itself(self):
+        loss = build("haf", TREES["six"])
+        assert loss.sizes == [3, 5, 6]  # a B C; a b1 b2 c1 D; the classes
+
+    def test_on_one_level_it_is_cross_entropy_of_its_own_posterior(self):
+        tree = TREES["flat"]
+        loss = build("haf", tree)
+        z, targets = logits(loss, 6), one_hot(tree, 6)
+        wanted = -(loss.posterior(z).log() * targets).sum(dim=1).mean()
+        assert torch.allclose(loss(logits=z, targets=targets), wanted)
+
+    def test_images_without_truth_do_not_enter_the_margin(self):
+        tree = TREES["six"]
+        loss = build("haf", tree)
+        z, targets = logits(loss, 6), one_hot(tree, 6)
+        targets[5] = 0
+        found, counts = loss.per_image(z, targets)
+        assert counts.tolist() == [True] * 5 + [False]
+        assert torch.allclose(found[:5], loss.per_image(z[:5], targets[:5])[0])
+
+
+def divergence(p: dict[int, float], q: dict[int, float]) -> float:
+    """KL(p, q)."""
+    return sum(p[node] * math.log(p[node] / q[node]) for node in p)
 
 
 class TestNodeTargets:

@@ -6,14 +6,29 @@ Runs over every file of severity/losses, so a new loss is tested as soon as it i
 import math
 
 import numpy
+import pandas
 import pytest
 import torch
 from hypothesis import given, strategies
+from PIL import Image
 
-from severity import costs, losses
+from severity import (
+    costs,
+    decisions,
+    inference,
+    losses,
+    metrics,
+    preparation,
+    prepared,
+    splits,
+    training,
+)
+from severity.datasets import phantom
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.nodes import NodeSums
+from severity.phantom_labels import Study, truth
+from severity.runs import Run
 from severity.targets import MostSpecific, NodeTargets
 from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
 
@@ -834,3 +849,67 @@ class TestNodeTargets:
         assert by_node[5] == [0, nan, pytest.approx(0.7)]  # C: nothing; D is unknown; c1 is hedged
         assert by_node[7] == [0, nan, 0]
         assert by_node[0] == [1, 1, 1]
+
+
+FINDINGS = (
+    "No Finding", "Cardiomegaly", "Edema", "Consolidation", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
+    "Support Devices",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """400 prepared phantoms of 32 pixels, one clear finding each, an opacity being Lung Opacity as well."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    extents = numpy.random.default_rng(0).uniform(0.5, 1, 400)
+    rows = []
+    for number, extent in enumerate(extents):
+        label = FINDINGS[number % len(FINDINGS)]
+        found = {} if label == "No Finding" else {label: float(extent)}
+        study = Study(patient=number, number=1, findings=found, projection="PA", lateral=False)
+        drawn = phantom.picture_array(phantom.Picture(study, 1, "frontal", "train"), size=32, seed=0)
+        Image.fromarray(drawn).save(folder / f"{number}.png")
+        about = {"id": str(number), "path": f"{number}.png", "patient": str(number), "sex": "", "age": math.nan}
+        rows.append({**about, "view": "frontal", "split": "", **truth(found)})
+    preparation.prepare(
+        folder / "prepared", pandas.DataFrame(rows), dataset="phantom", labels=phantom.LABELS, root=folder,
+        image_size=32, uncertain="ones", unmentioned="zeros", validation_fraction=0.2, test_fraction=0.25, seed=0,
+        max_rejects=0, min_positives=0, workers=1,
+    )  # fmt: skip
+    table, images = prepared.read_table(folder / "prepared"), prepared.open_images(folder / "prepared")
+    classes = TREES["chexpert"].classes
+    return images, *(training.Split(*prepared.part(table, [name], classes)) for name in splits.SPLITS)
+
+
+def small_network(outputs: int) -> torch.nn.Module:
+    layers: list[torch.nn.Module] = []
+    for inputs, width in ((1, 8), (8, 16), (16, 32)):
+        layers += [torch.nn.Conv2d(inputs, width, 3, stride=2, padding=1), torch.nn.BatchNorm2d(width), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(32 * 4 * 4, outputs))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_loss_beats_the_best_constant_decision_on_phantoms(name, phantoms, tmp_path):
+    tree = TREES["chexpert"]
+    images, train, validation, test = phantoms
+    loss = build(name, tree)
+    network = small_network(loss.outputs)
+    weights, _ = training.fit(
+        network, loss, images, train, validation, Run("small", name, 0), tmp_path,
+        epochs=12, batch_size=16, learning_rate=0.004, weight_decay=0.05, warmup_epochs=1.0, gradient_clip=1.0,
+        precision="float32", device="cpu",
+        augmentation={"rotation": 3.0, "translation": 0.03, "scale": 0.03, "brightness": 0.05, "contrast": 0.05},
+    )  # fmt: skip
+    own = [key for key in weights if key.startswith("loss.")]
+    loss.load_state_dict({key.removeprefix("loss."): weights.pop(key) for key in own})
+    network.load_state_dict(weights)
+    with torch.no_grad():
+        z = inference.logits(network, images, test.rows, batch_size=256, on=torch.device("cpu"))
+        posterior = loss.posterior(z.double()).numpy()
+    true, cost = test.targets == 1, costs.lca_height(tree)
+    ranking = decisions.rank("argmax", posterior=posterior, cost=cost, hierarchy=tree)
+    found = metrics.single_decision(ranking=ranking, truth=true, cost=cost)
+    assert found["without_truth"] == 0
+    best_constant = 1 - true.mean(axis=0).max()  # the majority baseline, chosen on the test images themselves
+    assert best_constant > 0.5
+    assert found["top1_error"] < best_constant - 0.1

@@ -234,6 +234,7 @@ def test_a_loss_with_weights_of_its_own_is_trained_and_predicts(workspace):
         assert {name.split(".")[0] for name in weights} == {"network", "loss"}
     # What the grid no longer names may not stay beside what it does.
     (workspace.folder / "data/predictions" / f"{cell}.npz").unlink()
+    shutil.rmtree(workspace.folder / "data/models" / cell)
     assert workspace.changed() == set()
 
 

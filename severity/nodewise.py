@@ -48,7 +48,7 @@ class NodewiseLink(Link):
 
     def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, n - 1) logits given the parent -> (B, n - 1) logits of the nodes by themselves."""
-        return self.paths.descend(logits, _and)
+        return _NodeLogits.apply(logits, self.nodes.parent, self.paths)
 
     def posterior(self, logits: torch.Tensor) -> torch.Tensor:
         leaves = self.node_logits(logits)[:, : len(self.classes)]
@@ -85,6 +85,31 @@ class NodewiseLink(Link):
         aims, weights, known = self.given_parent(targets)
         cells = self.conditional(logits, aims, weights)
         return cells, known.sum(dim=1).clamp(min=1), (weights > 0).any(dim=1)
+
+
+class _NodeLogits(torch.autograd.Function):
+    """Logits given the parent -> logits of the nodes by themselves, the gradient written out.
+
+    With s the sigmoid, d u_n / d u_parent = s(-u_parent) / s(-u_n) and d u_n / d z_n = s(-z_n) / s(-u_n); as P falls down
+    a path, both lie in [0, 1].
+    """
+
+    @staticmethod
+    def forward(ctx, logits: torch.Tensor, parent: torch.Tensor, paths: NodePaths) -> torch.Tensor:
+        found = paths.descend(logits, _and)
+        ctx.save_for_backward(logits, found, parent)
+        ctx.paths = paths
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        logits, found, parent = ctx.saved_tensors
+        absent = torch.nn.functional.logsigmoid(-found)  # log(1 - P)
+        # The root is always there: its column, the last, is never asked for.
+        above = torch.nn.functional.pad(absent, (0, 1)).index_select(1, parent)
+        total = ctx.paths.ascend(gradient, (above - absent).exp())
+        return total * (torch.nn.functional.logsigmoid(-logits) - absent).exp(), None, None
 
 
 def _and(logit: torch.Tensor, above: torch.Tensor) -> torch.Tensor:

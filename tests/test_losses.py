@@ -837,6 +837,51 @@ def divergence(p: dict[int, float], q: dict[int, float]) -> float:
     return sum(p[node] * math.log(p[node] / q[node]) for node in p)
 
 
+class TestPasses:
+    """The passes over the tree, level by level and with one product, against loops."""
+
+    @given(random_trees(), strategies.integers(0, 100), strategies.booleans())
+    def test_up_and_down(self, tree, seed, dense):
+        nodes = NodeSums(tree, dense=dense)
+        random = torch.Generator().manual_seed(seed)
+        values = torch.randn(2, len(tree.classes), generator=random, dtype=torch.float64)
+        below = [tree.classes_below[node].tolist() for node in nodes.order]
+        for found, wanted in (
+            (nodes.sum(values), [[float(row[each].sum()) for each in below] for row in values]),
+            (nodes.maximum(values), [[float(row[each].max()) for each in below] for row in values]),
+            (nodes.log_sum_exp(values), [[float(row[each].exp().sum().log()) for each in below] for row in values]),
+        ):
+            assert found.tolist() == [pytest.approx(row, abs=1e-12) for row in wanted]
+        on_nodes = torch.randn(2, len(nodes.order), generator=random, dtype=torch.float64)
+        wanted = [
+            [math.fsum(float(row[j]) for j in range(len(below)) if k in below[j]) for k in range(len(tree.classes))]
+            for row in on_nodes
+        ]
+        assert nodes.spread(on_nodes).tolist() == [pytest.approx(row) for row in wanted]
+
+    @pytest.mark.parametrize("dense", [False, True])
+    @pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e4])
+    def test_weighted_log_sum_exp_where_sums_vanish_too(self, scale, dense):
+        for tree in (TREES["six"], TREES["chexpert"], TREES["large"]):
+            nodes = NodeSums(tree, dense=dense)
+            random = torch.Generator().manual_seed(0)
+            weights = torch.randn(40, len(nodes.order), generator=random, dtype=torch.float64)
+            weights *= torch.rand(weights.shape, generator=random) < 0.3
+            weights[:, -1] -= weights.sum(dim=1)
+            results = []
+            for formula in (
+                nodes.weighted_log_sum_exp,
+                lambda z, w, nodes=nodes: (w * nodes.log_sum_exp(z)).sum(dim=1),
+            ):
+                z = (scale * torch.randn(40, len(tree.classes), generator=torch.Generator().manual_seed(1))).double()
+                z.requires_grad_()
+                found = formula(z, weights)
+                (found * torch.arange(40)).sum().backward()
+                results.append((found.detach(), z.grad))
+            assert torch.allclose(results[0][0], results[1][0], atol=1e-9 * scale)
+            assert torch.allclose(results[0][1], results[1][1], atol=1e-9)
+
+
 class TestNodeTargets:
     def test_positive_negative_and_masked(self):
         tree = TREES["six"]

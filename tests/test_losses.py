@@ -3,6 +3,8 @@
 Runs over every file of severity/losses, so a new loss is tested as soon as it is there.
 """
 
+import importlib
+import inspect
 import math
 
 import numpy
@@ -23,6 +25,7 @@ from severity import (
     splits,
     training,
 )
+from severity import params as parameters
 from severity.datasets import phantom
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -30,7 +33,7 @@ from severity.nodes import NodeSums
 from severity.phantom_labels import Study, truth
 from severity.runs import Run
 from severity.targets import MostSpecific, NodeTargets
-from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
+from tests.trees import TOP, chexpert_default, flat, random_tree, random_trees, six_classes
 
 ALL = losses.names()
 EPOCHS = 10
@@ -216,6 +219,14 @@ def test_unknown_losses_and_numbers_are_refused():
     ):
         with pytest.raises(SeverityError, match=told):
             build(name, tree, **wrong)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_params_name_every_number_of_every_loss(name):
+    section = parameters.load(TOP / "params.yaml")["losses"][name]
+    build(name, TREES["chexpert"], **section)
+    options = inspect.signature(importlib.import_module(f"severity.losses.{name}").Loss).parameters
+    assert list(section) == [option for option in options if option not in ("hierarchy", "cost")]
 
 
 class TestCrossEntropy:

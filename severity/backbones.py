@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from severity.errors import SeverityError, nearest
+from severity.links import LOSS_PREFIX, Link
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -56,21 +57,28 @@ def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
     )
 
 
-def load(path: Path | str, *, model: str, outputs: int) -> Backbone:
+def load(path: Path | str, *, model: str, outputs: int, loss: Link | None = None) -> Backbone:
     """The backbone `model` with the weights that training wrote (safetensors).
 
+    Args:
+        outputs: number of logits, ``loss.outputs``.
+        loss: gets its parameters from the file; may be left out where it has none.
+
     Raises:
-        SeverityError: the file is missing or holds another model's weights.
+        SeverityError: the file is missing, or holds the weights of another model or loss.
     """
     network = build(model=model, pretrained=False, outputs=outputs)
     if not Path(path).is_file():
         raise SeverityError(f"The weights {path} are missing. Run `dvc repro train`.")
     try:
-        network.load_state_dict(safetensors.torch.load_file(path))
+        weights = safetensors.torch.load_file(path)
+        own = {name: weights.pop(name) for name in list(weights) if name.startswith(LOSS_PREFIX)}
+        network.load_state_dict(weights)
+        (loss or torch.nn.Module()).load_state_dict({name.removeprefix(LOSS_PREFIX): own[name] for name in own})
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise SeverityError(
-            f"{path} holds no weights of {model!r} with {outputs} outputs: {str(error).splitlines()[0]} "
-            "Run `dvc repro train`."
+            f"{path} holds no weights of {model!r} with {outputs} outputs and this loss: "
+            f"{' '.join(str(error).split())} Run `dvc repro train`."
         ) from None
     return network
 

@@ -5,15 +5,19 @@ import torch
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 
+# Where a loss with parameters has them in the file of weights, beside the network's.
+LOSS_PREFIX = "loss."
+
 
 class Link(torch.nn.Module):
     """What every loss is: it states how many logits it wants and what they mean.
 
     Attributes:
-        outputs: number of logits a network must give.
+        outputs: number of logits a network must give; features, for a loss with layers of its own.
 
     A subclass gives `posterior`, `marginal` and `per_image`. Calling the loss checks shapes, leaves out the images that
-    carry no information for it and takes the mean over the others.
+    carry no information for it and takes the mean over the others. Parameters of a loss are trained and saved with the
+    network; what a loss computes from tree and cost is no parameter but a buffer with ``persistent=False``.
     """
 
     outputs: int
@@ -33,6 +37,15 @@ class Link(torch.nn.Module):
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) loss of each image, and (B,) bool: False where the targets say nothing for this loss."""
         raise NotImplementedError
+
+    def observe(self, targets: torch.Tensor) -> None:
+        """Called once before training with (N, K) targets, all of the training images: for weights that are counted."""
+
+    def at_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each of `epochs` epochs, the first of which is 0: for a loss that changes on the way.
+
+        It must depend on its arguments alone, so that a resumed training goes on as it would have.
+        """
 
     def forward(self, *, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean loss over the images that count.

@@ -13,11 +13,14 @@ from severity import decoding, files, splits, tables
 from severity.errors import SeverityError, nearest
 from severity.manifest import sha256
 from severity.prepared import METADATA
+from severity.runs import seed_for
 
 UNCERTAIN = -1.0
 UNMENTIONED = float("nan")
 MASKED = float("nan")
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": MASKED}
+SMOOTH = "smooth"
+SMOOTH_RANGE = (0.55, 0.85)  # that of Pham et al. 2021
 EXAMPLE_SIZE = 256
 
 
@@ -37,6 +40,7 @@ def prepare(
     max_rejects: int,
     min_positives: int,
     workers: int,
+    smooth_range: Sequence[float] = SMOOTH_RANGE,
 ) -> dict[str, Any]:
     """Divide, label and decode a collection, and write the folder `out` whole.
 
@@ -49,8 +53,8 @@ def prepare(
         labels: its label columns, in order.
         root: folder that the column path is relative to.
         image_size: edge of the prepared images.
-        uncertain, unmentioned: see `apply_policies`.
-        validation_fraction, test_fraction, seed: see `severity.splits.divide`.
+        uncertain, unmentioned, smooth_range: see `apply_policies`.
+        validation_fraction, test_fraction, seed: see `severity.splits.divide`; the seed is `apply_policies`' as well.
         max_rejects: how many unreadable images are put up with.
         min_positives: how many positive train images each label must have.
         workers: processes that decode; 0 is one a core.
@@ -75,7 +79,9 @@ def prepare(
     divided = raw.assign(
         split=splits.divide(raw, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed)
     )
-    table = apply_policies(divided, labels, uncertain=uncertain, unmentioned=unmentioned)
+    table = apply_policies(
+        divided, labels, uncertain=uncertain, unmentioned=unmentioned, smooth_range=smooth_range, seed=seed
+    )
     _check_table(table, labels, min_positives)  # before the long work, and again if that drops rows
     with files.replacing(out) as folder:
         folder.mkdir()
@@ -102,33 +108,66 @@ def prepare(
 
 
 def apply_policies(
-    raw: pandas.DataFrame, labels: Sequence[str], *, uncertain: str | dict, unmentioned: str
+    raw: pandas.DataFrame,
+    labels: Sequence[str],
+    *,
+    uncertain: str | dict,
+    unmentioned: str,
+    smooth_range: Sequence[float] = SMOOTH_RANGE,
+    seed: int = 0,
 ) -> pandas.DataFrame:
-    """Turn raw states (1, 0, -1 = uncertain, NaN = unmentioned) into targets (1, 0, NaN = masked).
+    """Turn raw states (1, 0, -1 = uncertain, NaN = unmentioned) into targets (from 0 to 1, NaN = masked).
 
     Args:
-        raw: columns split and `labels`.
+        raw: columns split and `labels`; id as well where labels are smoothed.
         uncertain: what an uncertain cell of a TRAIN row becomes: 'zeros', 'ones' or 'ignore' (masked), or a mapping
-            from labels to these words with a `default` (U-Zeros, U-Ones, U-Ignore of Irvin et al. 2019). In validation
+            from labels to these words with a `default` (U-Zeros, U-Ones, U-Ignore of Irvin et al. 2019); or 'smooth': a
+            number drawn evenly from `smooth_range` (label smoothing of uncertain cells, Pham et al. 2021, "Interpreting
+            chest X-rays via CNNs that exploit hierarchical disease dependencies and uncertainty labels"). In validation
             and test rows an uncertain cell is always masked: nobody knows the truth there.
         unmentioned: what an unmentioned cell of any row becomes: 'zeros' or 'ignore'.
+        smooth_range: lowest and highest target of 'smooth'. Sigmoid losses take such targets as they are; softmax
+            losses take those above one half as positive.
+        seed: of the draws. Each depends on it, the image's id and the label alone, not on what else is prepared.
 
     Raises:
-        SeverityError: an unknown word or label.
+        SeverityError: an unknown word or label, or a range that is none.
     """
     words = _uncertain_words(uncertain, labels)
     if unmentioned not in ("zeros", "ignore"):
         raise SeverityError(
             f"params.yaml: prepare.unmentioned is {unmentioned!r}. {nearest(unmentioned, ('zeros', 'ignore'))}"
         )
+    lowest, highest = _checked_range(smooth_range)
     train = raw["split"] == "train"
     targets = {}
     for label in labels:
         state = raw[label]
         hedged = state == UNCERTAIN
         target = state.mask(state.isna(), POLICIES[unmentioned]).mask(hedged, MASKED)
-        targets[label] = target.mask(hedged & train, POLICIES[words[label]])
+        if words[label] == SMOOTH:
+            shares = [_share(seed, image, label) for image in raw.loc[hedged & train, "id"]]
+            target[hedged & train] = [lowest + (highest - lowest) * share for share in shares]
+        else:
+            target = target.mask(hedged & train, POLICIES[words[label]])
+        targets[label] = target
     return raw.assign(**targets)
+
+
+def _share(seed: int, image: str, label: str) -> float:
+    """A number in [0, 1) that stands for one cell of the table."""
+    return seed_for("smooth", seed, image, label) / 2**63
+
+
+def _checked_range(smooth_range: Sequence[float]) -> tuple[float, float]:
+    numbers = isinstance(smooth_range, (list, tuple)) and all(
+        isinstance(each, (int, float)) and not isinstance(each, bool) for each in smooth_range
+    )
+    if not numbers or len(smooth_range) != 2 or not 0 <= smooth_range[0] <= smooth_range[1] <= 1:
+        raise SeverityError(
+            f"params.yaml: prepare.smooth_range is {smooth_range!r}; it must be two numbers from 0 to 1, the lower first."
+        )
+    return float(smooth_range[0]), float(smooth_range[1])
 
 
 def _uncertain_words(uncertain: str | dict, labels: Sequence[str]) -> dict[str, str]:
@@ -138,8 +177,8 @@ def _uncertain_words(uncertain: str | dict, labels: Sequence[str]) -> dict[str, 
     for key, word in words.items():
         if key not in ("default", *labels):
             raise SeverityError(f"{where}: {key!r} is no label of this data set. {nearest(key, ('default', *labels))}")
-        if word not in tuple(POLICIES):
-            raise SeverityError(f"{where}: {key} is {word!r}. {nearest(word, POLICIES)}")
+        if word not in (*POLICIES, SMOOTH):
+            raise SeverityError(f"{where}: {key} is {word!r}. {nearest(word, (*POLICIES, SMOOTH))}")
     if "default" not in words and not set(labels) <= words.keys():
         raise SeverityError(f"{where}: add the key 'default' for the labels that it does not name.")
     return {label: words.get(label, words.get("default")) for label in labels}
@@ -177,7 +216,7 @@ def _check_raw(raw: pandas.DataFrame, labels: tuple[str, ...]) -> None:
 
 def _check_table(table: pandas.DataFrame, labels: tuple[str, ...], min_positives: int) -> None:
     splits.check(table)
-    positives = (table.loc[table["split"] == "train", list(labels)] == 1).sum()
+    positives = (table.loc[table["split"] == "train", list(labels)] > 0.5).sum()
     rare = positives[positives < min_positives]
     if len(rare):
         raise SeverityError(
@@ -262,7 +301,7 @@ def _example(divided: pandas.DataFrame, table: pandas.DataFrame, labels: tuple[s
 
 
 def _counts(table: pandas.DataFrame, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Split -> numbers of images and patients, and of positive, negative and masked cells of each label."""
+    """Split -> numbers of images and patients, and of positive, negative, soft (between) and masked cells by label."""
     counts = {}
     for split in splits.SPLITS:
         rows = table[table["split"] == split]
@@ -273,6 +312,7 @@ def _counts(table: pandas.DataFrame, labels: tuple[str, ...]) -> dict[str, Any]:
                 label: {
                     "positives": int((rows[label] == 1).sum()),
                     "negatives": int((rows[label] == 0).sum()),
+                    "soft": int(((rows[label] > 0) & (rows[label] < 1)).sum()),
                     "masked": int(rows[label].isna().sum()),
                 }
                 for label in labels

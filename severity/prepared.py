@@ -4,7 +4,8 @@ The folder holds
 
     images.npy     (N, size, size) uint8, C order: numpy.load can map it into memory
     table.csv      N rows, those of images.npy: id, patient, sex, age, view, split, then one column a label,
-                   1 = positive, 0 = negative, blank = masked: neither training nor scores use that cell
+                   1 = positive, 0 = negative, blank = masked: neither training nor scores use that cell; train rows
+                   may hold numbers between (uncertain: smooth)
     rejects.csv    id, path, reason: the images that could not be read; they are in none of the other files
     examples.npy   (labels, 256, 256) uint8, one image a label, aspect kept; black where no image has it
     examples.csv   label, id
@@ -62,7 +63,7 @@ def part(table: Table, splits: Sequence[str], classes: Sequence[str]) -> tuple[n
     """The rows of some splits, in data-set order, and their labels in the order of `classes`.
 
     Returns:
-        (n,) int64 row numbers, and (n, K) float32 labels: 1, 0, NaN = masked.
+        (n,) int64 row numbers, and (n, K) float32 labels: 1, 0, NaN = masked; train rows also between 0 and 1.
 
     Raises:
         SeverityError: a class is no label of the table.

@@ -1,9 +1,10 @@
-"""What a softmax loss aims at when an image has several labels."""
+"""What a loss aims at when an image has several labels: the most specific of them, or every node of the tree."""
 
 import numpy
 import torch
 
 from severity.hierarchy import Hierarchy
+from severity.nodes import NodeSums
 
 
 class MostSpecific(torch.nn.Module):
@@ -31,6 +32,27 @@ class MostSpecific(torch.nn.Module):
             positive[:, self.general] &= ~covered
         count = positive.sum(dim=1, keepdim=True)
         return positive.to(targets.dtype) / count.clamp(min=1), count[:, 0] > 0
+
+
+class NodeTargets(torch.nn.Module):
+    """From multi-hot targets to the targets of all nodes: a node is positive if any class at or below it is.
+
+    A node's target is the largest below it. It is known when every class below is known, or when one is positive
+    (above one half) whatever the others are; else it is masked. The root is 1: it stands for the image itself.
+    """
+
+    def __init__(self, nodes: NodeSums):
+        super().__init__()
+        self.nodes = nodes
+
+    def forward(self, targets: torch.Tensor) -> torch.Tensor:
+        """Targets (B, K), from 0 to 1 or NaN = masked -> (B, n) of the nodes, NaN = masked, columns as in `NodeSums`."""
+        masked = targets.isnan()
+        both = torch.cat([torch.where(masked, 0.0, targets), masked.to(targets.dtype)])
+        highest, hidden = self.nodes.maximum(both).chunk(2)
+        found = torch.where((hidden == 0) | (highest > 0.5), highest, torch.nan)
+        found[:, -1] = 1
+        return found
 
 
 def _general_classes(hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -16,7 +16,7 @@ from severity import discrimination, files, inference
 from severity import params as parameters
 from severity.errors import SeverityError, nearest
 from severity.images import Augmentation, batch
-from severity.links import Link
+from severity.links import LOSS_PREFIX, Link
 from severity.runs import Run, seed_for
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -69,17 +69,18 @@ def fit(
 
     Args:
         network: gives ``loss.outputs`` logits for (B, 1, H, W) images in [0, 1].
+        loss: what to train with; parameters of its own are trained along.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers. scratch: folder for the state of the unfinished run.
         epochs, batch_size, learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
-        gradient_clip: largest norm of the gradient over all weights.
+        gradient_clip: largest norm of the gradient over all weights, the loss's included.
         precision: ``float32``, or ``bfloat16`` for autocast. device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.images.Augmentation`.
 
     Returns:
-        the state dict of the epoch with the highest validation macro-AUROC (the first of equals), on the CPU; and one
-        row an epoch: epoch, learning_rate (at its end), train_loss, validation_loss, validation_macro_auroc, best.
+        the state dict of the network, with that of the loss under ``loss.``, in the epoch with the highest validation
+        macro-AUROC (the first of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end), train_loss, validation_loss, validation_macro_auroc, best.
 
     Raises:
         SeverityError: an option is out of range, the loss is no longer a finite number, no training image carries
@@ -88,14 +89,17 @@ def fit(
     _check(epochs, batch_size, learning_rate, weight_decay, warmup_epochs, gradient_clip, precision)
     augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
     on = inference.device(device)
+    loss.cpu().observe(torch.from_numpy(train.targets))
     network, loss = inference.placed(network, on), loss.to(on)
     train = informative(loss, train)
-    optimizer = torch.optim.AdamW(timm.optim.param_groups_weight_decay(network, weight_decay), lr=learning_rate)
+    trained = torch.nn.ModuleDict({"network": network, "loss": loss})
+    optimizer = torch.optim.AdamW(timm.optim.param_groups_weight_decay(trained, weight_decay), lr=learning_rate)
     steps = math.ceil(len(train.rows) / batch_size)
     schedule = Schedule(learning_rate, warmup=round(warmup_epochs * steps), total=epochs * steps)
-    state, saved = _resume(scratch, network, optimizer), time.monotonic()
+    state, saved = _resume(scratch, trained, optimizer), time.monotonic()
     progress = tqdm(total=epochs * steps, initial=state.epoch * steps, desc=run.name, unit="batch", disable=None)
     for epoch in range(state.epoch, epochs):
+        loss.at_epoch(epoch, epochs)
         train_loss = _train_epoch(
             network, loss, images, train, optimizer, schedule,
             run=run, epoch=epoch, steps=steps, clip=gradient_clip, precision=precision, augment=augment, on=on,
@@ -120,13 +124,10 @@ def fit(
         state.epoch = epoch + 1
         if auroc > state.best_auroc:
             state.best_auroc = auroc
-            state.best = {
-                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for name, value in network.state_dict().items()
-            }
+            state.best = _copied(network.state_dict()) | _copied(loss.state_dict(prefix=LOSS_PREFIX))
         progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{auroc:.4f}")
         if time.monotonic() - saved > SAVE_SECONDS:
-            _save(scratch, network, optimizer, state)
+            _save(scratch, trained, optimizer, state)
             saved = time.monotonic()
     progress.close()
     history = pandas.DataFrame(state.history)
@@ -153,8 +154,8 @@ def informative(loss: Link, split: Split) -> Split:
     """The rows of `split` whose targets say something for this loss (a softmax loss needs a positive label)."""
     device = next(iter(loss.buffers()), torch.empty(0)).device
     counts = []
-    for start in range(0, len(split.rows), 4096):
-        targets = torch.from_numpy(split.targets[start : start + 4096]).to(device)
+    for start in range(0, len(split.rows), 1024):
+        targets = torch.from_numpy(split.targets[start : start + 1024]).to(device)
         counts.append(loss.per_image(targets.new_zeros(len(targets), loss.outputs), targets)[1].cpu().numpy())
     kept = numpy.concatenate(counts) if counts else numpy.zeros(0, dtype=bool)
     if kept.sum() < 2:
@@ -222,7 +223,7 @@ def _train_epoch(
             value = loss(logits=network(inputs), targets=targets)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+        torch.nn.utils.clip_grad_norm_([*network.parameters(), *loss.parameters()], clip)
         optimizer.step()
         total += value.detach() * len(chosen)
         progress.update()
@@ -253,17 +254,21 @@ def _validate(
     return value, auroc
 
 
-def _save(scratch: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
+def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+
+
+def _save(scratch: Path, trained: torch.nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
     with files.replacing(scratch / "state.pt") as beside:
-        torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), **vars(state)}, beside)
+        torch.save({"trained": trained.state_dict(), "optimizer": optimizer.state_dict(), **vars(state)}, beside)
 
 
-def _resume(scratch: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> _State:
+def _resume(scratch: Path, trained: torch.nn.Module, optimizer: torch.optim.Optimizer) -> _State:
     path = scratch / "state.pt"
     if not path.exists():
         return _State()
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(saved.pop("network"))
+    trained.load_state_dict(saved.pop("trained"))
     optimizer.load_state_dict(saved.pop("optimizer"))
     print(f"resuming after epoch {saved['epoch']}")
     return _State(**saved)

@@ -29,6 +29,7 @@ def main() -> None:
         Path("data/models") / run.name / "weights.safetensors",
         model=settings["backbones"][run.backbone]["model"],
         outputs=loss.outputs,
+        loss=loss,
     )
     predictions = params.call(
         predict, network, loss, hierarchy, run, settings["data"]["name"], values=settings["predict"], where="predict"
@@ -37,6 +38,7 @@ def main() -> None:
     print(f"{run.name}: predicted {len(predictions.ids)} images")
 
 
+@torch.no_grad()
 def predict(
     network: torch.nn.Module,
     loss: Link,

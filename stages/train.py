@@ -1,7 +1,8 @@
 """Train one network: one backbone, one loss, one seed.
 
 Reads   data/prepared, data/hierarchy
-Writes  data/models/<run>/: weights.safetensors (the best epoch), history.csv (one row an epoch), record.json
+Writes  data/models/<run>/: weights.safetensors (the best epoch's: the network's, and the loss's where it has any),
+        history.csv (one row an epoch), record.json
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
 """

@@ -9,9 +9,9 @@ import torch
 import torchvision
 import yaml
 
-from severity import backbones
+from severity import backbones, costs, losses
 from severity.errors import SeverityError
-from tests.trees import TOP
+from tests.trees import TOP, six_classes
 
 NINE = {
     "densenet121", "resnet18", "resnet50", "resnet152", "wide_resnet50_2", "efficientnet_b4", "mobilenet_v3_small",
@@ -102,3 +102,22 @@ def test_weights_of_a_run_come_back_and_others_are_refused(tmp_path):
         backbones.load(tmp_path / "weights.safetensors", model="test_resnet", outputs=5)
     with pytest.raises(SeverityError, match="are missing"):
         backbones.load(tmp_path / "none.safetensors", model="test_resnet", outputs=4)
+
+
+def test_a_losss_own_weights_are_loaded_with_the_networks(tmp_path):
+    torch.manual_seed(0)
+    tree = six_classes()
+
+    def loss():
+        return losses.build("haf", hierarchy=tree, cost=costs.lca_height(tree))
+
+    trained, network = loss(), backbones.build(model="test_resnet", pretrained=False, outputs=6)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(network.state_dict() | trained.state_dict(prefix="loss."), path)
+    loaded = loss()
+    again = backbones.load(path, model="test_resnet", outputs=6, loss=loaded)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in trained.state_dict().items())
+    for other in (None, losses.build("barz_denzler", hierarchy=tree, cost=costs.lca_height(tree))):
+        with pytest.raises(SeverityError, match=r"and this loss: .*rows\.0"):
+            backbones.load(path, model="test_resnet", outputs=6, loss=other)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 import yaml
 
 from tests.trees import TOP
@@ -221,6 +222,20 @@ def test_the_same_params_give_the_same_bytes(workspace):
     )
     assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
     assert everything() == before
+
+
+def test_a_loss_with_weights_of_its_own_is_trained_and_predicts(workspace):
+    with workspace.params() as (params, save):
+        params["grid"]["loss"].append("haf")
+        save()
+        cell = "test_resnet-haf-0"
+        assert workspace.repro(f"predict@{cell}") == [f"train@{cell}", f"predict@{cell}"]
+        weights = safetensors.numpy.load_file(workspace.folder / "data/models" / cell / "weights.safetensors")
+        assert {name.split(".")[0] for name in weights} == {"network", "loss"}
+    # What the grid no longer names may not stay beside what it does.
+    (workspace.folder / "data/predictions" / f"{cell}.npz").unlink()
+    shutil.rmtree(workspace.folder / "data/models" / cell)
+    assert workspace.changed() == set()
 
 
 def test_a_stray_run_is_not_counted(workspace):

@@ -165,6 +165,58 @@ def test_policies_by_label():
     numpy.testing.assert_array_equal(table["Fracture"], [1, 0, NAN, NAN])
 
 
+def smoothed(ids, seed=0, **options):
+    raw = pandas.DataFrame({"id": ids, "split": "train", "Edema": -1.0, "Fracture": 1.0})
+    return preparation.apply_policies(
+        raw, ["Edema", "Fracture"], uncertain="smooth", unmentioned="zeros", seed=seed, **options
+    )["Edema"]
+
+
+def test_smooth_draws_evenly_from_its_range():
+    drawn = smoothed([f"image {number}" for number in range(2000)], smooth_range=[0.2, 0.6])
+    assert drawn.between(0.2, 0.6).all() and drawn.nunique() == 2000
+    counts, _ = numpy.histogram(drawn, bins=8, range=(0.2, 0.6))
+    assert counts.min() > 200 and counts.max() < 300  # 250 expected, standard deviation 15
+    assert smoothed(["a"], smooth_range=[0.7, 0.7]).tolist() == [0.7]
+
+
+def test_smooth_depends_on_seed_image_and_label_alone():
+    alone, among = smoothed(["b"]), smoothed(["a", "b", "c"])
+    assert among[1] == alone[0] != among[0]
+    assert smoothed(["b"], seed=1)[0] != alone[0]
+    raw = pandas.DataFrame({"id": ["b"], "split": "train", "Edema": -1.0, "Fracture": -1.0})
+    both = preparation.apply_policies(raw, ["Fracture", "Edema"], uncertain="smooth", unmentioned="zeros")
+    assert both["Edema"][0] == alone[0] != both["Fracture"][0]
+
+
+@pytest.mark.parametrize("split", splits.SPLITS)
+def test_smooth_acts_on_uncertain_cells_of_train_rows_alone(split):
+    raw = pandas.DataFrame({"id": list("abcd"), "split": split, "Edema": STATES, "Fracture": STATES})
+    words = {"default": "ones", "Edema": "smooth"}
+    table = preparation.apply_policies(raw, ["Edema", "Fracture"], uncertain=words, unmentioned="zeros")
+    numpy.testing.assert_array_equal(table["Edema"][[0, 1, 3]], [1, 0, 0])
+    assert 0.55 <= table["Edema"][2] <= 0.85 if split == "train" else numpy.isnan(table["Edema"][2])
+    assert table["Fracture"][2] == 1 if split == "train" else numpy.isnan(table["Fracture"][2])
+
+
+@pytest.mark.parametrize("wrong", [[0.9, 0.1], [0.5], 0.7, [0.2, 1.2], ["a", "b"], [False, True]])
+def test_a_range_that_is_none(wrong):
+    with fails("prepare.smooth_range is"):
+        smoothed(["a"], smooth_range=wrong)
+
+
+def test_smooth_targets_come_back_from_the_table_and_are_counted(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    summary = prepare(tmp_path / "out", raw, tmp_path / "raw", uncertain="smooth", smooth_range=[0.6, 0.8], seed=3)
+    table = prepared.read_table(tmp_path / "out")
+    hedged = (raw["Edema"] == -1).to_numpy() & (table.frame["split"] == "train").to_numpy()
+    assert hedged.any() and table.frame["Edema"][hedged].between(0.6, 0.8).all()
+    assert summary["counts"]["train"]["labels"]["Edema"]["soft"] == hedged.sum()
+    assert summary["counts"]["validation"]["labels"]["Edema"]["soft"] == 0
+    prepare(tmp_path / "again", raw, tmp_path / "raw", uncertain="smooth", smooth_range=[0.6, 0.8], seed=3)
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+
+
 @given(st.lists(st.tuples(st.sampled_from(splits.SPLITS), st.sampled_from(STATES)), min_size=1), st.data())
 @settings(deadline=None)
 def test_uncertain_never_enters_the_truth_that_scores(rows, data):

@@ -47,13 +47,14 @@ def network(outputs: int) -> torch.nn.Module:
     )  # fmt: skip
 
 
-def loss(name: str) -> losses.Link:
-    return losses.build(name, hierarchy=TREE, cost=costs.lca_height(TREE))
+def loss(name: str, **params) -> losses.Link:
+    torch.manual_seed(1)  # of the weights that some losses own
+    return losses.build(name, hierarchy=TREE, cost=costs.lca_height(TREE), **params)
 
 
-def fit(scratch: Path, name: str = "ce", data=None, **changes):
+def fit(scratch: Path, name: str = "ce", data=None, params=None, **changes):
     images, train, validation = data or collection()
-    chosen = loss(name)
+    chosen = loss(name, **(params or {}))
     return training.fit(
         network(chosen.outputs), chosen, images, train, validation, Run("net", name, 0), scratch,
         **{**OPTIONS, **changes},
@@ -86,12 +87,39 @@ def test_the_same_arguments_give_the_same_weights(tmp_path):
     assert history.equals(again)
 
 
+@pytest.mark.parametrize("name", ["barz_denzler", "haframe", "haf"])
+def test_the_losss_own_weights_are_trained_kept_and_needed(tmp_path, name):
+    images, _, validation = collection()
+    weights, history = fit(tmp_path, name)
+    again, chosen = network(6), loss(name)
+    own = {key.removeprefix("loss."): value for key, value in weights.items() if key.startswith("loss.")}
+    assert own.keys() == dict(chosen.named_parameters()).keys()
+    assert all(not torch.equal(own[key], value) for key, value in chosen.named_parameters())
+    chosen.load_state_dict(own)
+    again.load_state_dict({key: value for key, value in weights.items() if not key.startswith("loss.")})
+    chosen.at_epoch(3, 4)
+    _, auroc = training._validate(again, chosen, images, validation, batch_size=16, on=torch.device("cpu"))
+    assert auroc == history["validation_macro_auroc"].max()
+
+
+def test_a_loss_hears_of_every_epoch_and_sees_the_training_targets_once(tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(losses.Link, "at_epoch", lambda self, epoch, epochs: heard.append((epoch, epochs)))
+    monkeypatch.setattr(losses.Link, "observe", lambda self, targets: heard.append(tuple(targets.shape)))
+    fit(tmp_path, "hxe")
+    assert heard == [(80, 6), (0, 4), (1, 4), (2, 4), (3, 4)]
+
+
 class Killed(Exception):
     pass
 
 
-def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, capsys):
-    whole, history = fit(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("ce", {}), ("hbce", {"finetune_epochs": 2}), ("bce", {"pos_weight": "balanced"}), ("haframe", {}), ("haf", {})],
+)
+def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, capsys, name, params):
+    whole, history = fit(tmp_path / "whole", name, params=params)
     monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
     real = training._train_epoch
 
@@ -103,9 +131,9 @@ def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, cap
     (tmp_path / "cut").mkdir()
     monkeypatch.setattr(training, "_train_epoch", dies_in_the_third)
     with pytest.raises(Killed):
-        fit(tmp_path / "cut")
+        fit(tmp_path / "cut", name, params=params)
     monkeypatch.setattr(training, "_train_epoch", real)
-    resumed, continued = fit(tmp_path / "cut")
+    resumed, continued = fit(tmp_path / "cut", name, params=params)
     assert "resuming after epoch 2" in capsys.readouterr().out
     assert history.equals(continued)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.errors import SeverityError, nearest
+from severity.binary import BinaryCrossEntropy
 from severity.hierarchy import Hierarchy
 from severity.links import SigmoidLink
+from severity.weighting import Weights
 
 
 class Loss(SigmoidLink):
@@ -18,10 +19,12 @@ class Loss(SigmoidLink):
     Args:
         hierarchy: the label tree; only the class order is used.
         cost: not used.
-        pos_weight: weight w of a positive label: one number for all labels, or a mapping label -> number (others: 1).
+        pos_weight: weight w of a positive label: one number for all labels; a mapping label -> number (others: 1); or
+            ``balanced``: negatives / positives of each label among the training images.
+        label_smoothing, gamma: see `severity.binary.BinaryCrossEntropy`.
 
     Raises:
-        SeverityError: a weight that is not above 0, or a label that is not a class.
+        SeverityError: an option out of range, or a label that is not a class.
     """
 
     def __init__(
@@ -29,29 +32,21 @@ class Loss(SigmoidLink):
         *,
         hierarchy: Hierarchy,
         cost: numpy.ndarray | None = None,
-        pos_weight: float | Mapping[str, float] = 1.0,
+        pos_weight: float | str | Mapping[str, float] = 1.0,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
     ):
         super().__init__(hierarchy)
-        self.register_buffer("pos_weight", _weights(pos_weight, hierarchy.classes), persistent=False)
+        weights = Weights(pos_weight, hierarchy.classes, columns=self.outputs, where="losses.bce.pos_weight")
+        self.binary = BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma, where="losses.bce")
+
+    def observe(self, targets: torch.Tensor) -> None:
+        if self.binary.balanced:
+            known = ~targets.isnan()
+            self.binary.observe(torch.where(known, targets, 0.0), known.to(targets.dtype))
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         known = ~targets.isnan()
-        each = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, torch.where(known, targets, 0.0), pos_weight=self.pos_weight.to(logits.dtype), reduction="none"
-        )
+        each = self.binary(logits, torch.where(known, targets, 0.0), known.to(logits.dtype))
         count = known.sum(dim=1)
-        return torch.where(known, each, 0.0).sum(dim=1) / count.clamp(min=1), count > 0
-
-
-def _weights(pos_weight: float | Mapping[str, float], classes: tuple[str, ...]) -> torch.Tensor:
-    if isinstance(pos_weight, Mapping):
-        for label in pos_weight:
-            if label not in classes:
-                raise SeverityError(f"losses.bce.pos_weight: {label!r} is no class. {nearest(label, classes)}")
-        weights = [pos_weight.get(label, 1.0) for label in classes]
-    else:
-        weights = [pos_weight] * len(classes)
-    for label, weight in zip(classes, weights, strict=True):
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-            raise SeverityError(f"losses.bce.pos_weight for {label!r} is {weight!r}; it must be a number above 0.")
-    return torch.tensor(weights, dtype=torch.float64)
+        return each.sum(dim=1) / count.clamp(min=1), count > 0

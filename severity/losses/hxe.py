@@ -21,8 +21,10 @@ class Loss(SoftmaxLink):
     With alpha = 0 and without normalising, the product telescopes and the loss is cross-entropy exactly. For several
     most specific positives: the mean over them.
 
-    Everything is a difference of log-sum-exps, never the log of a sum, so nothing underflows and a class right under
-    the root has a loss and a gradient like any other.
+    Everything is a sum of log-sum-exps over nodes, which do not underflow, so a class right under the root has a loss
+    and a gradient like any other. The children of a node have one depth and so one lambda; with m the target mass below
+    a node, the loss is -sum over nodes of m (lambda(node) - lambda(child)) log-sum-exp(node), where a leaf has no
+    second term and the root no first.
 
     Args:
         hierarchy: the label tree.
@@ -47,15 +49,14 @@ class Loss(SoftmaxLink):
             raise SeverityError(f"losses.hxe.alpha is {alpha}; it must be a finite number.")
         self.most_specific = MostSpecific(hierarchy)
         self.nodes = NodeSums(hierarchy)
-        weights = torch.exp(-alpha * torch.from_numpy(hierarchy.depth[self.nodes.order].astype(numpy.float64)))
-        if normalize:
-            weights = weights / weights.sum()
-        self.register_buffer("weights", weights[:-1], persistent=False)  # (n - 1,): of the edge above each node
+        depth = torch.from_numpy(hierarchy.depth[self.nodes.order].astype(numpy.float64))
+        above, below = torch.exp(-alpha * depth), torch.exp(-alpha * (depth + 1))
+        scale = above.sum() if normalize else 1.0
+        above[-1] = 0
+        below[: self.outputs] = 0
+        self.register_buffer("weights", (above - below) / scale, persistent=False)  # (n,)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
-        mass = self.nodes.sum(truth.to(logits.dtype))[:, :-1]  # (B, n - 1): target mass that passes each edge
-        # log_softmax first: it takes the large common part out of the logits before the nodes are compared.
-        log_p = self.nodes.log_sum_exp(logits.log_softmax(dim=1))  # (B, n)
-        conditional = log_p[:, :-1] - log_p[:, self.nodes.parent]
-        return -(mass * self.weights.to(logits.dtype) * conditional).sum(dim=1), counts
+        mass = self.nodes.sum(truth.to(logits.dtype))
+        return -self.nodes.weighted_log_sum_exp(logits, mass * self.weights.to(logits.dtype)), counts

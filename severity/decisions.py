@@ -74,6 +74,28 @@ def climb(*, posterior: numpy.ndarray, hierarchy: Hierarchy, threshold: float) -
     return decided
 
 
+def check_crm(*, ranking: numpy.ndarray, posterior: numpy.ndarray, cost: numpy.ndarray) -> None:
+    """Raise SeverityError unless CRM decides the most probable class wherever it has more than half the probability.
+
+    Under a metric cost this is a theorem, so a violation is a defect here, not of the data; under other costs nothing
+    is checked.
+
+    Args:
+        ranking: (N, K) what CRM made of `posterior` (N, K) and `cost` (K, K).
+    """
+    if not costs.is_metric(cost):
+        return
+    first = posterior.argmax(axis=1)
+    most = posterior[numpy.arange(len(posterior)), first]
+    wrong = (most > 0.5 * posterior.sum(axis=1, dtype=numpy.float64) + 1e-6) & (ranking[:, 0] != first)
+    if wrong.any():
+        row = int(numpy.flatnonzero(wrong)[0])
+        raise SeverityError(
+            f"Self-check failed: image {row} has the probability {most[row]} for class {first[row]}, but conditional "
+            f"risk minimisation decided class {ranking[row, 0]} under a metric cost. Please report it with the costs."
+        )
+
+
 def _argmax(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
     """Most probable first; ties by class order."""
     return _descending(posterior)

@@ -44,6 +44,20 @@ def test_costs_are_metrics_and_lca_height_is_ultrametric(tree):
             assert (direct <= numpy.maximum(first, second)).all()
 
 
+@given(random_trees())
+def test_what_is_a_metric_is_told_from_what_is_not(tree):
+    cost = costs.lca_height(tree)
+    assert costs.is_metric(cost) and costs.is_metric(costs.path(tree))
+    assert not costs.is_metric(cost + numpy.triu(numpy.ones_like(cost), 1))  # not symmetric
+    if len(cost) > 2:
+        detour = cost.copy()
+        detour[0, 1] = detour[1, 0] = cost[0, 2] + cost[2, 1] + 0.01
+        assert not costs.is_metric(detour)
+        twins = cost.copy()
+        twins[0, 1] = twins[1, 0] = 0
+        assert not costs.is_metric(twins)
+
+
 def test_the_six_class_tree_by_hand():
     cost = costs.lca_height(six_classes())
     assert cost.tolist() == [

@@ -190,6 +190,20 @@ def test_crm_on_large_trees_equals_the_loop(classes):
     assert (numpy.diff(ranked, axis=1) >= -1e-10 * cost.max()).all()
 
 
+def test_the_self_check_of_crm_stops_on_a_decision_that_cannot_be():
+    tree = six_classes()
+    posterior = numpy.array([[0.6, 0.1, 0.1, 0.1, 0.05, 0.05], [0.2, 0.2, 0.2, 0.2, 0.1, 0.1]])
+    cost = costs.lca_height(tree)
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    decisions.check_crm(ranking=ranking, posterior=posterior, cost=cost)
+    wrong = ranking[:, ::-1]
+    with pytest.raises(SeverityError, match="Self-check failed: image 0"):
+        decisions.check_crm(ranking=wrong, posterior=posterior, cost=cost)
+    asymmetric = cost.copy()
+    asymmetric[0] *= 5  # to decide class 0 is dear: the law does not hold, and nothing is checked
+    decisions.check_crm(ranking=wrong, posterior=posterior, cost=asymmetric)
+
+
 @pytest.mark.parametrize("rule", decisions.RULES)
 def test_a_distribution_is_asked_for_by_every_rule(rule):
     tree = six_classes()

@@ -8,7 +8,7 @@ from hypothesis import given
 from severity import costs
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
-from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
+from tests.trees import TOP, chexpert_default, flat, random_tree, random_trees, six_classes
 
 
 def reference(tree: Hierarchy, kind: str) -> numpy.ndarray:
@@ -131,10 +131,23 @@ def test_a_wrong_file_is_refused(tmp_path, change, told):
         costs.read(tmp_path / "cost.csv", tree.classes)
 
 
+def test_the_example_is_valid_and_follows_the_rule_it_states():
+    tree = chexpert_default()
+    cost = costs.read(TOP / "data/costs/chexpert_example.csv", tree.classes)
+    names = {name: k for k, name in enumerate(tree.classes)}
+    urgency = {"Pneumothorax": 3, "Edema": 2, "Pneumonia": 2, "Consolidation": 2, "Pleural Effusion": 2}
+    for decision, row in names.items():
+        for truth, column in names.items():
+            wanted = reference(tree, "lca_height")[row, column] * urgency.get(truth, 1)
+            assert cost[row, column] == wanted * (2 if decision == "No Finding" else 1)
+    assert not costs.is_metric(cost)
+    assert cost[names["No Finding"], names["Pneumothorax"]] > cost[names["Pneumothorax"], names["No Finding"]]
+
+
 def test_an_unknown_or_missing_cost_is_refused(tmp_path):
     with pytest.raises(SeverityError, match="Did you mean 'lca_height'"):
-        costs.build(name="lca_hight", file=None, hierarchy=six_classes())
+        costs.build(name="lca_hight", file="", hierarchy=six_classes())
     with pytest.raises(SeverityError, match="cost.file names none"):
-        costs.build(name="file", file=None, hierarchy=six_classes())
+        costs.build(name="file", file="", hierarchy=six_classes())
     with pytest.raises(SeverityError, match="is missing"):
         costs.build(name="file", file=str(tmp_path / "none.csv"), hierarchy=six_classes())

@@ -107,11 +107,23 @@ def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) ->
     Karthik et al., "No cost likelihood manipulation at test time for making better mistakes in deep networks",
     ICLR 2021, equation 3.
     """
-    by_probability = _descending(posterior)
-    risk = posterior @ (cost.T / cost.max())
-    risk = numpy.rint(risk / TIE)
-    by_risk = numpy.argsort(numpy.take_along_axis(risk, by_probability, axis=1), axis=1, kind="stable")
-    return numpy.take_along_axis(by_probability, by_risk, axis=1)
+    # Classes by images: this way round, the product of a large and a small matrix is several times faster.
+    risk = (cost / cost.max() / TIE) @ posterior.T
+    numpy.rint(risk, out=risk)
+    # Whole numbers up to 2^40, with the class in the bits below them: sorting integers is fast, and tells ties exactly.
+    bits = int(posterior.shape[1] - 1).bit_length()
+    keys = numpy.empty(posterior.shape, dtype=numpy.int64)
+    keys[:] = risk.T
+    keys <<= bits
+    keys |= numpy.arange(posterior.shape[1])
+    keys.sort(axis=1)
+    tied = ((keys[:, 1:] ^ keys[:, :-1]) < (1 << bits)).any(axis=1)
+    order = keys & ((1 << bits) - 1)
+    if tied.any():
+        by_probability = _descending(posterior[tied])
+        by_risk = numpy.argsort(numpy.take_along_axis(risk.T[tied], by_probability, axis=1), axis=1, kind="stable")
+        order[tied] = numpy.take_along_axis(by_probability, by_risk, axis=1)
+    return order
 
 
 def _hie(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
@@ -152,7 +164,14 @@ def _top_down(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarch
 
 def _descending(values: numpy.ndarray) -> numpy.ndarray:
     """Column indices by descending value, row by row; ties by column."""
-    return numpy.argsort(-values, axis=1, kind="stable")
+    negative = -values
+    # The fastest sort is not stable; the rows with ties, mostly few, are sorted again by one that is.
+    order = numpy.argsort(negative, axis=1)
+    ascending = numpy.take_along_axis(negative, order, axis=1)
+    tied = (ascending[:, 1:] == ascending[:, :-1]).any(axis=1)
+    if tied.any():
+        order[tied] = numpy.argsort(negative[tied], axis=1, kind="stable")
+    return order
 
 
 Rule = Callable[[numpy.ndarray, numpy.ndarray, Hierarchy], numpy.ndarray]

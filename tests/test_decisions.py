@@ -116,6 +116,21 @@ def test_a_certain_class_is_decided_by_every_rule(rule):
     assert (ranking[:, 0] == numpy.arange(14)).all()
 
 
+@given(strategies.integers(0, 1000), strategies.integers(2, 40))
+def test_equal_risks_keep_the_order_of_the_probabilities_in_the_whole_ranking(seed, classes):
+    random = numpy.random.default_rng(seed)
+    tree = flat(classes)
+    posterior = random.integers(0, 4, (20, classes)) + 1.0  # many ties
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    cost = numpy.floor(4 * random.random((classes, classes))) * (1 - numpy.eye(classes))
+    cost[0, 1] = 4
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    risk = numpy.rint(posterior @ (cost.T / cost.max()) / decisions.TIE)
+    for row, order in enumerate(ranking):
+        wanted = sorted(range(classes), key=lambda k, row=row: (risk[row, k], -posterior[row, k], k))
+        assert order.tolist() == wanted
+
+
 def probability(tree: Hierarchy, p: numpy.ndarray, node: int) -> float:
     """Of a node, by asking each class whether the node is among its ancestors."""
     return sum(p[k] for k, leaf in enumerate(tree.class_nodes) if node in tree.ancestors(leaf))

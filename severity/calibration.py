@@ -22,7 +22,9 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
 
     Returns:
         images: the number of scored images.
-        ece: expected calibration error of max p; right means that the most probable class is among the true ones.
+        ece: expected calibration error of max p against t at that class; with one true class, against being right.
+        ece_any: of max p against that class being among the true ones. With several true classes no distribution can
+            make it small, for each is right and all share one probability.
         classwise_ece: mean over classes of the calibration error of p_k against t_k.
         nll: mean of -sum_k t_k log p_k. brier: mean of sum_k (p_k - t_k)^2, from 0 to 2.
 
@@ -38,7 +40,8 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
     columns = range(probability.shape[1])
     return {
         "images": len(probability),
-        "ece": expected_error(probability[images, first], truth[known][images, first]),
+        "ece": expected_error(probability[images, first], wanted[images, first]),
+        "ece_any": expected_error(probability[images, first], truth[known][images, first]),
         "classwise_ece": float(numpy.mean([expected_error(probability[:, k], wanted[:, k]) for k in columns])),
         "nll": float(-(wanted * numpy.log(numpy.maximum(probability, SMALLEST))).sum(axis=1).mean()),
         "brier": float(((probability - wanted) ** 2).sum(axis=1).mean()),

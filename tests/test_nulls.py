@@ -1,12 +1,17 @@
 """Null hierarchies and trivial decisions: the laws that make them controls."""
 
+import tempfile
+
 import numpy
 import pytest
 from hypothesis import given, strategies
 
-from severity import baselines, costs, metrics, multilabel, nulls
+from severity import baselines, costs, metrics, multilabel, nulls, trees
+from severity.datasets import chexpert
 from severity.decisions import rank
-from tests.trees import chexpert_default, flat, random_trees, six_classes
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from tests.trees import TOP, chexpert_default, flat, random_trees, six_classes
 
 SEEDS = strategies.integers(0, 1000)
 
@@ -31,6 +36,30 @@ def test_the_shuffled_tree_has_the_same_shape_and_the_costs_move_with_the_classe
     assert (nulls.places_of(len(tree.classes), seed) != numpy.arange(len(tree.classes))).any()
     again = nulls.shuffled(tree, seed)
     assert (again.class_nodes == made.class_nodes).all() and again.names == made.names
+
+
+def test_a_null_hierarchy_is_named_like_a_file():
+    folder = TOP / "data/hierarchies"
+    tree = trees.named(folder, "chexpert_pleural", chexpert.LABELS)
+    assert (tree.parents == chexpert_default().parents).all()
+    assert trees.named(folder, "chexpert_pleural@flat", chexpert.LABELS).height.max() == 1
+    made = trees.named(folder, "chexpert_pleural@shuffled_3", chexpert.LABELS)
+    assert (costs.path(made) == costs.path(nulls.shuffled(tree, 3))).all()
+    for wrong in ("chexpert_pleural@flt", "chexpert_pleural@shuffled", "chexpert_pleural@shuffled_x"):
+        with pytest.raises(SeverityError, match="known are chexpert_pleural@flat and"):
+            trees.named(folder, wrong, chexpert.LABELS)
+    with pytest.raises(SeverityError, match="There is no hierarchy"):
+        trees.named(folder, "chexpert_plural@flat", chexpert.LABELS)
+
+
+@given(random_trees())
+def test_a_null_hierarchy_is_written_and_read_like_any_other(tree):
+    with tempfile.TemporaryDirectory() as folder:
+        for made in (nulls.flat(tree), nulls.shuffled(tree, 1)):
+            made.write(f"{folder}/hierarchy.json")
+            again = Hierarchy.read(f"{folder}/hierarchy.json")
+            assert again.names == made.names and again.class_hash == tree.class_hash
+            assert (again.class_nodes == made.class_nodes).all()
 
 
 @given(random_trees(), SEEDS)

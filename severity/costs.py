@@ -56,6 +56,17 @@ def build(*, name: str, file: str | None, hierarchy: Hierarchy) -> numpy.ndarray
     return DERIVED[name](hierarchy)
 
 
+def is_metric(cost: numpy.ndarray) -> bool:
+    """Whether a (K, K) cost matrix is a metric: above zero off the diagonal, symmetric, no detour shorter than the way.
+
+    Rounding of a file's decimals is forgiven.
+    """
+    slack = 1e-9 * cost.max()
+    if not ((cost > 0) | numpy.eye(len(cost), dtype=bool)).all() or (numpy.abs(cost - cost.T) > slack).any():
+        return False
+    return all((cost <= cost[:, [via]] + cost[[via], :] + slack).all() for via in range(len(cost)))
+
+
 def write(path: Path | str, cost: numpy.ndarray, classes: Sequence[str]) -> None:
     """Write a cost matrix as CSV: one row a decision, one column a truth, class names on both axes."""
     frame = pandas.DataFrame(cost, columns=list(classes))

@@ -31,6 +31,25 @@ def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
     return table[which.reshape(-1)]
 
 
+def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(N, D) what `distances` says of D classes of each image, without the other classes.
+
+    Args:
+        decided: (N, D) class indices. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+    """
+    image, label = numpy.nonzero(truth)
+    counts = numpy.bincount(image, minlength=len(truth))
+    starts = numpy.cumsum(counts) - counts
+    cells = decided.astype(numpy.intp) * len(cost)
+    flat = cost.ravel()
+    found = flat.take(cells + label[starts][:, None])
+    # The second true class of the images that have one, then the third, and so on.
+    for number in range(1, int(counts.max(initial=1))):
+        more = numpy.flatnonzero(counts > number)
+        found[more] = numpy.minimum(found[more], flat.take(cells[more] + label[starts[more] + number][:, None]))
+    return found
+
+
 def has_truth(truth: numpy.ndarray) -> numpy.ndarray:
     """(N,) bool: the images with at least one true class. Of the others no decision can be called right or wrong."""
     return truth.any(axis=1)
@@ -40,8 +59,7 @@ def severities(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndar
     """(N,) cost of each image's decision, `ranking[:, 0]`. Every row of `truth` (N, K) bool must hold a true class."""
     severity = numpy.empty(len(truth))
     for rows in chunks(*truth.shape):
-        decided = ranking[rows, :1].astype(numpy.intp)
-        severity[rows] = numpy.take_along_axis(distances(truth=truth[rows], cost=cost), decided, axis=1)[:, 0]
+        severity[rows] = nearest(decided=ranking[rows, :1], truth=truth[rows], cost=cost)[:, 0]
     return severity
 
 
@@ -79,12 +97,12 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
     rows_scored = numpy.flatnonzero(scored)
     for rows in chunks(len(rows_scored), len(cost)):
         index = rows_scored[rows]
-        first = ranking[index, : max(depths.values())].astype(numpy.intp)
-        ranked = numpy.take_along_axis(distances(truth=truth[index], cost=cost), first, axis=1)
+        first, true = ranking[index, : max(depths.values())], truth[index]
+        ranked = nearest(decided=first, truth=true, cost=cost)
         severity[rows] = ranked[:, 0]
-        wrong[rows] = ~numpy.take_along_axis(truth[index], first[:, :1], axis=1)[:, 0]
+        wrong[rows] = ~true[numpy.arange(len(true)), first[:, 0]]
         for k, depth in depths.items():
-            totals[k] += float(ranked[:, :depth].mean(axis=1).sum())
+            totals[k] += float(ranked[:, :depth].sum()) / depth
     found = {
         "images": len(severity),
         "without_truth": int((~scored).sum()),

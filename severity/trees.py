@@ -10,8 +10,34 @@ from typing import Any
 
 import yaml
 
+from severity import nulls
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
+
+
+def named(folder: Path | str, name: str, labels: Sequence[str]) -> Hierarchy:
+    """The tree that params name: a file of `folder` without its ending, or a null hierarchy derived from one.
+
+    Args:
+        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted).
+        labels: as for `read`.
+
+    Raises:
+        SeverityError: what `read` raises, or an unknown derivation.
+    """
+    file, at, derivation = name.partition("@")
+    hierarchy = read(Path(folder) / f"{file}.yaml", labels)
+    kind, _, seed = derivation.partition("_")
+    if not at:
+        return hierarchy
+    if derivation == "flat":
+        return nulls.flat(hierarchy)
+    if kind == "shuffled" and seed.isdecimal():
+        return nulls.shuffled(hierarchy, int(seed))
+    raise SeverityError(
+        f"params.yaml: the hierarchy {name!r} is derived from {file!r} by {derivation!r}; known are {file}@flat and "
+        f"{file}@shuffled_<seed>, the seed a whole number."
+    )
 
 
 def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:

@@ -6,8 +6,6 @@ Writes  data/hierarchy/hierarchy.json, lca_height.npy, path.npy (what depends on
 Run     python -m stages.hierarchy     about a second
 """
 
-from pathlib import Path
-
 import numpy
 
 from severity import costs, errors, files, params, prepared, trees
@@ -16,7 +14,7 @@ from severity import costs, errors, files, params, prepared, trees
 def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
-    hierarchy = trees.read(Path("data/hierarchies") / f"{name}.yaml", prepared.labels("data/prepared"))
+    hierarchy = trees.named("data/hierarchies", name, prepared.labels("data/prepared"))
     cost = params.call(costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy)
     with files.replacing("data/hierarchy") as folder:
         folder.mkdir()

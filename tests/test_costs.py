@@ -8,7 +8,7 @@ from hypothesis import given
 from severity import costs
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
-from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
+from tests.trees import TOP, chexpert_default, flat, random_tree, random_trees, six_classes
 
 
 def reference(tree: Hierarchy, kind: str) -> numpy.ndarray:
@@ -42,6 +42,20 @@ def test_costs_are_metrics_and_lca_height_is_ultrametric(tree):
         assert (direct <= first + second).all()
         if ultrametric:
             assert (direct <= numpy.maximum(first, second)).all()
+
+
+@given(random_trees())
+def test_what_is_a_metric_is_told_from_what_is_not(tree):
+    cost = costs.lca_height(tree)
+    assert costs.is_metric(cost) and costs.is_metric(costs.path(tree))
+    assert not costs.is_metric(cost + numpy.triu(numpy.ones_like(cost), 1))  # not symmetric
+    if len(cost) > 2:
+        detour = cost.copy()
+        detour[0, 1] = detour[1, 0] = cost[0, 2] + cost[2, 1] + 0.01
+        assert not costs.is_metric(detour)
+        twins = cost.copy()
+        twins[0, 1] = twins[1, 0] = 0
+        assert not costs.is_metric(twins)
 
 
 def test_the_six_class_tree_by_hand():
@@ -117,10 +131,23 @@ def test_a_wrong_file_is_refused(tmp_path, change, told):
         costs.read(tmp_path / "cost.csv", tree.classes)
 
 
+def test_the_example_is_valid_and_follows_the_rule_it_states():
+    tree = chexpert_default()
+    cost = costs.read(TOP / "data/costs/chexpert_example.csv", tree.classes)
+    names = {name: k for k, name in enumerate(tree.classes)}
+    urgency = {"Pneumothorax": 3, "Edema": 2, "Pneumonia": 2, "Consolidation": 2, "Pleural Effusion": 2}
+    for decision, row in names.items():
+        for truth, column in names.items():
+            wanted = reference(tree, "lca_height")[row, column] * urgency.get(truth, 1)
+            assert cost[row, column] == wanted * (2 if decision == "No Finding" else 1)
+    assert not costs.is_metric(cost)
+    assert cost[names["No Finding"], names["Pneumothorax"]] > cost[names["Pneumothorax"], names["No Finding"]]
+
+
 def test_an_unknown_or_missing_cost_is_refused(tmp_path):
     with pytest.raises(SeverityError, match="Did you mean 'lca_height'"):
-        costs.build(name="lca_hight", file=None, hierarchy=six_classes())
+        costs.build(name="lca_hight", file="", hierarchy=six_classes())
     with pytest.raises(SeverityError, match="cost.file names none"):
-        costs.build(name="file", file=None, hierarchy=six_classes())
+        costs.build(name="file", file="", hierarchy=six_classes())
     with pytest.raises(SeverityError, match="is missing"):
         costs.build(name="file", file=str(tmp_path / "none.csv"), hierarchy=six_classes())

@@ -1,11 +1,11 @@
-"""Decision rules: the laws of conditional risk minimisation, and a loop that computes it class by class."""
+"""Decision rules: their laws, and loops that compute each class by class or node by node."""
 
 import numpy
 import pytest
 from hypothesis import given, strategies
 
 from severity import costs, decisions, probabilities
-from severity.decisions import rank
+from severity.decisions import climb, rank
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
@@ -90,20 +90,100 @@ def test_every_ranking_is_a_permutation_and_whole_equals_batched(tree, seed, rul
     assert (whole == numpy.array(single)).all()
 
 
-def test_chunks_do_not_change_a_ranking(monkeypatch):
+@pytest.mark.parametrize("rule", decisions.RULES)
+def test_chunks_do_not_change_a_ranking(monkeypatch, rule):
     tree = six_classes()
     posterior = distributions(50, 6, seed=3)
-    whole = rank("crm", posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+    whole = rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+    nodes = climb(posterior=posterior, hierarchy=tree, threshold=0.6)
     monkeypatch.setattr(probabilities, "CHUNK", 13)
-    assert (rank("crm", posterior=posterior, cost=costs.path(tree), hierarchy=tree) == whole).all()
+    assert (rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree) == whole).all()
+    assert (climb(posterior=posterior, hierarchy=tree, threshold=0.6) == nodes).all()
 
 
-def test_ties_keep_the_order_of_the_probabilities_and_then_of_the_classes():
+@pytest.mark.parametrize("rule", decisions.RULES)
+def test_on_a_flat_tree_every_rule_is_argmax_also_in_its_ties(rule):
     tree = flat(4)
-    posterior = numpy.array([[0.2, 0.3, 0.2, 0.3]])
-    for rule in ("argmax", "crm"):
-        ranking = rank(rule, posterior=posterior, cost=costs.lca_height(tree), hierarchy=tree)
-        assert ranking[0].tolist() == [1, 3, 0, 2]
+    posterior = numpy.array([[0.2, 0.3, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4]])
+    ranking = rank(rule, posterior=posterior, cost=costs.lca_height(tree), hierarchy=tree)
+    assert ranking.tolist() == [[1, 3, 0, 2], [3, 2, 1, 0]]
+
+
+@pytest.mark.parametrize("rule", decisions.RULES)
+def test_a_certain_class_is_decided_by_every_rule(rule):
+    tree = chexpert_default()
+    ranking = rank(rule, posterior=numpy.eye(14), cost=costs.lca_height(tree), hierarchy=tree)
+    assert (ranking[:, 0] == numpy.arange(14)).all()
+
+
+@given(strategies.integers(0, 1000), strategies.integers(2, 40))
+def test_equal_risks_keep_the_order_of_the_probabilities_in_the_whole_ranking(seed, classes):
+    random = numpy.random.default_rng(seed)
+    tree = flat(classes)
+    posterior = random.integers(0, 4, (20, classes)) + 1.0  # many ties
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    cost = numpy.floor(4 * random.random((classes, classes))) * (1 - numpy.eye(classes))
+    cost[0, 1] = 4
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    risk = numpy.rint(posterior @ (cost.T / cost.max()) / decisions.TIE)
+    for row, order in enumerate(ranking):
+        wanted = sorted(range(classes), key=lambda k, row=row: (risk[row, k], -posterior[row, k], k))
+        assert order.tolist() == wanted
+
+
+def probability(tree: Hierarchy, p: numpy.ndarray, node: int) -> float:
+    """Of a node, by asking each class whether the node is among its ancestors."""
+    return sum(p[k] for k, leaf in enumerate(tree.class_nodes) if node in tree.ancestors(leaf))
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_hie_ranks_by_class_times_parent(tree, seed):
+    posterior = distributions(4, len(tree.classes), seed)
+    ranking = rank("hie", posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+    for p, order in zip(posterior, ranking, strict=True):
+        products = [p[k] * probability(tree, p, tree.parents[leaf]) for k, leaf in enumerate(tree.class_nodes)]
+        assert (numpy.diff([products[k] for k in order]) <= 1e-12).all()
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_top_down_walks_to_the_likelier_child_first_and_backtracks(tree, seed):
+    posterior = distributions(4, len(tree.classes), seed)
+    ranking = rank("top_down", posterior=posterior, cost=costs.path(tree), hierarchy=tree)
+
+    def walk(p: numpy.ndarray, node: int) -> list[int]:
+        if node in tree.class_nodes:
+            return [tree.class_nodes.tolist().index(node)]
+        children = sorted(tree.children[node], key=lambda child: -probability(tree, p, child))
+        return [k for child in children for k in walk(p, child)]
+
+    for p, order in zip(posterior, ranking, strict=True):
+        found, wanted = order.tolist(), walk(p, tree.root)
+        assert found == wanted
+
+
+@given(random_trees(), strategies.integers(0, 1000), strategies.floats(0, 1))
+def test_climb_stops_at_the_first_node_that_is_probable_enough(tree, seed, threshold):
+    posterior = distributions(4, len(tree.classes), seed)
+    decided = climb(posterior=posterior, hierarchy=tree, threshold=threshold)
+    for p, node in zip(posterior, decided, strict=True):
+        upward = tree.ancestors(tree.class_nodes[p.argmax()])
+        reached = [each for each in upward if probability(tree, p, each) >= threshold + 1e-9 or each == tree.root]
+        allowed = [each for each in upward if probability(tree, p, each) >= threshold - 1e-9 or each == tree.root]
+        assert upward.index(allowed[0]) <= upward.index(node) <= upward.index(reached[0])
+
+
+def test_climb_by_hand_and_its_limits():
+    tree = six_classes()
+    posterior = numpy.array([[0.05, 0.05, 0.05, 0.15, 0.40, 0.30]])
+    names = [
+        tree.names[climb(posterior=posterior, hierarchy=tree, threshold=threshold)[0]]
+        for threshold in (0, 0.4, 0.41, 0.8, 0.9, 1)
+    ]
+    assert names == ["d1", "d1", "node 7", "node 5", "node 0", "node 0"]
+    with pytest.raises(SeverityError, match="climb_threshold is 1.5"):
+        climb(posterior=posterior, hierarchy=tree, threshold=1.5)
+    with pytest.raises(SeverityError, match="no distribution"):
+        climb(posterior=2 * posterior, hierarchy=tree, threshold=0.5)
 
 
 def test_crm_prefers_the_safer_neighbourhood():
@@ -123,6 +203,27 @@ def test_crm_on_large_trees_equals_the_loop(classes):
     ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
     ranked = numpy.take_along_axis(risks(posterior, cost), ranking.astype(int), axis=1)
     assert (numpy.diff(ranked, axis=1) >= -1e-10 * cost.max()).all()
+
+
+def test_the_self_check_of_crm_stops_on_a_decision_that_cannot_be():
+    tree = six_classes()
+    posterior = numpy.array([[0.6, 0.1, 0.1, 0.1, 0.05, 0.05], [0.2, 0.2, 0.2, 0.2, 0.1, 0.1]])
+    cost = costs.lca_height(tree)
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
+    decisions.check_crm(ranking=ranking, posterior=posterior, cost=cost)
+    wrong = ranking[:, ::-1]
+    with pytest.raises(SeverityError, match="Self-check failed: image 0"):
+        decisions.check_crm(ranking=wrong, posterior=posterior, cost=cost)
+    asymmetric = cost.copy()
+    asymmetric[0] *= 5  # to decide class 0 is dear: the law does not hold, and nothing is checked
+    decisions.check_crm(ranking=wrong, posterior=posterior, cost=asymmetric)
+
+
+@pytest.mark.parametrize("rule", decisions.RULES)
+def test_a_distribution_is_asked_for_by_every_rule(rule):
+    tree = six_classes()
+    with pytest.raises(SeverityError, match="image 0 is no distribution"):
+        rank(rule, posterior=numpy.full((1, 6), 0.2), cost=costs.path(tree), hierarchy=tree)
 
 
 def test_wrong_inputs_are_refused():

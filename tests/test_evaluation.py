@@ -16,7 +16,14 @@ from severity.runs import Run
 from tests.trees import chexpert_default, flat, six_classes
 
 TREE = six_classes()
-OPTIONS = {"rules": ["argmax", "crm"], "batch_size": 8, "mistakes": 3}
+OPTIONS = {
+    "rules": ["argmax", "crm", "hie_ts"],
+    "multi_label": ["threshold", "threshold_f1", "hbayes", "hbayes_ts"],
+    "climb_threshold": 0.5,
+    "batch_size": 8,
+    "mistakes": 3,
+    "seed": 0,
+}
 
 
 def predictions(seed: int = 0, images: int = 60, tree=TREE) -> Predictions:
@@ -129,7 +136,7 @@ def test_a_run_is_scored_on_its_test_images_in_order():
     truth = test.truth == 1
     scored = truth.any(axis=1)
     assert found["counts"] == {"images": 40, "scored": int(scored.sum()), "without_truth": int((~scored).sum())}
-    for rule in OPTIONS["rules"]:
+    for rule in ("argmax", "crm"):
         ranking = rank(rule, posterior=test.posterior, cost=cost, hierarchy=TREE)
         severity = numpy.array(
             [min(cost[order[0], true]) for order, true in zip(ranking[scored], truth[scored], strict=True)]
@@ -150,8 +157,51 @@ def test_evaluation_does_not_look_at_validation_or_marginal_to_decide():
     other.truth[other.split == "validation"] = 1 - other.truth[other.split == "validation"]
     cost = costs.lca_height(TREE)
     first, second = (evaluation.evaluate(each, TREE, cost, **OPTIONS) for each in (made, other))
-    assert first["rules"] == second["rules"]
-    assert first["validation"] != second["validation"]
+    for rule in ("argmax", "crm"):
+        assert first["rules"][rule] == second["rules"][rule]
+    for rule in ("threshold", "hbayes"):
+        assert first["multi_label"]["rules"][rule] == second["multi_label"]["rules"][rule]
+    # Temperatures and thresholds come from there.
+    for section in ("validation", "calibration"):
+        assert first[section] != second[section]
+    assert first["multi_label"]["thresholds"] != second["multi_label"]["thresholds"]
+
+
+def test_the_sections_of_a_run_fit_together():
+    made = predictions(images=300)
+    cost = costs.lca_height(TREE)
+    found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
+    argmax = found["rules"]["argmax"]
+    assert found["nodes"]["argmax"]["worst_severity"] == pytest.approx(argmax["severity_mean"])
+    assert found["nodes"]["climb"]["error"] <= argmax["top1_error"]
+    assert found["calibration"]["posterior"]["temperature"] == 1 != found["calibration"]["posterior_ts"]["temperature"]
+    assert found["calibration"]["posterior"]["ece"] > 0
+    for rule in OPTIONS["rules"]:
+        flat_null = found["null_hierarchies"]["flat"]["rules"][rule]
+        mean = cost.sum() / 30
+        assert flat_null["rescored"]["hierarchical_distance_at_1"] == pytest.approx(
+            found["rules"][rule]["top1_error"] * mean
+        )
+        assert flat_null["remade"]["top1_error"] == argmax["top1_error"]  # without a tree, every rule is argmax
+        assert argmax["top1_error"] < found["baselines"]["single_decision"]["random"]["top1_error"]
+    flat_sets = found["null_hierarchies"]["flat"]["multi_label"]
+    for rule in OPTIONS["multi_label"]:
+        assert set(flat_sets[rule]["remade"]) == set(found["multi_label"]["rules"][rule])
+    assert flat_sets["threshold"]["remade"] == found["multi_label"]["rules"]["threshold"]  # it knows no tree
+    assert found == evaluation.evaluate(made, TREE, cost, **OPTIONS)
+
+
+def test_decent_predictions_beat_every_trivial_set_and_poor_ones_are_told():
+    decent = predictions(images=300)
+    marginal = numpy.where(decent.truth == 1, 0.9, 0.1).astype(numpy.float32)
+    random = numpy.random.default_rng(0).random(marginal.shape) < 0.1
+    decent = replace(decent, marginal=numpy.where(random, 1 - marginal, marginal))
+    cost = costs.lca_height(TREE)
+    assert evaluation.evaluate(decent, TREE, cost, **OPTIONS)["multi_label"]["warnings"] == []
+    poor = replace(decent, marginal=1 - decent.marginal)
+    told = evaluation.evaluate(poor, TREE, cost, **OPTIONS)["multi_label"]["warnings"]
+    assert {each["metric"] for each in told} == {"hierarchical_f1", "h_loss", "best_match_severity"}
+    assert {"rule", "metric", "value", "baseline", "baseline_value"} == set(told[0])
 
 
 def test_fewer_images_than_a_batch_and_an_unknown_rule():

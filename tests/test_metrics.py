@@ -177,6 +177,17 @@ def test_the_ranking_is_capped_at_the_number_of_classes():
     assert found["hierarchical_distance_at_20"] == pytest.approx(everything)
 
 
+@given(random_trees(), strategies.integers(0, 1000))
+def test_nearest_is_distances_for_the_asked_classes(tree, seed):
+    inputs = case(tree, seed, positives=0.4)
+    truth = inputs["truth"][metrics.has_truth(inputs["truth"])]
+    cost = numpy.random.default_rng(seed).random((len(tree.classes),) * 2)  # asymmetric
+    decided = inputs["ranking"][: len(truth), :3]
+    found = metrics.nearest(decided=decided, truth=truth, cost=cost)
+    whole = metrics.distances(truth=truth, cost=cost)
+    assert (found == numpy.take_along_axis(whole, decided.astype(int), axis=1)).all()
+
+
 def test_a_better_ranking_is_never_scored_worse():
     tree = chexpert_default()
     random = numpy.random.default_rng(0)

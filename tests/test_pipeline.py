@@ -86,7 +86,7 @@ class Workspace:
 def copy_project(folder: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(TOP / name, folder / name)
-    for name in ("stages", "severity", "data/hierarchies"):
+    for name in ("stages", "severity", "data/costs", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
@@ -185,6 +185,49 @@ def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
         assert set(workspace.repro()) == {"hierarchy", *AFTER}
     workspace.repro()
     assert workspace.changed() == set()
+
+
+def test_a_changed_cost_file_reruns_hierarchy_and_evaluation_and_no_network(workspace):
+    cost = workspace.folder / "data/costs/chexpert_example.csv"
+    before = cost.read_text()
+    with workspace.params() as (params, save):
+        params["cost"]["name"] = "file"
+        save()
+        assert set(workspace.repro()) == {"hierarchy", *AFTER}
+        scored = (workspace.folder / "metrics/table.csv").read_bytes()
+        try:
+            cost.write_text(before.replace(",18", ",27"))
+            assert set(workspace.repro()) == {"hierarchy", *AFTER}
+            assert (workspace.folder / "metrics/table.csv").read_bytes() != scored
+        finally:
+            cost.write_text(before)
+    workspace.repro()
+    assert workspace.changed() == set()
+
+
+def test_every_rule_goes_through_to_the_table_and_the_figures(workspace):
+    rules = ["argmax", "crm", "hie", "top_down", "argmax_ts", "crm_ts"]
+    with workspace.params() as (params, save):
+        params["evaluate"]["rules"] = rules
+        save()
+        assert set(workspace.repro()) == set(AFTER)
+        medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
+        assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in rules}
+    workspace.repro()
+    assert workspace.changed() == set()
+
+
+def test_the_paths_of_predictions_are_told(workspace):
+    predictions = f"data/predictions/{CELLS[0]}.npz"
+    command = (sys.executable, "-m", "severity.paths", "--predictions", predictions)
+    workspace.run(*command, "--rule", "climb", "--out", "paths.csv")
+    lines = (workspace.folder / "paths.csv").read_text().splitlines()
+    image = lines[1].split(",")[0]
+    assert lines[0] == "id,split,depth,node,probability,given_parent,decided"
+    assert "* 1.000  Chest radiograph" in workspace.run(*command, "--rule", "crm", "--id", image)
+    told = workspace.run(*command, "--id", image[:-1] + "?", fails=True)
+    assert "error: " in told and f"Did you mean '{image[:8]}" in told and "Traceback" not in told
+    (workspace.folder / "paths.csv").unlink()
 
 
 @pytest.mark.parametrize("name", ["decisions", "metrics", "statistics", "figures", "evaluation"])

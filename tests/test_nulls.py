@@ -1,0 +1,135 @@
+"""Null hierarchies and trivial decisions: the laws that make them controls."""
+
+import tempfile
+
+import numpy
+import pytest
+from hypothesis import given, strategies
+
+from severity import baselines, costs, metrics, multilabel, nulls, trees
+from severity.datasets import chexpert
+from severity.decisions import rank
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from tests.trees import TOP, chexpert_default, flat, random_trees, six_classes
+
+SEEDS = strategies.integers(0, 1000)
+
+
+@given(random_trees())
+def test_the_flat_tree_has_one_distance(tree):
+    made = nulls.flat(tree)
+    size = len(tree.classes)
+    assert made.classes == tree.classes
+    assert (costs.lca_height(made) == 1 - numpy.eye(size)).all()
+
+
+@given(random_trees(), SEEDS)
+def test_the_shuffled_tree_has_the_same_shape_and_the_costs_move_with_the_classes(tree, seed):
+    made = nulls.shuffled(tree, seed)
+    assert made.classes == tree.classes
+    assert sorted(zip(made.depth, made.height, strict=True)) == sorted(zip(tree.depth, tree.height, strict=True))
+    for kind in (costs.lca_height, costs.path):
+        _, cost = nulls.derive(tree, kind(tree), seed)["shuffled"]
+        assert (cost == kind(made)).all()
+        assert sorted(cost.ravel()) == sorted(kind(tree).ravel())
+    assert (nulls.places_of(len(tree.classes), seed) != numpy.arange(len(tree.classes))).any()
+    again = nulls.shuffled(tree, seed)
+    assert (again.class_nodes == made.class_nodes).all() and again.names == made.names
+
+
+def test_a_null_hierarchy_is_named_like_a_file():
+    folder = TOP / "data/hierarchies"
+    tree = trees.named(folder, "chexpert_pleural", chexpert.LABELS)
+    assert (tree.parents == chexpert_default().parents).all()
+    assert trees.named(folder, "chexpert_pleural@flat", chexpert.LABELS).height.max() == 1
+    made = trees.named(folder, "chexpert_pleural@shuffled_3", chexpert.LABELS)
+    assert (costs.path(made) == costs.path(nulls.shuffled(tree, 3))).all()
+    for wrong in ("chexpert_pleural@flt", "chexpert_pleural@shuffled", "chexpert_pleural@shuffled_x"):
+        with pytest.raises(SeverityError, match="known are chexpert_pleural@flat and"):
+            trees.named(folder, wrong, chexpert.LABELS)
+    with pytest.raises(SeverityError, match="There is no hierarchy"):
+        trees.named(folder, "chexpert_plural@flat", chexpert.LABELS)
+
+
+@given(random_trees())
+def test_a_null_hierarchy_is_written_and_read_like_any_other(tree):
+    with tempfile.TemporaryDirectory() as folder:
+        for made in (nulls.flat(tree), nulls.shuffled(tree, 1)):
+            made.write(f"{folder}/hierarchy.json")
+            again = Hierarchy.read(f"{folder}/hierarchy.json")
+            assert again.names == made.names and again.class_hash == tree.class_hash
+            assert (again.class_nodes == made.class_nodes).all()
+
+
+@given(random_trees(), SEEDS)
+def test_under_the_flat_null_hd_at_1_is_the_error_times_its_cost(tree, seed):
+    random = numpy.random.default_rng(seed)
+    size = len(tree.classes)
+    made, cost = nulls.derive(tree, costs.lca_height(tree), seed)["flat"]
+    posterior = random.dirichlet(numpy.ones(size), 20)
+    truth = random.random((20, size)) < 0.3
+    truth[0, 0] = True
+    ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=made)
+    found = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    assert found["hierarchical_distance_at_1"] == pytest.approx(found["top1_error"] * cost.max())
+    assert cost.sum() == pytest.approx(costs.lca_height(tree).sum())
+    assert (ranking == rank("argmax", posterior=posterior, cost=cost, hierarchy=made)).all()
+
+
+def test_constant_rankings_follow_the_frequencies():
+    tree = six_classes()
+    #                            a  b1 b2 c1 d1 d2
+    counts = numpy.array([30, 0, 5, 15, 26, 24])
+    validation = numpy.repeat(numpy.eye(6, dtype=bool), counts, axis=0)
+    found = baselines.rankings(validation=validation, images=4, cost=costs.lca_height(tree), hierarchy=tree, seed=0)
+    assert {name: tree.classes[ranking[0, 0]] for name, ranking in found.items() if name != "random"} == {
+        "majority": "a",
+        "least_risk": "d1",
+    }
+    for ranking in found.values():
+        assert (numpy.sort(ranking, axis=1) == numpy.arange(6)).all()
+    assert (found["random"][0] != found["random"][1]).any()
+
+
+def test_no_constant_ranking_has_a_lower_mean_severity_than_least_risk():
+    tree = chexpert_default()
+    cost = costs.path(tree)
+    truth = numpy.eye(14, dtype=bool)[numpy.random.default_rng(0).integers(0, 14, 300) // 2]
+    found = baselines.rankings(validation=truth, images=300, cost=cost, hierarchy=tree, seed=0)
+    severity = metrics.severities(ranking=found["least_risk"], truth=truth, cost=cost).mean()
+    every = [metrics.severities(ranking=numpy.full((300, 14), k), truth=truth, cost=cost).mean() for k in range(14)]
+    assert severity == min(every)
+
+
+def test_without_a_true_class_in_validation_the_majority_is_the_first():
+    found = baselines.rankings(
+        validation=numpy.zeros((3, 4), dtype=bool), images=2, cost=costs.path(flat(4)), hierarchy=flat(4), seed=0
+    )
+    assert found["majority"].tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_trivial_sets():
+    validation = numpy.array([[1, 0, 0], [0, 1, 1], [0, 1, 1], [numpy.nan, 0, 0]])
+    found = baselines.label_sets(validation=validation, images=20_000, seed=0)
+    assert found["all_positive"].all() and not found["all_negative"].any()
+    assert (found["majority"] == [False, True, True]).all()
+    assert found["random"].mean(axis=0) == pytest.approx([1 / 3, 1 / 2, 1 / 2], abs=0.02)
+    again = baselines.label_sets(validation=validation, images=20_000, seed=0)
+    assert (again["random"] == found["random"]).all()
+
+
+def test_decent_decisions_beat_every_trivial_set_on_every_compared_metric():
+    tree = chexpert_default()
+    cost = costs.lca_height(tree)
+    random = numpy.random.default_rng(0)
+    truth = (random.random((500, 14)) < 0.15).astype(float)
+    decided = (truth == 1) ^ (random.random((500, 14)) < 0.05)
+    found, *trivial = (
+        multilabel.score(decided=each, truth=truth, cost=cost, hierarchy=tree)
+        for each in (decided, *baselines.label_sets(validation=truth, images=500, seed=0).values())
+    )
+    assert multilabel.not_better(found, dict(enumerate(trivial))) == []
+    for other in trivial:  # and each trivial one is beaten by the others or itself
+        told = multilabel.not_better(other, dict(enumerate(trivial)))
+        assert {each["metric"] for each in told} == set(multilabel.COMPARED)

@@ -38,7 +38,7 @@ SHAPE = {
     "data": {"name": str},
     "datasets": Named({"root": str, "hierarchy": str, "collect": OPTIONS, "read": OPTIONS}),
     "prepare": OPTIONS,
-    "cost": {"name": str, "file": (str, type(None))},
+    "cost": {"name": str, "file": str},
     "grid": {"backbone": ListOf(str), "loss": ListOf(str), "seed": ListOf(int)},
     "backbones": Named({"model": str, "pretrained": (bool, str)}),
     "losses": Named(OPTIONS),

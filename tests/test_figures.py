@@ -291,7 +291,9 @@ def test_one_run_is_told_from_several():
     for seeds, said in (((0,), "1 run"), ((0, 1), "median and min to max of 2 runs")):
         study = study_of(("resnet10t",), ("ce",), seeds)
         records = list(study["found"].values())
-        assert said in all_text(figures.draw_tradeoff(cells.comparison(study["found"], RULES), facts="phantom", unit="path"))
+        assert said in all_text(
+            figures.draw_tradeoff(cells.comparison(study["found"], RULES), facts="phantom", unit="path")
+        )
         assert said in all_text(figures.draw_labels(records, limit=5, facts="phantom"))
         assert said in all_text(figures.draw_batches(records, facts="phantom"))
 
@@ -571,7 +573,7 @@ def write_inputs(study):
     params = {
         "data": {"name": "phantom"},
         "datasets": {"phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}}},
-        "cost": {"name": "lca_height", "file": None},
+        "cost": {"name": "lca_height", "file": "cost.csv"},
         "grid": grid,
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},

@@ -1,5 +1,6 @@
 # make repro   set up, then run the pipeline on the embedded phantoms
 # make test    set up, then run the tests
+# make bench   set up, then measure (a few minutes; benchmarks/README.md)
 # make lint    style
 # make setup   only the virtual environment
 
@@ -8,7 +9,7 @@ VENV := .venv
 # Stages are run by DVC as `python -m stages.NAME`, so the environment's python comes first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test lint
+.PHONY: setup repro test bench lint
 
 setup: $(VENV)/.installed
 
@@ -23,6 +24,10 @@ repro: setup
 
 test: setup
 	python -m pytest
+
+bench: setup
+	python -m benchmarks.losses --threads 1
+	python -m benchmarks.decisions
 
 lint: setup
 	ruff check .

@@ -120,6 +120,20 @@ class Hierarchy:
             below[self.parents[node]].extend(below[node])
         return tuple(numpy.array(sorted(each), dtype=numpy.int64) for each in below)
 
+    @cached_property
+    def general_classes(self) -> dict[int, numpy.ndarray]:
+        """For each class that stands for an inner node: the other classes below that node, ascending."""
+        found = {}
+        for index in numpy.flatnonzero(self.stands_for != self.class_nodes).tolist():
+            below = self.classes_below[self.stands_for[index]]
+            found[index] = below[below != index]
+        return found
+
+    @property
+    def given_nodes(self) -> int:
+        """Number of nodes that `from_parents` was given: the first ones, before the leaves it appended."""
+        return len(self.parents) - len(self.general_classes)
+
     def ancestors(self, node: int) -> list[int]:
         """The path from `node` (included) up to the root (included)."""
         path = [int(node)]
@@ -134,7 +148,7 @@ class Hierarchy:
 
     def write(self, path: Path | str) -> None:
         """Write the hierarchy as JSON: what `from_parents` was given, without the leaves it appended."""
-        given = len(self.parents) - int((self.stands_for != self.class_nodes).sum())
+        given = self.given_nodes
         content = {
             "classes": list(self.classes),
             "class_hash": self.class_hash,

@@ -10,11 +10,9 @@ def most_specific(positive: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarra
 
     CheXpert's labeller writes Lung Opacity beside Pneumonia; only Pneumonia says what is there.
     """
-    general = numpy.flatnonzero(hierarchy.stands_for != hierarchy.class_nodes)
     kept = positive.copy()
-    for index in general:
-        below = hierarchy.classes_below[hierarchy.stands_for[index]]
-        kept[:, index] &= ~positive[:, below[below != index]].any(axis=1)
+    for index, below in hierarchy.general_classes.items():
+        kept[:, index] &= ~positive[:, below].any(axis=1)
     return kept
 
 

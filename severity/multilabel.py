@@ -32,8 +32,7 @@ class LabelTree:
     """
 
     def __init__(self, hierarchy: Hierarchy):
-        own_leaves = int((hierarchy.stands_for != hierarchy.class_nodes).sum())
-        given = len(hierarchy.parents) - own_leaves  # The leaves of their own come last.
+        given = hierarchy.given_nodes
         self.nodes = hierarchy.stands_for
         self.parents = hierarchy.parents[:given]
         self.root = hierarchy.root

@@ -17,9 +17,8 @@ def shuffled(hierarchy: Hierarchy, seed: int) -> Hierarchy:
 
     Nodes without a class lose their names, for what they were named after no longer lies below them.
     """
-    given = len(hierarchy.parents) - int((hierarchy.stands_for != hierarchy.class_nodes).sum())
     places = hierarchy.stands_for[places_of(len(hierarchy.classes), seed)]
-    return Hierarchy.from_parents(hierarchy.parents[:given], places, hierarchy.classes)
+    return Hierarchy.from_parents(hierarchy.parents[: hierarchy.given_nodes], places, hierarchy.classes)
 
 
 def places_of(classes: int, seed: int) -> numpy.ndarray:

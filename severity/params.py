@@ -33,7 +33,6 @@ class ListOf:
         self.kind = kind
 
 
-NUMBER = (int, float)
 SHAPE = {
     "data": {"name": str},
     "datasets": Named({"root": str, "hierarchy": str, "collect": OPTIONS, "read": OPTIONS}),

@@ -16,7 +16,6 @@ from severity.prepared import METADATA
 from severity.runs import seed_for
 
 UNCERTAIN = -1.0
-UNMENTIONED = float("nan")
 MASKED = float("nan")
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": MASKED}
 SMOOTH = "smooth"

@@ -57,9 +57,8 @@ class NodeTargets(torch.nn.Module):
 
 def _general_classes(hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarray]:
     """The G classes that stand for an inner node, and (K, G) 1.0 where class k lies below the g-th of them."""
-    general = numpy.flatnonzero(hierarchy.stands_for != hierarchy.class_nodes)
+    general = numpy.array(list(hierarchy.general_classes), dtype=numpy.int64)
     below = numpy.zeros((len(hierarchy.classes), len(general)), dtype=numpy.float32)
-    for column, index in enumerate(general):
-        below[hierarchy.classes_below[hierarchy.stands_for[index]], column] = 1
-        below[index, column] = 0
+    for column, others in enumerate(hierarchy.general_classes.values()):
+        below[others, column] = 1
     return general, below

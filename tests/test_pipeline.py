@@ -25,7 +25,8 @@ AFTER = ["evaluate", "aggregate", "plot"]
 def tiny(params: dict) -> dict:
     """The smallest study that still has everything: two backbones, two losses, one seed."""
     params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64, "workers": 1}
-    params["prepare"] |= {"image_size": 32, "min_positives": 0, "validation_fraction": 0.3, "workers": 1}
+    params["decode"] |= {"size": 32, "workers": 1}
+    params["prepare"] |= {"min_positives": 0, "validation_fraction": 0.3}
     params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "hxe"], "seed": [0]}
     for name in params["grid"]["backbone"]:
         params["backbones"][name] = {"model": name, "pretrained": False}
@@ -101,7 +102,7 @@ def workspace(tmp_path_factory) -> Workspace:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     workspace = Workspace(folder)
     workspace.run("git", "init", "--quiet")
-    every = ["collect", "prepare", "hierarchy"]
+    every = ["collect", "read", "decode", "prepare", "describe", "hierarchy"]
     every += [f"{stage}@{cell}" for stage in ("train", "predict") for cell in CELLS] + AFTER
     assert sorted(workspace.repro()) == sorted(every)
     return workspace

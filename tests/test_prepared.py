@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from severity import collection, decoded, labelling, params, preparation, prepared, splits
+from severity import decoded, labelling, params, preparation, prepared, splits
 from severity.collection import Collection
 from severity.datasets import nih14
 from severity.errors import SeverityError

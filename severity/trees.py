@@ -1,32 +1,39 @@
-"""Hand-written label trees: data/hierarchies/<name>.yaml into a Hierarchy.
+"""Label trees by name: hand-written, data/hierarchies/<name>.yaml, or made of the IRMA codes that are the labels.
 
 A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
 ``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from severity import nulls
+from severity import irma_facts, nulls
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
 
 
-def named(folder: Path | str, name: str, labels: Sequence[str]) -> Hierarchy:
+IRMA = "irma"
+
+
+def named(
+    folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[str, Any] | None = None
+) -> Hierarchy:
     """The tree that params name: a file of `folder` without its ending, or a null hierarchy derived from one.
 
     Args:
-        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted).
+        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted);
+            ``irma`` stands for no file but for the tree of the labels' IRMA codes.
         labels: as for `read`.
+        facts: of the collection (`Collection.facts`).
 
     Raises:
-        SeverityError: what `read` raises, or an unknown derivation.
+        SeverityError: what `read` raises, an unknown derivation, or ``irma`` for labels that are no IRMA codes.
     """
     file, at, derivation = name.partition("@")
-    hierarchy = read(Path(folder) / f"{file}.yaml", labels)
+    hierarchy = irma_facts.tree(facts or {}, labels) if file == IRMA else read(Path(folder) / f"{file}.yaml", labels)
     kind, _, seed = derivation.partition("_")
     if not at:
         return hierarchy

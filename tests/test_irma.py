@@ -310,4 +310,5 @@ class TestTruncation:
 
 
 def _axes(codes: list[str]) -> dict[str, list[str]]:
-    return {name: list(axis) for name, axis in zip(irma.AXES, zip(*(code.split("-") for code in codes)), strict=True)}
+    axes = zip(*(code.split("-") for code in codes), strict=True)
+    return {name: list(axis) for name, axis in zip(irma.AXES, axes, strict=True)}

@@ -23,7 +23,9 @@ class IrmaFacts:
     branching: str  # CODE_TABLES, or CODES: those of the training images
     scheme: irma.Scheme
     truth: dict[str, str]  # image -> code, of the test images whose code is no class
-    names: dict[str, dict[str, str]] = field(default_factory=dict)  # axis -> prefix -> what it means, where that is known
+    names: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # axis -> prefix -> what it means, where that is known
 
     @classmethod
     def find(cls, facts: Mapping[str, Any]) -> "IrmaFacts | None":

@@ -11,12 +11,13 @@ from severity.errors import SeverityError, nearest
 SHOWN = 5  # how many offenders an error names
 
 
-def read_text(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
+def read_text(path: Path, columns: Sequence[str], separator: str = ",") -> pandas.DataFrame:
     """Read a CSV file (gzip by its suffix); every cell is text, a blank one ''.
 
     Args:
         path: the file.
         columns: the columns that must be there; others are kept as they are.
+        separator: what stands between two cells.
 
     Raises:
         SeverityError: the file is no CSV, has no row, or lacks a column.
@@ -24,7 +25,9 @@ def read_text(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # rows longer than the header
-            frame = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+            frame = pandas.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+            )
     except (ValueError, OSError, EOFError, pandas.errors.ParserWarning) as error:
         raise SeverityError(f"{path} cannot be read as a CSV table: {error}") from None
     for column in columns:

@@ -14,13 +14,10 @@ from severity import irma_facts, nulls
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
 
-
 IRMA = "irma"
 
 
-def named(
-    folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[str, Any] | None = None
-) -> Hierarchy:
+def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[str, Any] | None = None) -> Hierarchy:
     """The tree that params name: a file of `folder` without its ending, or a null hierarchy derived from one.
 
     Args:

@@ -104,7 +104,8 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
     """
     path = Path(path)
     try:
-        frame = pandas.read_csv(path, index_col=0)
+        # Class names stay text, also where they look like numbers.
+        frame = pandas.read_csv(path, index_col=0, converters={0: str}, keep_default_na=False)
     except FileNotFoundError:
         raise SeverityError(f"The cost file {path} is missing. Set cost.file in params.yaml.") from None
     except (ValueError, UnicodeDecodeError) as error:

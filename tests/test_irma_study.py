@@ -353,7 +353,7 @@ class TestCells:
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
-    irma_phantom.collect("", out, images=300, size=32, test_fraction=0.3, seed=0)
+    irma_phantom.collect("", out, images=450, size=32, test_fraction=0.3, seed=0)
     return out
 
 

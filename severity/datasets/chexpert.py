@@ -21,7 +21,7 @@ The column ``Path`` names an image, the release's own top folder in front or not
 
 The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234 images
 are the validation split, as they were made to be; without it they are the test split, and `severity.splits` cuts the
-validation split out of train.csv, by patient. docs/data_chexpert_nih.md tells more.
+validation split out of train.csv, by patient. docs/data.md tells more.
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ Form; images lie in any of these folders, and only those that are there count, f
 
 ``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` stands alone and is a class of its own here. The
 labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are drawn
-by hand. docs/data_chexpert_nih.md tells more.
+by hand. docs/data.md tells more.
 """
 
 import os
@@ -132,7 +132,7 @@ def read(root: Path | str, *, views: list) -> Collection:
     notes = {
         "official splits": {name: split for name, split in LISTS.items() if (table["split"] == "test").any() and split},
         f"rows of {path.name} without an image, left out": int((~there).sum()),
-        f"ages above {tables.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
+        f"ages outside 0 to {tables.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
         **box_notes,
     }
     notes = {words: note for words, note in notes.items() if note}

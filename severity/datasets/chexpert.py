@@ -146,7 +146,7 @@ def _read_table(path: Path, split: str) -> tuple[pandas.DataFrame, pandas.DataFr
     raw = raw.reindex(columns=[*COLUMNS, *LABELS], fill_value="")
     projection = tables.mapped(raw, "AP/PA", PROJECTIONS, path)
     stated = tables.numbers(raw["Age"], "Age", path)
-    # The collection is of adults: an age of 0 stands for one that is not known.
+    # An age of 0 (3 images of the release) stands for one that is not known.
     age = tables.plausible(stated.mask(stated == 0))
     tidy = {
         "id": parts["id"],

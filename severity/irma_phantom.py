@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from severity import irma
 
 OVERSAMPLING = 3
+MARKED = 0.8  # share of the films with lead marks
 
 # Axis -> prefix -> name; 0 stands wherever a path may end although it could go on.
 TABLES = {
@@ -285,17 +286,17 @@ def draw(code: str, rng: numpy.random.Generator, size: int) -> numpy.ndarray:
     """
     technical, directional, anatomical, biological = irma.parse(code)
     lateral = directional[0] == "2"
-    angle, scale = rng.normal(0, 0.07), rng.uniform(0.78, 0.95)
+    angle, scale = rng.normal(0, 0.15), rng.uniform(0.62, 1.0)
     turn = numpy.array([[numpy.cos(angle), -numpy.sin(angle)], [numpy.sin(angle), numpy.cos(angle)]])
     mirror = -1 if directional[:2] == "22" else 1
-    sheet = Sheet(size, scale * turn @ numpy.diag([mirror, 1]), rng.normal(0, 0.05, 2))
+    sheet = Sheet(size, scale * turn @ numpy.diag([mirror, 1]), rng.normal(0, 0.1, 2))
     part = next(each for prefix, each in PARTS.items() if anatomical.startswith(prefix))
     part(sheet, lateral, anatomical)
     _organs(sheet, biological)
     bones = 1.0 if biological[0] == "7" else 0.55
     dense = 0.55 * sheet.layer("soft") + 0.6 * bones * sheet.layer("bone")
     still = Sheet(size, numpy.eye(2), numpy.zeros(2))
-    for left, top, right, bottom in _marks(directional):
+    for left, top, right, bottom in _marks(directional) if rng.random() < MARKED else ():
         still.polygon("lead", [(left, top), (right, top), (right, bottom), (left, bottom)], 1.0)
     grey = _exposed(numpy.maximum(dense, still.layer("lead")), technical, rng)
     height = round(size * rng.uniform(0.9, 1.2))
@@ -308,11 +309,11 @@ def _exposed(dense: numpy.ndarray, technical: str, rng: numpy.random.Generator) 
     place = numpy.linspace(-1, 1, len(dense))
     x, y = place[None, :], place[:, None]
     noise = rng.normal(0, 1, dense.shape)
-    bright = rng.uniform(-0.05, 0.05)
+    bright, dense = rng.uniform(-0.08, 0.08), dense * rng.uniform(0.6, 1.1)
     if technical[0] == "2":  # a fan of speckle
         fan = (y > 1.6 * numpy.abs(x) - 0.95) & (numpy.hypot(x, y + 0.95) < 1.8)
         return fan * (0.15 + bright + dense) * numpy.exp(0.45 * noise)
     if technical.startswith("12"):  # a round field, dark where it is dense
-        return (numpy.hypot(x, y) < 0.97) * (0.95 + bright - 0.85 * dense + 0.03 * noise)
+        return (numpy.hypot(x, y) < 0.97) * (0.95 + bright - 0.85 * dense + 0.08 * noise)
     contrast = {"1123": 0.65, "1124": 1.35}.get(technical, 1.0)
-    return 0.1 + bright + contrast * dense + 0.03 * noise
+    return 0.1 + bright + contrast * dense + 0.08 * noise

@@ -394,7 +394,8 @@ class TestPhantom:
             picture = Image.fromarray(irma_phantom.draw(code, numpy.random.default_rng(seed), 64)).resize((64, 64))
             return numpy.asarray(picture, dtype=float)
 
-        assert numpy.abs(film(one, 0) - film(other, 0)).mean() > 1
+        # Not every film has a lead mark.
+        assert max(numpy.abs(film(one, seed) - film(other, seed)).mean() for seed in range(4)) > 1
         assert numpy.array_equal(film(one, 0), film(one, 0)) and not numpy.array_equal(film(one, 0), film(one, 1))
 
     @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import re
 from pathlib import Path
 
@@ -247,106 +246,6 @@ def test_unknown_policies(uncertain, unmentioned, message):
         apply("train", STATES, uncertain, unmentioned)
 
 
-# Decoding
-
-
-def test_every_way_to_store_gray_gives_the_same_gray(tmp_path):
-    gray = picture(1)
-    levels = numpy.asarray(gray)
-    transparent = gray.convert("RGBA")
-    transparent.putalpha(picture(2))
-    for name, image in {
-        "gray.png": gray,
-        "gray.tif": gray,
-        "rgb.png": gray.convert("RGB"),
-        "rgba.png": transparent,
-        "la.png": Image.merge("LA", (gray, picture(2))),
-        "palette.png": gray.convert("P"),
-        "sixteen.png": Image.fromarray(levels.astype(numpy.uint16) * 257),
-        "sixteen.tif": Image.fromarray(levels.astype(numpy.uint16) * 257),
-    }.items():
-        image.save(tmp_path / name)
-        decoded = decoding.read_gray(tmp_path / name)
-        assert decoded.mode == "L"
-        numpy.testing.assert_array_equal(numpy.asarray(decoded), levels, err_msg=name)
-
-
-def test_colour_becomes_luma(tmp_path):
-    Image.new("RGB", (3, 3), (255, 0, 0)).save(tmp_path / "red.png")
-    assert numpy.asarray(decoding.read_gray(tmp_path / "red.png"))[0, 0] == round(0.299 * 255)
-    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "white.jpg")
-    assert numpy.asarray(decoding.read_gray(tmp_path / "white.jpg")).min() == 255
-
-
-def test_squashed_and_padded():
-    white = Image.new("L", (40, 20), 255)
-    assert decoding.squashed(white, 8).shape == (8, 8) and decoding.squashed(white, 8).min() == 255
-    boxed = decoding.padded(white, 8)
-    assert boxed.shape == (8, 8) and boxed[2:6].min() == 255 and boxed[:2].max() == boxed[6:].max() == 0
-    assert decoding.padded(Image.new("L", (1000, 1), 255), 8).shape == (8, 8)
-
-
-def damage(folder):
-    """Files that are no picture: name -> what the reason must hold."""
-    folder.mkdir(exist_ok=True)
-    picture(0, 200, 200).save(folder / "cut.jpg", quality=95)
-    picture(0, 200, 200).save(folder / "cut.png")
-    for name in ("cut.jpg", "cut.png"):
-        whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "page.png").write_bytes(b"<html>Sign in</html>")
-    picture(0).save(folder / "other.gif")
-    Image.fromarray(numpy.ones((4, 4), numpy.float32)).save(folder / "float.tif")
-    (folder / "folder.png").mkdir()
-    return {
-        "cut.jpg": "truncated",
-        "cut.png": "truncated",
-        "empty.png": "not an image of a format read here (JPEG, PNG, TIFF)",
-        "page.png": "not an image of a format read here",
-        "other.gif": "not an image of a format read here",
-        "float.tif": "32-bit gray levels (mode F)",
-        "absent.png": "no such file",
-        "folder.png": "directory",
-    }
-
-
-def test_what_is_no_picture_has_a_reason_without_its_folder(tmp_path):
-    for name, reason in damage(tmp_path / "bad").items():
-        with pytest.raises(decoding.Unreadable) as caught:
-            decoding.read_gray(tmp_path / "bad" / name)
-        assert reason in str(caught.value).lower() or reason in str(caught.value)
-        assert str(tmp_path) not in str(caught.value)
-
-
-@pytest.mark.parametrize("limit", [40, 150])
-def test_decompression_bombs_are_unreadable(tmp_path, monkeypatch, limit):
-    """Pillow warns above its limit and raises above twice the limit; neither image is worth its memory."""
-    picture(0, 20, 14).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with fails(f"more than {limit} pixels"):
-        decoding.read_gray(tmp_path / "large.png")
-
-
-def test_random_damage_raises_nothing_else(tmp_path):
-    chance = random.Random(0)
-    outcomes = set()
-    for suffix in ("png", "jpg"):
-        picture(0).save(tmp_path / f"whole.{suffix}")
-        whole = (tmp_path / f"whole.{suffix}").read_bytes()
-        for _ in range(300):
-            bytes_ = bytearray(whole)
-            for _ in range(chance.choice((1, 3, 10))):
-                bytes_[chance.randrange(len(bytes_))] = chance.randrange(256)
-            (tmp_path / "damaged").write_bytes(bytes_[: chance.choice((len(whole), chance.randrange(len(whole))))])
-            try:
-                decoding.read_gray(tmp_path / "damaged")
-                outcomes.add("read")
-            except decoding.Unreadable:
-                outcomes.add("unreadable")
-    assert outcomes == {"read", "unreadable"}
-
-
 # The prepared folder
 
 
@@ -526,17 +425,6 @@ def real(folder):
     if not root.is_dir():
         pytest.skip(f"no {root}; name the folder of shared data in SEVERITY_SHARED_DATA")
     return root
-
-
-def test_real_rgba_files_of_chest_xray14():
-    root = real("nih_cxr14_1024")
-    given_modes = pandas.read_csv(root / "labels.csv").set_index("Image Index")["mode"]
-    assert set(given_modes) == {"L", "RGBA"}
-    for name, mode in given_modes.items():
-        with Image.open(root / "images" / name) as image:
-            assert image.mode == mode
-            first_channel = numpy.array(image.getchannel(0))
-        numpy.testing.assert_array_equal(numpy.asarray(decoding.read_gray(root / "images" / name)), first_channel)
 
 
 def test_stages_on_real_images(tmp_path, monkeypatch, capsys):

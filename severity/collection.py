@@ -1,18 +1,28 @@
-"""What a data set's `read` gives: one tidy table, its labels, and what else is known of the collection."""
+"""One collection as its tables tell it: one row an image, the labels, and what else is known of it.
+
+The data set's `read` gives it; the stage `read` writes it, as the folder data/collection:
+
+    images.csv       id, path: all that decoding wants to know
+    table.csv        id, patient, sex, age, view, split, then one column a label: 1, 0, -1 = uncertain, blank = unmentioned
+    boxes.csv        id, label, left, top, right, bottom
+    collection.json  labels, notes, facts
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas
 
-from severity import splits, tables
+from severity import files, splits, tables
 from severity.errors import SeverityError, nearest
+from severity.prepared import METADATA
 
-METADATA = ("id", "patient", "sex", "age", "view", "split")
 STATES = (1.0, 0.0, -1.0)  # positive, negative, uncertain; NaN is unmentioned
 UNCERTAIN = -1.0
 BOX = ("id", "label", "left", "top", "right", "bottom")
+REMAKE = "Remove the folder and run `dvc repro read`."
 
 
 def no_boxes() -> pandas.DataFrame:
@@ -34,6 +44,36 @@ class Collection:
     notes: dict[str, Any] = field(default_factory=dict)
     # What later stages must know of this collection, JSON-like, by subject.
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path | str) -> None:
+        """Write the folder described above, whole."""
+        with files.replacing(folder) as beside:
+            beside.mkdir()
+            files.write_csv(beside / "images.csv", self.table[["id", "path"]])
+            files.write_csv(beside / "table.csv", self.table[[*METADATA, *self.labels]])
+            files.write_csv(beside / "boxes.csv", self.boxes[list(BOX)])
+            content = {"labels": list(self.labels), "notes": self.notes, "facts": self.facts}
+            files.write_json(beside / "collection.json", content)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Collection":
+        """Read what `write` wrote, and check it again. Raises SeverityError."""
+        folder = Path(folder)
+        content = files.read_json(folder / "collection.json")
+        images = read_images(folder)
+        labels = tuple(content["labels"])
+        table = files.read_csv(folder / "table.csv", METADATA, ("age", *labels), REMAKE)
+        if len(table) != len(images) or (table["id"] != images["id"]).any():
+            raise SeverityError(f"{folder}: table.csv and images.csv disagree. {REMAKE}")
+        boxes = files.read_csv(folder / "boxes.csv", BOX, BOX[2:], REMAKE)
+        found = cls(table.assign(path=images["path"]), labels, boxes, content["notes"], content["facts"])
+        check(found)
+        return found
+
+
+def read_images(folder: Path | str) -> pandas.DataFrame:
+    """images.csv of data/collection: id and path (relative to the root) of each image, both text. Raises SeverityError."""
+    return files.read_csv(Path(folder) / "images.csv", ("id", "path"), (), REMAKE)
 
 
 def check(collection: Collection) -> None:

@@ -35,8 +35,10 @@ class ListOf:
 
 SHAPE = {
     "data": {"name": str},
-    "datasets": Named({"root": str, "hierarchy": str, "collect": OPTIONS, "read": OPTIONS}),
+    "datasets": Named({"root": str, "hierarchy": str, "collect": OPTIONS, "read": OPTIONS, "labels": OPTIONS}),
+    "decode": OPTIONS,
     "prepare": OPTIONS,
+    "describe": OPTIONS,
     "cost": {"name": str, "file": str},
     "grid": {"backbone": ListOf(str), "loss": ListOf(str), "seed": ListOf(int)},
     "backbones": Named({"model": str, "pretrained": (bool, str)}),

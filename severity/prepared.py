@@ -1,15 +1,15 @@
-"""data/prepared: every image decoded and resized once, and one table beside; written by `prepare`, read by all after it.
+"""data/prepared: what is known of every image of data/images; written by `prepare`, read by all after it.
 
 The folder holds
 
-    images.npy     (N, size, size) uint8, C order: numpy.load can map it into memory
-    table.csv      N rows, those of images.npy: id, patient, sex, age, view, split, then one column a label,
-                   1 = positive, 0 = negative, blank = masked: neither training nor scores use that cell; train rows
-                   may hold numbers between (uncertain: smooth)
-    rejects.csv    id, path, reason: the images that could not be read; they are in none of the other files
+    table.csv      one row an image of data/images, in its order: id, patient, sex, age, view, split, then one column a
+                   label, 1 = positive, 0 = negative, blank = masked: neither training nor scores use that cell; train
+                   rows may hold numbers between (uncertain: smooth)
+    boxes.csv      id, label, left, top, right, bottom: where a finding is, edges as shares of the original image
     examples.npy   (labels, 256, 256) uint8, one image a label, aspect kept; black where no image has it
     examples.csv   label, id
-    summary.json   data set, counts of images, patients and label states by split, SHA-256 of images.npy and table.csv
+    summary.json   data set, counts of images, patients, targets and states by split, violations of the tree, notes and
+                   facts of the collection, SHA-256 of table.csv
 """
 
 from collections.abc import Sequence
@@ -42,21 +42,16 @@ def read_table(folder: Path | str) -> Table:
         SeverityError: the folder is not there or not whole.
     """
     path = Path(folder) / "table.csv"
-    summary = _read_summary(folder)
-    text = [name for name in METADATA if name != "age"]
-    try:
-        frame = pandas.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=_blanks(summary))
-    except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. {REMAKE}") from None
-    names = labels(folder)
-    if tuple(frame.columns) != (*METADATA, *names) or len(frame) != summary["images"]:
+    names, images = labels(folder), read_summary(folder)["images"]
+    frame = files.read_csv(path, (*METADATA, *names), ("age", *names), REMAKE)
+    if len(frame.columns) != len(METADATA) + len(names) or len(frame) != images:
         raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
-    return Table(frame.astype(dict.fromkeys(("age", *names), float)), names)
+    return Table(frame, names)
 
 
 def labels(folder: Path | str) -> tuple[str, ...]:
     """The labels of a prepared folder, in its table's order. Raises SeverityError when it is not there."""
-    return tuple(_read_summary(folder)["counts"]["train"]["labels"])
+    return tuple(read_summary(folder)["counts"]["train"]["labels"])
 
 
 def part(table: Table, splits: Sequence[str], classes: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -75,30 +70,6 @@ def part(table: Table, splits: Sequence[str], classes: Sequence[str]) -> tuple[n
     return rows, table.frame[list(classes)].to_numpy(dtype=numpy.float32)[rows]
 
 
-def open_images(folder: Path | str) -> numpy.ndarray:
-    """Map images.npy of a prepared folder into memory, read-only: (N, size, size) uint8, row i belonging to table row i.
-
-    Raises:
-        SeverityError: the folder is not there or not whole.
-    """
-    path = Path(folder) / "images.npy"
-    summary = _read_summary(folder)
-    try:
-        images = numpy.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. {REMAKE}") from None
-    except ValueError:
-        raise SeverityError(f"{path} is cut off or no .npy file. {REMAKE}") from None
-    size = summary["image_size"]
-    if images.dtype != numpy.uint8 or images.shape != (summary["images"], size, size):
-        raise SeverityError(f"{path} and summary.json beside it disagree in shape. {REMAKE}")
-    return images
-
-
-def _read_summary(folder: Path | str) -> dict[str, Any]:
+def read_summary(folder: Path | str) -> dict[str, Any]:
+    """summary.json of a prepared folder. Raises SeverityError when it is not there."""
     return files.read_json(Path(folder) / "summary.json")
-
-
-def _blanks(summary: dict[str, Any]) -> dict[str, list[str]]:
-    """The columns in which a blank cell is NaN; in text columns it is ''."""
-    return {name: [""] for name in ("age", *summary["counts"]["train"]["labels"])}

@@ -4,11 +4,19 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy
 import pandas
 
 from severity.errors import SeverityError, nearest
 
 SHOWN = 5  # how many offenders an error names
+OLDEST = 120  # years; whoever is older in a table was mistyped
+
+
+def find(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the files `names` that is in the folder `root`, plain or with .gz; None if there is none."""
+    candidates = (root / (name + suffix) for name in names for suffix in ("", ".gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def read_text(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
@@ -35,9 +43,64 @@ def read_text(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
     return frame.fillna("")
 
 
+def read_words(path: Path) -> list[str]:
+    """The words of a text file, such as a list with one file name a line.
+
+    Raises:
+        SeverityError: the file is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split()
+    except (ValueError, OSError) as error:
+        raise SeverityError(f"{path} cannot be read as a text file: {error}") from None
+
+
 def line(row: int) -> int:
     """The line of a file that holds data row `row` (counted from 0): the header is line 1."""
     return row + 2
+
+
+def refuse(
+    bad: Sequence[bool], values: pandas.Series, column: str, path: Path, words: str, known: Iterable[str] = ()
+) -> None:
+    """Raise SeverityError if a row is `bad`: file, line, column, the value of the first such row, and what is wrong.
+
+    Args:
+        bad: one a row of the table.
+        values: what the rows hold.
+        words: how the sentence goes on after the value.
+        known: what would have been right, to name the nearest; none by default.
+    """
+    bad = numpy.asarray(bad, dtype=bool)
+    if bad.any():
+        row = int(bad.argmax())
+        value = values.iloc[row]
+        hint = f" {nearest(value, known)}" if known else ""
+        raise SeverityError(
+            f"{path}, line {line(row)}, column {column!r}: {value!r} {words} ({int(bad.sum())} such rows).{hint}"
+        )
+
+
+def refuse_repeats(names: pandas.Series, column: str, path: Path) -> None:
+    """Raise SeverityError if two rows name the same image; the message names file and both lines.
+
+    Args:
+        names: the image of each row, as text.
+        column: where they stand.
+    """
+    again = names.duplicated().to_numpy()
+    if again.any():
+        row = int(again.argmax())
+        first = int((names == names.iloc[row]).to_numpy().argmax())
+        raise SeverityError(
+            f"{path}, column {column!r}: lines {line(first)} and {line(row)} both name {names.iloc[row]!r}; each image "
+            f"has one row ({int(again.sum())} repeated rows)."
+        )
+
+
+def plausible(ages: pandas.Series, youngest: float = 0) -> pandas.Series:
+    """Ages in years, NaN for those that nobody has: below `youngest` or above OLDEST."""
+    return ages.where(ages.between(youngest, OLDEST))
 
 
 def mapped(frame: pandas.DataFrame, column: str, meaning: dict[str, object], path: Path) -> pandas.Series:
@@ -46,14 +109,8 @@ def mapped(frame: pandas.DataFrame, column: str, meaning: dict[str, object], pat
     Raises:
         SeverityError: a value without a meaning; the message names file, line and column, and the known values.
     """
-    known = frame[column].isin(meaning.keys())
-    if not known.all():
-        row = int((~known).to_numpy().argmax())
-        words = ", ".join(repr(word) if word else "blank" for word in meaning)
-        raise SeverityError(
-            f"{path}, line {line(row)}, column {column!r}: {frame[column].iloc[row]!r} is not one of {words} "
-            f"({int((~known).sum())} such rows)."
-        )
+    words = ", ".join(repr(word) if word else "blank" for word in meaning)
+    refuse(~frame[column].isin(meaning.keys()), frame[column], column, path, f"is not one of {words}")
     return frame[column].map(meaning)
 
 
@@ -64,10 +121,7 @@ def numbers(texts: pandas.Series, column: str, path: Path) -> pandas.Series:
         SeverityError: a text that is no number; the message names file, line and column.
     """
     values = pandas.to_numeric(texts.replace("", "nan"), errors="coerce")
-    bad = (values.isna() & ~texts.isin(["", "nan"])).to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise SeverityError(f"{path}, line {line(row)}, column {column!r}: {texts.iloc[row]!r} is not a number.")
+    refuse(values.isna() & ~texts.isin(["", "nan"]), texts, column, path, "is not a number")
     return values.astype("float64")
 
 

@@ -1,6 +1,6 @@
 """Draw the figures of the study, each with the table of what it shows.
 
-Reads   params.yaml; data/prepared, data/hierarchy/hierarchy.json, data/cost/cost.csv, data/models/<run>/history.csv;
+Reads   params.yaml; data/images, data/prepared, data/hierarchy/hierarchy.json, data/cost/cost.csv, data/models/<run>/history.csv;
         metrics/runs/<run>.json of exactly the runs that the grid names
 Writes  plots/<name>.png and plots/<name>.csv: tradeoff, labels, batches, curves, mistakes, tree, contact_sheet, cost
 Run     python -m stages.plot     five seconds
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import cells, costs, errors, figures, files, params, prepared, runs, tables
+from severity import cells, costs, decoded, errors, figures, params, prepared, runs, tables
 from severity.hierarchy import Hierarchy
 
 
@@ -26,12 +26,12 @@ def main() -> None:
         where="plot",
         found=cells.read_runs("metrics/runs", grid, settings["evaluate"]["rules"]),
         histories=pandas.concat([history(run) for run in grid]),
-        images=prepared.open_images(data),
+        images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
         examples=numpy.load(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
         hierarchy=hierarchy,
-        train_counts=files.read_json(data / "summary.json")["counts"]["train"]["labels"],
+        train_counts=prepared.read_summary(data)["counts"]["train"]["labels"],
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
     )
     for name, picture in drawn.items():

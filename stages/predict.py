@@ -1,6 +1,6 @@
 """Predict validation and test images with one trained network. The last stage that needs torch.
 
-Reads   data/prepared, data/hierarchy, data/models/<run>
+Reads   data/images, data/prepared, data/hierarchy, data/models/<run>
 Writes  data/predictions/<run>.npz
 Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     a few seconds
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from severity import backbones, errors, inference, losses, params, prepared, runs
+from severity import backbones, decoded, errors, inference, losses, params, prepared, runs
 from severity.hierarchy import Hierarchy
 from severity.links import Link
 from severity.predictions import Predictions
@@ -50,7 +50,7 @@ def predict(
     device: str,
 ) -> Predictions:
     """Posterior, marginal and truth of all validation and test images, in data-set order."""
-    table, images = prepared.read_table("data/prepared"), prepared.open_images("data/prepared")
+    table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
     on = inference.device(device)
     logits = inference.logits(

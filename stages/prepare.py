@@ -1,30 +1,33 @@
-"""Divide a collection by patient, apply the label policies, decode and resize every image once.
+"""Divide a collection by patient and turn the states of its labels into targets.
 
-Reads   params.yaml; data/raw/<name>; the folder datasets.<name>.root
+Reads   params.yaml; data/collection, data/images, data/hierarchies/ (for closure); the example images themselves
 Writes  data/prepared (see severity/prepared.py)
 Run     python -m stages.prepare
-Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s and more), ChestX-ray14's 1024 px
-        originals 20 minutes (50 images/s a core); 12 GB of disk for 223,648 images
+Time    seconds
 """
 
-from severity import datasets, errors, params, preparation
+from severity import decoded, errors, params, preparation, trees
+from severity.collection import Collection
 
 
 def main() -> None:
     settings = params.load()
     name = settings["data"]["name"]
     section = settings["datasets"][name]
-    collection = datasets.find(name)
-    raw = params.call(collection.read, section["root"], values=section["read"], where=f"datasets.{name}.read")
+    collection = Collection.read("data/collection")
+    # Labels stay what they are under a null hierarchy: closure follows the tree that the null is derived from.
+    tree = section["hierarchy"].partition("@")[0]
     summary = params.call(
         preparation.prepare,
         "data/prepared",
-        raw,
+        collection,
+        decoded.read_index("data/images")["id"].tolist(),
+        trees.named("data/hierarchies", tree, collection.labels),
         values=settings["prepare"],
         where="prepare",
         dataset=name,
-        labels=collection.LABELS,
         root=section["root"],
+        policies=section["labels"],
     )
     print(preparation.sentence(summary))
 

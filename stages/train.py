@@ -1,6 +1,6 @@
 """Train one network: one backbone, one loss, one seed.
 
-Reads   data/prepared, data/hierarchy
+Reads   data/images, data/prepared, data/hierarchy
 Writes  data/models/<run>/: weights.safetensors (the best epoch's: the network's, and the loss's where it has any),
         history.csv (one row an epoch), record.json
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 import safetensors.torch
 
-from severity import backbones, errors, files, inference, losses, params, prepared, runs, training
+from severity import backbones, decoded, errors, files, inference, losses, params, prepared, runs, training
 from severity.hierarchy import Hierarchy
 
 
@@ -22,11 +22,12 @@ def main() -> None:
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
-    table, images = prepared.read_table("data/prepared"), prepared.open_images("data/prepared")
+    table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     record = runs.record(
         run,
         settings,
-        prepared=files.read_json("data/prepared/summary.json")["sha256"],
+        images=decoded.read_summary("data/images")["sha256"],
+        prepared=prepared.read_summary("data/prepared")["sha256"],
         hierarchy=files.read_json("data/hierarchy/hierarchy.json"),
     )
     with runs.scratch(run, record) as scratch:

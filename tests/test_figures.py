@@ -579,7 +579,7 @@ def write_inputs(study):
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
         "plot": OPTIONS,
-        **{section: {} for section in ("prepare", "train", "predict")},
+        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict")},
     }
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))
@@ -593,12 +593,13 @@ def write_inputs(study):
         {"id": study["ids"], "patient": "p", "sex": "F", "age": 50.0, "view": "PA", "split": "test"}
     )
     files.write_csv("data/prepared/table.csv", table.assign(**dict.fromkeys(CLASSES, 0)))
-    numpy.save("data/prepared/images.npy", study["images"])
+    Path("data/images").mkdir()
+    numpy.save("data/images/images.npy", study["images"])
     numpy.save("data/prepared/examples.npy", study["examples"])
     files.write_csv("data/prepared/examples.csv", study["example_rows"])
     counts = {"train": {"labels": study["train_counts"]}}
-    summary = {"images": len(study["ids"]), "image_size": study["images"].shape[1], "counts": counts}
-    files.write_json("data/prepared/summary.json", summary)
+    files.write_json("data/prepared/summary.json", {"images": len(study["ids"]), "counts": counts})
+    files.write_json("data/images/summary.json", {"images": len(study["ids"]), "size": study["images"].shape[1]})
 
 
 def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsys):

@@ -26,6 +26,7 @@ from severity import (
     training,
 )
 from severity import params as parameters
+from severity.collection import Collection
 from severity.datasets import phantom
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -927,12 +928,15 @@ def phantoms(tmp_path_factory):
         Image.fromarray(drawn).save(folder / f"{number}.png")
         about = {"id": str(number), "path": f"{number}.png", "patient": str(number), "sex": "", "age": math.nan}
         rows.append({**about, "view": "frontal", "split": "", **truth(found)})
+    images = numpy.stack(
+        [numpy.asarray(Image.open(folder / row["path"]).resize((32, 32), Image.Resampling.BILINEAR)) for row in rows]
+    )
     preparation.prepare(
-        folder / "prepared", pandas.DataFrame(rows), dataset="phantom", labels=phantom.LABELS, root=folder,
-        image_size=32, uncertain="ones", unmentioned="zeros", validation_fraction=0.2, test_fraction=0.25, seed=0,
-        max_rejects=0, min_positives=0, workers=1,
+        folder / "prepared", Collection(pandas.DataFrame(rows), phantom.LABELS), [row["id"] for row in rows],
+        TREES["chexpert"], dataset="phantom", root=folder, validation_fraction=0.2, test_fraction=0.25, seed=0,
+        min_positives=0, policies={"uncertain": "ones", "unmentioned": "zeros", "closure": False},
     )  # fmt: skip
-    table, images = prepared.read_table(folder / "prepared"), prepared.open_images(folder / "prepared")
+    table = prepared.read_table(folder / "prepared")
     classes = TREES["chexpert"].classes
     return images, *(training.Split(*prepared.part(table, [name], classes)) for name in splits.SPLITS)
 

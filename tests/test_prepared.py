@@ -1,9 +1,8 @@
-"""Splits by patient, label policies, decoding, and the prepared folder."""
+"""Splits by patient, and the prepared folder."""
 
 import hashlib
 import json
 import os
-import random
 import re
 from pathlib import Path
 
@@ -14,28 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from severity import decoding, params, preparation, prepared, splits
+from severity import decoded, labelling, params, preparation, prepared, splits
+from severity.collection import Collection
 from severity.datasets import nih14
 from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
 from stages import collect as collect_stage
+from stages import decode as decode_stage
 from stages import prepare as prepare_stage
+from stages import read as read_stage
+from tests.trees import TOP
 
 SHARED = Path(os.environ.get("SEVERITY_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LABELS = ("Healthy", "Edema", "Fracture")
 NAN = float("nan")
-OPTIONS = {
-    "dataset": "tiny",
-    "labels": LABELS,
-    "image_size": 16,
-    "uncertain": "ones",
-    "unmentioned": "zeros",
-    "validation_fraction": 0.25,
-    "test_fraction": 0.25,
-    "seed": 0,
-    "max_rejects": 0,
-    "min_positives": 1,
-    "workers": 1,
-}
+TREE = Hierarchy.from_parents([-1, 0, 0, 0], [1, 2, 3], LABELS)
+POLICIES = {"uncertain": "ones", "unmentioned": "zeros", "closure": False}
+OPTIONS = {"validation_fraction": 0.25, "test_fraction": 0.25, "seed": 0, "min_positives": 1}
+DECODE = {"size": 16, "aspect": "squash", "reduced": True, "max_rejects": 0, "workers": 2}
 
 
 def fails(text):
@@ -64,8 +59,17 @@ def make_raw(root, patients=40, images=2):
     return pandas.DataFrame(rows, columns=["id", "path", "patient", "sex", "age", "view", "split", *LABELS])
 
 
-def prepare(out, raw, root, **options):
-    return preparation.prepare(out, raw, root=root, **(OPTIONS | options))
+def prepare(out, raw, root, policies=None, decoded=None, **options):
+    return preparation.prepare(
+        out,
+        Collection(raw, LABELS, notes={"mended": 1}, facts={"about": {"it": [2]}}),
+        raw["id"].tolist() if decoded is None else decoded,
+        TREE,
+        dataset="tiny",
+        root=root,
+        policies=POLICIES | (policies or {}),
+        **(OPTIONS | options),
+    )
 
 
 def contents(folder):
@@ -141,234 +145,7 @@ def test_check_finds_shared_patients_and_empty_splits():
     splits.check(pandas.DataFrame({"patient": ["a", "b", "c"], "split": ["train", "validation", "test"]}))
 
 
-# Policies
-
-STATES = [1.0, 0.0, -1.0, NAN]
-
-
-def apply(split, states, uncertain, unmentioned):
-    raw = pandas.DataFrame({"split": split, "Edema": states, "Fracture": states})
-    return preparation.apply_policies(raw, ["Edema", "Fracture"], uncertain=uncertain, unmentioned=unmentioned)
-
-
-@pytest.mark.parametrize("split", splits.SPLITS)
-@pytest.mark.parametrize(("uncertain", "hedged"), [("zeros", 0.0), ("ones", 1.0), ("ignore", NAN)])
-@pytest.mark.parametrize(("unmentioned", "silent"), [("zeros", 0.0), ("ignore", NAN)])
-def test_policies_map_as_written(split, uncertain, hedged, unmentioned, silent):
-    expected = [1.0, 0.0, hedged if split == "train" else NAN, silent]
-    numpy.testing.assert_array_equal(apply(split, STATES, uncertain, unmentioned)["Edema"], expected)
-
-
-def test_policies_by_label():
-    table = apply("train", STATES, {"default": "zeros", "Fracture": "ignore"}, "ignore")
-    numpy.testing.assert_array_equal(table["Edema"], [1, 0, 0, NAN])
-    numpy.testing.assert_array_equal(table["Fracture"], [1, 0, NAN, NAN])
-
-
-def smoothed(ids, seed=0, **options):
-    raw = pandas.DataFrame({"id": ids, "split": "train", "Edema": -1.0, "Fracture": 1.0})
-    return preparation.apply_policies(
-        raw, ["Edema", "Fracture"], uncertain="smooth", unmentioned="zeros", seed=seed, **options
-    )["Edema"]
-
-
-def test_smooth_draws_evenly_from_its_range():
-    drawn = smoothed([f"image {number}" for number in range(2000)], smooth_range=[0.2, 0.6])
-    assert drawn.between(0.2, 0.6).all() and drawn.nunique() == 2000
-    counts, _ = numpy.histogram(drawn, bins=8, range=(0.2, 0.6))
-    assert counts.min() > 200 and counts.max() < 300  # 250 expected, standard deviation 15
-    assert smoothed(["a"], smooth_range=[0.7, 0.7]).tolist() == [0.7]
-
-
-def test_smooth_depends_on_seed_image_and_label_alone():
-    alone, among = smoothed(["b"]), smoothed(["a", "b", "c"])
-    assert among[1] == alone[0] != among[0]
-    assert smoothed(["b"], seed=1)[0] != alone[0]
-    raw = pandas.DataFrame({"id": ["b"], "split": "train", "Edema": -1.0, "Fracture": -1.0})
-    both = preparation.apply_policies(raw, ["Fracture", "Edema"], uncertain="smooth", unmentioned="zeros")
-    assert both["Edema"][0] == alone[0] != both["Fracture"][0]
-
-
-@pytest.mark.parametrize("split", splits.SPLITS)
-def test_smooth_acts_on_uncertain_cells_of_train_rows_alone(split):
-    raw = pandas.DataFrame({"id": list("abcd"), "split": split, "Edema": STATES, "Fracture": STATES})
-    words = {"default": "ones", "Edema": "smooth"}
-    table = preparation.apply_policies(raw, ["Edema", "Fracture"], uncertain=words, unmentioned="zeros")
-    numpy.testing.assert_array_equal(table["Edema"][[0, 1, 3]], [1, 0, 0])
-    assert 0.55 <= table["Edema"][2] <= 0.85 if split == "train" else numpy.isnan(table["Edema"][2])
-    assert table["Fracture"][2] == 1 if split == "train" else numpy.isnan(table["Fracture"][2])
-
-
-@pytest.mark.parametrize("wrong", [[0.9, 0.1], [0.5], 0.7, [0.2, 1.2], ["a", "b"], [False, True]])
-def test_a_range_that_is_none(wrong):
-    with fails("prepare.smooth_range is"):
-        smoothed(["a"], smooth_range=wrong)
-
-
-def test_smooth_targets_come_back_from_the_table_and_are_counted(tmp_path):
-    raw = make_raw(tmp_path / "raw")
-    summary = prepare(tmp_path / "out", raw, tmp_path / "raw", uncertain="smooth", smooth_range=[0.6, 0.8], seed=3)
-    table = prepared.read_table(tmp_path / "out")
-    hedged = (raw["Edema"] == -1).to_numpy() & (table.frame["split"] == "train").to_numpy()
-    assert hedged.any() and table.frame["Edema"][hedged].between(0.6, 0.8).all()
-    assert summary["counts"]["train"]["labels"]["Edema"]["soft"] == hedged.sum()
-    assert summary["counts"]["validation"]["labels"]["Edema"]["soft"] == 0
-    prepare(tmp_path / "again", raw, tmp_path / "raw", uncertain="smooth", smooth_range=[0.6, 0.8], seed=3)
-    assert contents(tmp_path / "out") == contents(tmp_path / "again")
-
-
-@given(st.lists(st.tuples(st.sampled_from(splits.SPLITS), st.sampled_from(STATES)), min_size=1), st.data())
-@settings(deadline=None)
-def test_uncertain_never_enters_the_truth_that_scores(rows, data):
-    uncertain = data.draw(st.sampled_from(["zeros", "ones", "ignore", {"default": "ones", "Edema": "zeros"}]))
-    unmentioned = data.draw(st.sampled_from(["zeros", "ignore"]))
-    split, states = map(list, zip(*rows, strict=True))
-    target = apply(split, states, uncertain, unmentioned)["Edema"]
-    for part, state, value in zip(split, states, target, strict=True):
-        if part != "train" and state == -1:
-            assert numpy.isnan(value)
-        if state in (0, 1):
-            assert value == state
-
-
-@pytest.mark.parametrize(
-    ("uncertain", "unmentioned", "message"),
-    [
-        ("one", "zeros", "prepare.uncertain: default is 'one'. Did you mean 'ones'?"),
-        ({"default": "ones", "Edma": "zeros"}, "zeros", "'Edma' is no label of this data set. Did you mean 'Edema'?"),
-        ({"default": "ones", "Edema": "nill"}, "zeros", "prepare.uncertain: Edema is 'nill'. "),
-        (["ones"], "zeros", "prepare.uncertain: default is ['ones']. "),
-        ({"Edema": "ones"}, "zeros", "add the key 'default'"),
-        ("ones", "ones", "prepare.unmentioned is 'ones'. Known: ignore, zeros."),
-    ],
-)
-def test_unknown_policies(uncertain, unmentioned, message):
-    with fails(message):
-        apply("train", STATES, uncertain, unmentioned)
-
-
-# Decoding
-
-
-def test_every_way_to_store_gray_gives_the_same_gray(tmp_path):
-    gray = picture(1)
-    levels = numpy.asarray(gray)
-    transparent = gray.convert("RGBA")
-    transparent.putalpha(picture(2))
-    for name, image in {
-        "gray.png": gray,
-        "gray.tif": gray,
-        "rgb.png": gray.convert("RGB"),
-        "rgba.png": transparent,
-        "la.png": Image.merge("LA", (gray, picture(2))),
-        "palette.png": gray.convert("P"),
-        "sixteen.png": Image.fromarray(levels.astype(numpy.uint16) * 257),
-        "sixteen.tif": Image.fromarray(levels.astype(numpy.uint16) * 257),
-    }.items():
-        image.save(tmp_path / name)
-        decoded = decoding.read_gray(tmp_path / name)
-        assert decoded.mode == "L"
-        numpy.testing.assert_array_equal(numpy.asarray(decoded), levels, err_msg=name)
-
-
-def test_colour_becomes_luma(tmp_path):
-    Image.new("RGB", (3, 3), (255, 0, 0)).save(tmp_path / "red.png")
-    assert numpy.asarray(decoding.read_gray(tmp_path / "red.png"))[0, 0] == round(0.299 * 255)
-    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "white.jpg")
-    assert numpy.asarray(decoding.read_gray(tmp_path / "white.jpg")).min() == 255
-
-
-def test_squashed_and_padded():
-    white = Image.new("L", (40, 20), 255)
-    assert decoding.squashed(white, 8).shape == (8, 8) and decoding.squashed(white, 8).min() == 255
-    boxed = decoding.padded(white, 8)
-    assert boxed.shape == (8, 8) and boxed[2:6].min() == 255 and boxed[:2].max() == boxed[6:].max() == 0
-    assert decoding.padded(Image.new("L", (1000, 1), 255), 8).shape == (8, 8)
-
-
-def damage(folder):
-    """Files that are no picture: name -> what the reason must hold."""
-    folder.mkdir(exist_ok=True)
-    picture(0, 200, 200).save(folder / "cut.jpg", quality=95)
-    picture(0, 200, 200).save(folder / "cut.png")
-    for name in ("cut.jpg", "cut.png"):
-        whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "page.png").write_bytes(b"<html>Sign in</html>")
-    picture(0).save(folder / "other.gif")
-    Image.fromarray(numpy.ones((4, 4), numpy.float32)).save(folder / "float.tif")
-    (folder / "folder.png").mkdir()
-    return {
-        "cut.jpg": "truncated",
-        "cut.png": "truncated",
-        "empty.png": "not an image of a format read here (JPEG, PNG, TIFF)",
-        "page.png": "not an image of a format read here",
-        "other.gif": "not an image of a format read here",
-        "float.tif": "32-bit gray levels (mode F)",
-        "absent.png": "no such file",
-        "folder.png": "directory",
-    }
-
-
-def test_what_is_no_picture_has_a_reason_without_its_folder(tmp_path):
-    for name, reason in damage(tmp_path / "bad").items():
-        with pytest.raises(decoding.Unreadable) as caught:
-            decoding.read_gray(tmp_path / "bad" / name)
-        assert reason in str(caught.value).lower() or reason in str(caught.value)
-        assert str(tmp_path) not in str(caught.value)
-
-
-@pytest.mark.parametrize("limit", [40, 150])
-def test_decompression_bombs_are_unreadable(tmp_path, monkeypatch, limit):
-    """Pillow warns above its limit and raises above twice the limit; neither image is worth its memory."""
-    picture(0, 20, 14).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with fails(f"more than {limit} pixels"):
-        decoding.read_gray(tmp_path / "large.png")
-
-
-def test_random_damage_raises_nothing_else(tmp_path):
-    chance = random.Random(0)
-    outcomes = set()
-    for suffix in ("png", "jpg"):
-        picture(0).save(tmp_path / f"whole.{suffix}")
-        whole = (tmp_path / f"whole.{suffix}").read_bytes()
-        for _ in range(300):
-            bytes_ = bytearray(whole)
-            for _ in range(chance.choice((1, 3, 10))):
-                bytes_[chance.randrange(len(bytes_))] = chance.randrange(256)
-            (tmp_path / "damaged").write_bytes(bytes_[: chance.choice((len(whole), chance.randrange(len(whole))))])
-            try:
-                decoding.read_gray(tmp_path / "damaged")
-                outcomes.add("read")
-            except decoding.Unreadable:
-                outcomes.add("unreadable")
-    assert outcomes == {"read", "unreadable"}
-
-
 # The prepared folder
-
-
-def test_pixels_equal_an_independent_computation(tmp_path):
-    raw = make_raw(tmp_path / "raw", patients=30)
-    prepare(tmp_path / "out", raw, tmp_path / "raw")
-    images = prepared.open_images(tmp_path / "out")
-    assert images.shape == (60, 16, 16)
-    for index, path in enumerate(raw["path"]):
-        with Image.open(tmp_path / "raw" / path) as image:
-            expected = numpy.array(image.resize((16, 16), resample=Image.Resampling.BILINEAR))
-        numpy.testing.assert_array_equal(images[index], expected)
-
-
-def test_images_are_mapped_read_only_and_the_file_is_plain_npy(tmp_path):
-    prepare(tmp_path / "out", make_raw(tmp_path / "raw"), tmp_path / "raw")
-    images = prepared.open_images(tmp_path / "out")
-    assert isinstance(images, numpy.memmap) and not images.flags.writeable
-    with pytest.raises(ValueError, match="read-only"):
-        images[0, 0, 0] = 1
-    numpy.save(tmp_path / "plain.npy", numpy.array(images))
-    assert (tmp_path / "plain.npy").read_bytes() == (tmp_path / "out/images.npy").read_bytes()
 
 
 def test_table_comes_back_as_it_went_in(tmp_path):
@@ -378,21 +155,35 @@ def test_table_comes_back_as_it_went_in(tmp_path):
     table = prepared.read_table(tmp_path / "out")
     assert table.labels == LABELS
     divided = raw.assign(split=splits.divide(raw, validation_fraction=0.25, test_fraction=0.25, seed=0))
-    expected = preparation.apply_policies(divided, LABELS, uncertain="ones", unmentioned="zeros").drop(columns="path")
-    pandas.testing.assert_frame_equal(table.frame, expected)
+    expected, _ = labelling.apply(divided, LABELS, TREE, **POLICIES)
+    pandas.testing.assert_frame_equal(table.frame, expected.drop(columns="path"))
 
 
-def test_number_of_workers_does_not_change_a_byte(tmp_path):
-    raw = make_raw(tmp_path / "raw", patients=80)
-    (tmp_path / "raw" / raw["path"][70]).write_bytes(b"broken")
-    for workers in (1, 2):
-        prepare(tmp_path / str(workers), raw, tmp_path / "raw", workers=workers, max_rejects=1)
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+def test_smooth_targets_come_back_from_the_table_and_are_counted(tmp_path):
+    raw, smooth = make_raw(tmp_path / "raw"), {"uncertain": "smooth", "smooth_range": [0.6, 0.8]}
+    summary = prepare(tmp_path / "out", raw, tmp_path / "raw", smooth, seed=3)
+    table = prepared.read_table(tmp_path / "out")
+    hedged = (raw["Edema"] == -1).to_numpy() & (table.frame["split"] == "train").to_numpy()
+    assert hedged.any() and table.frame["Edema"][hedged].between(0.6, 0.8).all()
+    assert summary["counts"]["train"]["labels"]["Edema"]["soft"] == hedged.sum()
+    assert summary["counts"]["validation"]["labels"]["Edema"]["soft"] == 0
+    prepare(tmp_path / "again", raw, tmp_path / "raw", smooth, seed=3)
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+
+
+def test_unreadable_images_are_left_out_and_their_boxes_too(tmp_path):
+    raw = make_raw(tmp_path / "raw", patients=60)
+    ids = raw["id"].drop([3, 66, 119]).tolist()
+    prepare(tmp_path / "out", raw, tmp_path / "raw", decoded=ids)
+    assert prepared.read_table(tmp_path / "out").frame["id"].tolist() == ids
+    for other in (ids[::-1], [*ids, "new"]):
+        with fails("data/images holds other images than data/collection. Run `dvc repro decode`."):
+            prepare(tmp_path / "out", raw, tmp_path / "raw", decoded=other)
 
 
 def test_summary_counts_and_hashes(tmp_path):
     raw = make_raw(tmp_path / "raw")
-    returned = prepare(tmp_path / "out", raw, tmp_path / "raw", unmentioned="ignore", uncertain="ignore")
+    returned = prepare(tmp_path / "out", raw, tmp_path / "raw", {"unmentioned": "ignore", "uncertain": "ignore"})
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary == returned
     frame = prepared.read_table(tmp_path / "out").frame
@@ -406,30 +197,8 @@ def test_summary_counts_and_hashes(tmp_path):
             assert sum(cells.values()) == count["images"]
     for name, sha256 in summary["sha256"].items():
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == sha256
-    told = preparation.sentence(summary)
-    assert told.startswith("tiny at 16 x 16: train ") and told.endswith("; 0 rejected")
-
-
-def test_rejects_are_told_and_left_out(tmp_path):
-    raw = make_raw(tmp_path / "raw", patients=60)
-    rows = [3, 66, 119]
-    for row, content in zip(rows, (b"", b"broken", None), strict=True):
-        file = tmp_path / "raw" / raw["path"][row]
-        file.unlink() if content is None else file.write_bytes(content)
-    with fails("3 of 120 images cannot be read: 001_1.png (not an image"):
-        prepare(tmp_path / "out", raw, tmp_path / "raw", max_rejects=2)
-    assert not (tmp_path / "out").exists()
-    summary = prepare(tmp_path / "out", raw, tmp_path / "raw", max_rejects=3)
-    rejects = pandas.read_csv(tmp_path / "out/rejects.csv")
-    assert rejects["id"].tolist() == raw["id"][rows].tolist() and rejects["path"].tolist() == raw["path"][rows].tolist()
-    assert rejects["reason"][2] == "no such file"
-    table = prepared.read_table(tmp_path / "out").frame
-    assert table["id"].tolist() == raw["id"].drop(rows).tolist()
-    images = prepared.open_images(tmp_path / "out")
-    assert len(images) == 117 == summary["images"] and summary["rejects"] == 3
-    for index in (0, 3, 116):
-        file = tmp_path / "raw" / f"{table['id'][index]}.png"
-        numpy.testing.assert_array_equal(images[index], decoding.squashed(decoding.read_gray(file), 16))
+    assert summary["notes"] == {"mended": 1} and summary["facts"] == {"about": {"it": [2]}}
+    assert preparation.sentence(summary).startswith("tiny: train ")
 
 
 @pytest.mark.parametrize(("of_test", "chosen"), [(0.0, "006_0"), (1.0, "036_0")])
@@ -455,16 +224,6 @@ def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path, of
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda raw: raw.assign(id="same"), {}, "79 images repeat the id of another: same"),
-        (lambda raw: raw.assign(patient=""), {}, "80 images have no patient: rows 0, 1, 2"),
-        (lambda raw: raw.drop(columns="Edema"), {}, "gives no column 'Edema'"),
-        (lambda raw: raw.iloc[:0], {}, "No image is left to prepare. Widen `views`"),
-        (lambda raw: raw.assign(Edema=2.0), {}, "`read` gives 2.0 in column 'Edema'; it may hold 1, 0, -1.0."),
-        (
-            lambda raw: raw.assign(split="dev"),
-            {},
-            "`read` gives dev in column 'split'; it may hold blank, train, validation, test.",
-        ),
         (lambda raw: raw.assign(Fracture=0.0), {}, "fewer than 1 positive images of Fracture (0). Such a class"),
         (lambda raw: raw, {"min_positives": 1000}, "prepare.min_positives in params.yaml"),
         (lambda raw: raw, {"validation_fraction": 0.0}, "The validation split has no image"),
@@ -474,11 +233,10 @@ def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path, of
             {},
             "1 patients have images in more than one split: 000",
         ),
-        (lambda raw: raw, {"image_size": 64.0}, "prepare.image_size is 64.0; it must be a whole number from 1 on"),
-        (lambda raw: raw, {"image_size": 0}, "prepare.image_size is 0"),
-        (lambda raw: raw, {"workers": -1}, "prepare.workers is -1; it must be a whole number from 0 on"),
-        (lambda raw: raw, {"max_rejects": True}, "prepare.max_rejects is True"),
-        (lambda raw: raw, {"image_size": 10_000_000}, "lower prepare.image_size in params.yaml"),
+        (lambda raw: raw, {"seed": -1}, "prepare.seed is -1; it must be a whole number from 0 on"),
+        (lambda raw: raw, {"min_positives": True}, "prepare.min_positives is True"),
+        (lambda raw: raw, {"policies": {"closur": True}}, "datasets.tiny.labels: unknown key 'closur'. Did you mean"),
+        (lambda raw: raw, {"policies": {"uncertain": "one"}}, "uncertain: default is 'one'. Did you mean 'ones'?"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_written(tmp_path, change, options, message):
@@ -493,9 +251,9 @@ def test_a_label_lost_with_the_rejects_is_refused(tmp_path):
     raw["Fracture"] = 0.0
     row = (splits.divide(raw, validation_fraction=0.25, test_fraction=0.25, seed=0) == "train").idxmax()
     raw.loc[row, "Fracture"] = 1.0
-    (tmp_path / "raw" / raw["path"][row]).write_bytes(b"broken")
+    prepare(tmp_path / "out", raw, tmp_path / "raw")
     with fails("fewer than 1 positive images of Fracture (0)"):
-        prepare(tmp_path / "out", raw, tmp_path / "raw", max_rejects=1)
+        prepare(tmp_path / "out", raw, tmp_path / "raw", decoded=raw["id"].drop(row).tolist())
 
 
 def test_a_folder_that_is_not_whole_is_refused(tmp_path):
@@ -506,16 +264,12 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     (tmp_path / "out/table.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
     with fails("disagree in rows or columns"):
         prepared.read_table(tmp_path / "out")
-    numpy.save(tmp_path / "out/images.npy", numpy.zeros((79, 16, 16), numpy.uint8))
-    with fails("disagree in shape"):
-        prepared.open_images(tmp_path / "out")
-    (tmp_path / "out/images.npy").write_bytes(b"not numpy")
-    with fails("images.npy is cut off or no .npy file"):
-        prepared.open_images(tmp_path / "out")
-    for name, opener in (("table.csv", prepared.read_table), ("images.npy", prepared.open_images)):
-        (tmp_path / "out" / name).unlink()
-        with fails(f"{name} is missing"):
-            opener(tmp_path / "out")
+    (tmp_path / "out/table.csv").write_text(table.replace("Edema", "Odema"))
+    with fails("table.csv: the column 'Edema' is missing. Remove the folder and run"):
+        prepared.read_table(tmp_path / "out")
+    (tmp_path / "out/table.csv").unlink()
+    with fails("table.csv is missing"):
+        prepared.read_table(tmp_path / "out")
 
 
 # Real images, and the stages
@@ -528,33 +282,32 @@ def real(folder):
     return root
 
 
-def test_real_rgba_files_of_chest_xray14():
-    root = real("nih_cxr14_1024")
-    given_modes = pandas.read_csv(root / "labels.csv").set_index("Image Index")["mode"]
-    assert set(given_modes) == {"L", "RGBA"}
-    for name, mode in given_modes.items():
-        with Image.open(root / "images" / name) as image:
-            assert image.mode == mode
-            first_channel = numpy.array(image.getchannel(0))
-        numpy.testing.assert_array_equal(numpy.asarray(decoding.read_gray(root / "images" / name)), first_channel)
-
-
 def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
     """collect and prepare, as DVC runs them, on 970 images of 260 patients."""
     root = real("nih_cxr14_64")
-    section = {"root": str(root), "collect": {"images": 970}, "read": {"views": ["PA", "AP"]}}
-    options = {name: value for name, value in OPTIONS.items() if name not in ("dataset", "labels")}
-    settings_ = {"data": {"name": "nih14"}, "datasets": {"nih14": section}, "prepare": options | {"workers": 2}}
+    section = {
+        "root": str(root),
+        "hierarchy": "nih14",
+        "collect": {"images": 970},
+        "read": {"views": ["PA", "AP"]},
+        "labels": POLICIES,
+    }
+    settings_ = {"data": {"name": "nih14"}, "datasets": {"nih14": section}, "decode": DECODE, "prepare": OPTIONS}
     monkeypatch.setattr(params, "load", lambda: settings_)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/hierarchies").symlink_to(TOP / "data/hierarchies")
     collect_stage.main()
     assert capsys.readouterr().out == "data/raw/nih14: 970 images\n"
+    read_stage.main()
+    assert capsys.readouterr().out.startswith("nih14: 970 images, 15 labels\n")
+    decode_stage.main()
+    capsys.readouterr()
     prepare_stage.main()
     assert re.fullmatch(
-        r"nih14 at 16 x 16: train \d+ images of \d+ patients, validation .*, test .*; 0 rejected\n",
-        capsys.readouterr().out,
+        r"nih14: train \d+ images of \d+ patients, validation .*, test .* patients\n", capsys.readouterr().out
     )
-    table, images = prepared.read_table("data/prepared"), prepared.open_images("data/prepared")
+    table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     assert len(table.frame) == len(images) == 970 and table.labels == nih14.LABELS
     assert table.frame["patient"].nunique() == 260
     assert (table.frame.groupby("patient")["split"].nunique() == 1).all()

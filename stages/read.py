@@ -1,0 +1,27 @@
+"""Read the tables of a collection into one form, the same for all.
+
+Reads   params.yaml; data/raw/<name>; the tables in the folder datasets.<name>.root
+Writes  data/collection (see severity/collection.py)
+Run     python -m stages.read
+Time    seconds: no image is opened
+"""
+
+from severity import collection, datasets, errors, params
+
+
+def main() -> None:
+    settings = params.load()
+    name = settings["data"]["name"]
+    section = settings["datasets"][name]
+    found = params.call(
+        datasets.find(name).read, section["root"], values=section["read"], where=f"datasets.{name}.read"
+    )
+    collection.check(found)
+    found.write("data/collection")
+    print(f"{name}: {len(found.table)} images, {len(found.labels)} labels")
+    for note, value in found.notes.items():
+        print(f"  {note}: {value}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -234,20 +234,18 @@ def _unpack(path: Path, published: Published, target: Path) -> dict[str, numpy.n
     """Check the whole file, write its images to `target`, and give the labels of each part."""
     try:
         with zipfile.ZipFile(path) as archive:
-            headers = {part: _check_images(archive, part, path, published) for part in PARTS}
-            labels = {part: _labels(archive, part, path, published, images=headers[part]) for part in PARTS}
+            images = {part: _check_images(archive, part, path, published) for part in PARTS}
+            labels = {part: _labels(archive, part, path, published, images=images[part]) for part in PARTS}
             _check_space(archive, target)
             for part in PARTS:
                 _copy(archive, f"{part}_images.npy", target)
     except SeverityError:
         raise
     except DAMAGE as error:
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # The disk's fault, not that of a place in the file.
-            raise
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # The disk's fault; EINVAL comes of a wrong place in the file.
         raise SeverityError(
-            f"{path} cannot be read as an .npz file ({error or type(error).__name__}). Remove it to have it downloaded "
+            f"{path} cannot be read as an .npz file ({str(error) or type(error).__name__}). Remove it to have it downloaded "
             "again, or put a whole copy there."
         ) from None
     return labels

@@ -25,7 +25,11 @@ def read_text(path: Path, columns: Sequence[str], separator: str = ",") -> panda
     Args:
         path: the file.
         columns: the columns that must be there; others are kept as they are.
+<<<<<<< HEAD
         separator: the character between two cells.
+=======
+        separator: what stands between two cells.
+>>>>>>> data4
 
     Raises:
         SeverityError: the file is no CSV, has no row, or lacks a column.

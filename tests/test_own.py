@@ -15,6 +15,7 @@ from PIL import Image
 from severity import collection, decoding, manifest, params, splits, trees
 from severity.datasets import own
 from severity.errors import SeverityError
+from tests.trees import TOP
 
 OPTIONS = {"table": "labels.csv", "columns": {}, "ignore": [], "views": []}
 SINGLE = "path,class\na/1.png,Pneumonia\na/2.png,Normal\nb/1.png,Pneumonia\n"
@@ -416,6 +417,26 @@ def test_missing_images_are_counted_and_named(tmp_path):
     with fails("2 of 5 images named by the label tables are not there: a/2.png, b/2.png."):
         own.collect(root, tmp_path / "out", table="labels.csv", columns={})
     assert not (tmp_path / "out").exists()
+
+
+# The page
+
+
+def blocks(language, beginning):
+    """The code blocks of the pages on data that begin so."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((TOP / "docs").glob("data*.md")))
+    return [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.S) if block.startswith(beginning)]
+
+
+def test_the_examples_of_the_page(tmp_path):
+    (tree,) = blocks("yaml", "source: the radiology department")
+    (tmp_path / "mine.yaml").write_text(tree)
+    single, multi = blocks("csv", "path,patient")
+    for name, text in (("single", single), ("multi", multi)):
+        found = read(make(tmp_path / name, text))
+        own.collect(tmp_path / name, tmp_path / "out", table="labels.csv", columns={})
+        assert set(trees.named(tmp_path, "mine", found.labels).classes) == {"Normal", "Effusion", "Pneumonia"}
+    assert states(found).tolist() == [[0, 1, -1], [1, 0, 0], [0, 1, 1]]
 
 
 # Any table, against another reader

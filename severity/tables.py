@@ -25,7 +25,11 @@ def read_text(path: Path, columns: Sequence[str], separator: str = ",") -> panda
     Args:
         path: the file.
         columns: the columns that must be there; others are kept as they are.
+<<<<<<< HEAD
+        separator: the character between two cells.
+=======
         separator: what stands between two cells.
+>>>>>>> data4
 
     Raises:
         SeverityError: the file is no CSV, has no row, or lacks a column.
@@ -37,13 +41,29 @@ def read_text(path: Path, columns: Sequence[str], separator: str = ",") -> panda
                 path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
             )
     except (ValueError, OSError, EOFError, pandas.errors.ParserWarning) as error:
-        raise SeverityError(f"{path} cannot be read as a CSV table: {error}") from None
+        raise _no_table(path, error) from None
     for column in columns:
         if column not in frame.columns:
             raise SeverityError(f"{path}: the column {column!r} is missing. {nearest(column, frame.columns)}")
     if frame.empty:
         raise SeverityError(f"{path} has a header but no row.")
     return frame.fillna("")
+
+
+def header(path: Path, separator: str = ",") -> list[str]:
+    """The cells of the first line of a CSV file, as they are. Raises SeverityError when it is no CSV."""
+    try:
+        first = pandas.read_csv(
+            path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (ValueError, OSError, EOFError) as error:
+        raise _no_table(path, error) from None
+    return first.iloc[0].tolist()
+
+
+def _no_table(path: Path, error: Exception) -> SeverityError:
+    mend = " Save it in the encoding UTF-8." if isinstance(error, UnicodeDecodeError) else ""
+    return SeverityError(f"{path} cannot be read as a CSV table: {str(error).rstrip('.')}.{mend}")
 
 
 def read_words(path: Path) -> list[str]:

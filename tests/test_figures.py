@@ -572,7 +572,9 @@ def write_inputs(study):
     grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["found"])) for axis in axes}
     params = {
         "data": {"name": "phantom"},
-        "datasets": {"phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}}},
+        "datasets": {
+            "phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}, "labels": {}}
+        },
         "cost": {"name": "lca_height", "file": "cost.csv"},
         "grid": grid,
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},

@@ -216,7 +216,7 @@ def spoilt(column, value, text=MULTI):
     ("column", "value", "message"),
     [
         ("Edema", "2", "line 4, column 'Edema': '2' is not one of blank, '1', '0', '-1', '1.0', '0.0', '-1.0', 'true', 'false'"),
-        ("Edema", "2", "If 'Edema' is no label, list it under `ignore` of datasets.own in params.yaml."),
+        ("Edema", "2", "If these are no labels, list them under `ignore` of datasets.own in params.yaml: [Edema]"),
         ("Edema", "yes", "line 4, column 'Edema': 'yes' is not one of"),
         ("sex", "women", "line 4, column 'sex': 'women' is not one of blank, 'f', 'm', 'female', 'male', 'unknown'"),
         ("split", "dev", "line 4, column 'split': 'dev' is not one of blank, 'train', 'validation'"),
@@ -241,6 +241,14 @@ def test_the_cell_that_is_wrong_is_named(tmp_path, column, value, message):
     assert "labels.csv" in str(caught.value)
 
 
+def test_columns_that_are_no_labels_are_named_together(tmp_path):
+    text = "path,Note,Edema,Mass,Follow-up\n1.png,hm,1,0,0\n2.png,,0,1,7\n"
+    with fails("line 2, column 'Note': 'hm' is not one of") as caught:
+        read(make(tmp_path, text))
+    assert str(caught.value).endswith("list them under `ignore` of datasets.own in params.yaml: [Note, Follow-up]")
+    assert read(tmp_path, ignore=["Note", "Follow-up"]).labels == ("Edema", "Mass")
+
+
 def test_the_same_row_twice(tmp_path):
     with fails("column 'path': lines 2 and 5 both name 'a/1.png'; each image has one row (1 repeated rows)"):
         read(make(tmp_path, SINGLE + "a/1.png,Pneumonia\n"))
@@ -252,9 +260,7 @@ def test_a_blank_class(tmp_path):
 
 
 def test_a_column_of_labels_that_is_all_blank(tmp_path):
-    with fails(
-        "column 'Mass': every cell is blank, so there is nothing to learn. If 'Mass' is no label, list it under"
-    ):
+    with fails("column 'Mass': every cell is blank, so there is nothing to learn. If it is no label, list it under"):
         read(make(tmp_path, "path,Mass,Edema\n1.png,,1\n2.png,,0\n"))
 
 

@@ -259,7 +259,7 @@ def _states(table: _Table) -> pandas.DataFrame:
     for column in table.labels:
         _refuse_alike(table, column)
     if "class" not in table.taken:
-        states = pandas.DataFrame({column: _state(table, column) for column in table.labels})
+        states = _label_states(table)
         where = f"columns of labels: {tables.listed(table.labels) or 'none'}"
     elif table.labels:
         raise SeverityError(
@@ -280,17 +280,22 @@ def _states(table: _Table) -> pandas.DataFrame:
     return states
 
 
-def _state(table: _Table, column: str) -> pandas.Series:
-    hint = f"If {column!r} is no label, list it under `ignore` of {SECTION} in params.yaml."
+def _label_states(table: _Table) -> pandas.DataFrame:
+    """The columns of labels; those that hold something else are named all at once."""
+    odd = [column for column in table.labels if not table.raw[column].str.lower().isin(STATES).all()]
     try:
-        states = table.meaning(column, table.raw[column], STATES)
+        states = {column: table.meaning(column, table.raw[column], STATES) for column in odd or table.labels}
     except SeverityError as error:
-        raise SeverityError(f"{error} {hint}") from None
-    if states.isna().all():
         raise SeverityError(
-            f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. {hint}"
-        )
-    return states
+            f"{error} If these are no labels, list them under `ignore` of {SECTION} in params.yaml: [{', '.join(odd)}]"
+        ) from None
+    for column, state in states.items():
+        if state.isna().all():
+            raise SeverityError(
+                f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. If it is no label, list "
+                f"it under `ignore` of {SECTION} in params.yaml."
+            )
+    return pandas.DataFrame(states)
 
 
 def _refuse_alike(table: _Table, column: str) -> None:

@@ -10,7 +10,7 @@ by patient does not help. Two steps find such pairs:
 
 With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 files stored twice at different resolutions are
 found, and none of 2.5 million pairs of different patients (their largest correlation is 0.962) nor of 8,052 pairs of
-follow-ups of one patient (0.983). docs/data_card.md has the table by threshold and kind of change, and what is not found:
+follow-ups of one patient (0.983). docs/data.md has the table by threshold and kind of change, and what is not found:
 mirrored, turned or inverted copies, and crops or frames of more than a few percent.
 """
 

@@ -402,3 +402,24 @@ def _decode_chunk(
 def _cores() -> int:
     # A container or a batch system may lend fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_square(
+    edges: numpy.ndarray, widths: Sequence[int], heights: Sequence[int], *, size: int, aspect: str
+) -> numpy.ndarray:
+    """Edges of boxes as shares of the prepared square.
+
+    Args:
+        edges: (n, 4) left, top, right, bottom as shares of the original's width and height.
+        widths, heights: (n,) of the originals, pixels (index.csv).
+        size, aspect: of the squares (summary.json).
+
+    Returns:
+        (n, 4) float64 from 0 to 1. A box is cut at the edge of a crop; one that is wholly outside has no area left.
+    """
+    moved = numpy.empty((len(edges), 4))
+    for row, (width, height) in enumerate(zip(widths, heights, strict=True)):
+        source, target = (numpy.reshape(each, (2, 2)) for each in layout(width, height, size, aspect))
+        corners = numpy.reshape(edges[row], (2, 2)) * (width, height)
+        moved[row] = (target[0] + (corners - source[0]) / (source[1] - source[0]) * (target[1] - target[0])).ravel()
+    return (moved / size).clip(0, 1)

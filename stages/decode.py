@@ -1,32 +1,28 @@
 """Decode and resize every image once.
 
-Reads   params.yaml; data/raw/<name>; the folder datasets.<name>.root
+Reads   params.yaml; data/collection/images.csv, data/raw/<name>; the folder datasets.<name>.root
 Writes  data/images (see severity/decoded.py); on the way data/unfinished, from which a stopped run is taken up again
 Run     python -m stages.decode
 Time    TIME
 """
 
-from severity import collection, datasets, decoded, errors, params
+from severity import collection, errors, params, storage
 
 
 def main() -> None:
     settings = params.load()
     name = settings["data"]["name"]
-    section = settings["datasets"][name]
-    read = datasets.find(name).read
-    found = params.call(read, section["root"], values=section["read"], where=f"datasets.{name}.read")
-    collection.check(found)
     summary = params.call(
-        decoded.decode,
+        storage.decode,
         "data/images",
-        found,
+        collection.read_images("data/collection"),
         values=settings["decode"],
         where="decode",
         dataset=name,
-        root=section["root"],
+        root=settings["datasets"][name]["root"],
         scratch="data/unfinished",
     )
-    print(decoded.sentence(summary))
+    print(storage.sentence(summary))
 
 
 if __name__ == "__main__":

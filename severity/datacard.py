@@ -53,10 +53,11 @@ def label_table(summary: Mapping[str, Any]) -> pandas.DataFrame:
 
 
 def cooccurrence(table: Table) -> pandas.DataFrame:
-    """How many images are positive for two labels at once: one row an ordered pair, a label with itself too.
+    """How many images are positive for two labels at once.
 
     Returns:
-        Columns label, other, all (of any split), and one a split.
+        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and one
+        for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
     """
     labels = numpy.array(table.labels)
     counts = {}
@@ -65,7 +66,8 @@ def cooccurrence(table: Table) -> pandas.DataFrame:
         positive = (rows == 1).to_numpy(dtype=numpy.float64)  # whole numbers: exact, and fast to multiply
         counts[split] = (positive.T @ positive).astype(int).ravel()
     pairs = {"label": numpy.repeat(labels, len(labels)), "other": numpy.tile(labels, len(labels))}
-    return pandas.DataFrame({**pairs, ALL: sum(counts.values()), **counts})
+    every = pandas.DataFrame({**pairs, ALL: sum(counts.values()), **counts})
+    return every[(every[ALL] > 0) | (every["label"] == every["other"])].reset_index(drop=True)
 
 
 def violations(summary: Mapping[str, Any]) -> pandas.DataFrame:

@@ -122,7 +122,9 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
         facts: data set and number of images, for the title.
     """
     labels = together["label"].drop_duplicates().to_numpy()
-    counts = together[ALL].to_numpy().reshape(len(labels), len(labels))
+    place = {label: row for row, label in enumerate(labels)}
+    counts = numpy.zeros((len(labels), len(labels)), int)
+    counts[together["label"].map(place), together["other"].map(place)] = together[ALL]
     several = counts.sum() > counts.trace()
     kept = numpy.sort(numpy.argsort(-counts.diagonal(), kind="stable")[:LABELS])
     names, counts = labels[kept], counts[numpy.ix_(kept, kept)]

@@ -8,10 +8,10 @@ by patient does not help. Two steps find such pairs:
 2. Pearson's correlation of the two thumbnails confirms them, because radiographs of one body part all look alike: of 64 bits
    at most 10 differ in 1 of 400 pairs of ChestX-ray14 images of different patients.
 
-With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 files stored twice at different resolutions are
-found, and none of 2.5 million pairs of different patients (their largest correlation is 0.962) nor of 8,052 pairs of
-follow-ups of one patient (0.983). docs/data.md has the table by threshold and kind of change, and what is not found:
-mirrored, turned or inverted copies, and crops or frames of more than a few percent.
+With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 pictures stored twice are found, and none of
+2,537,075 pairs of different patients (their largest correlation is 0.962) nor of 8,725 pairs of follow-ups of one patient
+(0.983). docs/data.md has tables by threshold and by kind of change, and tells what is not found: mirrored, turned or
+inverted copies, histogram equalisation, crops and frames of more than one percent.
 """
 
 from collections.abc import Iterator
@@ -142,7 +142,7 @@ def search(
     """Yield, step by step, the pairs that are near-duplicates: rows of `first`, rows of `second`, distance, correlation.
 
     All len(first) x len(second) hashes are compared, ROWS x COLUMNS at a time, and the thumbnails of at most CANDIDATES
-    pairs are held at once.
+    pairs are held at once. On one core a billion pairs take 2 s where none is a candidate, 5 s of chest radiographs.
     """
     total = len(first) * len(second)
     with tqdm(total=total, desc="near-duplicates", unit="pair", unit_scale=True, disable=None) as progress:

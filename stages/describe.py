@@ -4,7 +4,8 @@ Reads   params.yaml; data/images, data/prepared
 Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
         plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv
 Run     python -m stages.describe
-Time    on 2 cores a minute for 223,414 images of 224 x 224, and less for comparing them with each other
+Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
+        of 223,414 images of 224 x 224 take a minute
 """
 
 from severity import (

@@ -165,7 +165,8 @@ def test_no_prevalence_where_all_is_masked(tmp_path):
     assert card.labels.loc[card.labels["label"].isin(["Edema", "Hernia"]), "prevalence"].isna().all()
     assert card.content["labels"]["test"]["Hernia"]["prevalence"] is None
     assert re.search(r"\| Hernia .* n/a \|", card.page())
-    assert not card.together.query("label == 'Hernia' or other == 'Edema'")["all"].any()  # soft is not positive
+    soft = card.together.query("label == 'Hernia' or other == 'Edema'")  # A soft target is not positive.
+    assert len(soft) == 2 and not soft["all"].any()
 
 
 def test_cooccurrence_obeys_its_laws_and_counting(tiny):
@@ -182,6 +183,12 @@ def test_cooccurrence_obeys_its_laws_and_counting(tiny):
             assert table.loc[(one, other), split] == both
             if one == other:
                 assert both == positives[split, one]
+
+
+def test_labels_that_exclude_each_other_have_no_pairs(tmp_path):
+    together = one_hot(tmp_path).together
+    assert len(together) == 30 and (together["label"] == together["other"]).all()
+    assert together["all"].sum() == 90 and together["all"].iloc[-1] == 0
 
 
 def test_card_against_counting(tiny):

@@ -10,7 +10,7 @@ by patient does not help. Two steps find such pairs:
 
 With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 pictures stored twice are found, and none of
 2,537,075 pairs of different patients (their largest correlation is 0.962) nor of 8,725 pairs of follow-ups of one patient
-(0.983). docs/data_card.md has tables by threshold and by kind of change, and tells what is not found: mirrored, turned or
+(0.983). docs/data.md has tables by threshold and by kind of change, and tells what is not found: mirrored, turned or
 inverted copies, histogram equalisation, crops and frames of more than one percent.
 """
 

@@ -216,7 +216,7 @@ def spoilt(column, value, text=MULTI):
     ("column", "value", "message"),
     [
         ("Edema", "2", "line 4, column 'Edema': '2' is not one of blank, '1', '0', '-1', '1.0', '0.0', '-1.0', 'true', 'false'"),
-        ("Edema", "2", "If these are no labels, list them under `ignore` of datasets.own in params.yaml: [Edema]"),
+        ("Edema", "2", "If these are no labels, list them under `ignore` of datasets.own in params.yaml: ['Edema']"),
         ("Edema", "yes", "line 4, column 'Edema': 'yes' is not one of"),
         ("sex", "women", "line 4, column 'sex': 'women' is not one of blank, 'f', 'm', 'female', 'male', 'unknown'"),
         ("split", "dev", "line 4, column 'split': 'dev' is not one of blank, 'train', 'validation'"),
@@ -245,7 +245,7 @@ def test_columns_that_are_no_labels_are_named_together(tmp_path):
     text = "path,Note,Edema,Mass,Follow-up\n1.png,hm,1,0,0\n2.png,,0,1,7\n"
     with fails("line 2, column 'Note': 'hm' is not one of") as caught:
         read(make(tmp_path, text))
-    assert str(caught.value).endswith("list them under `ignore` of datasets.own in params.yaml: [Note, Follow-up]")
+    assert str(caught.value).endswith("list them under `ignore` of datasets.own in params.yaml: ['Note', 'Follow-up']")
     assert read(tmp_path, ignore=["Note", "Follow-up"]).labels == ("Edema", "Mass")
 
 

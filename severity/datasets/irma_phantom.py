@@ -1,7 +1,7 @@
 """IRMA phantoms: a drawn collection in the form of IRMA's, for no image of IRMA may be passed on.
 
 It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
-training image has. `severity.irma_phantom` draws the images, docs/data_irma.md tells what they show.
+training image has. `severity.irma_phantom` draws the images, docs/data.md tells what they show.
 """
 
 from pathlib import Path

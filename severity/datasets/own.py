@@ -287,7 +287,7 @@ def _label_states(table: _Table) -> pandas.DataFrame:
         states = {column: table.meaning(column, table.raw[column], STATES) for column in odd or table.labels}
     except SeverityError as error:
         raise SeverityError(
-            f"{error} If these are no labels, list them under `ignore` of {SECTION} in params.yaml: [{', '.join(odd)}]"
+            f"{error} If these are no labels, list them under `ignore` of {SECTION} in params.yaml: {odd}"
         ) from None
     for column, state in states.items():
         if state.isna().all():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
 import pandas
 
 from severity.comparisons import Study
@@ -64,6 +65,9 @@ def _missing(study: Study) -> str:
     unseen = [label for label, images in zip(found.classes, found.truth.sum(axis=0), strict=True) if not images]
     if unseen:
         lines.append(f"Labels without a positive test image: {', '.join(unseen)}.")
+    blind = [label for label, values in zip(found.classes, found.auroc.T, strict=True) if numpy.isnan(values).any()]
+    if blind:
+        lines.append(f"Labels without AUROC, left out of its correlation with severity: {', '.join(blind)}.")
     if len(found.rules) == 1:
         lines.append(f"Rules to compare with {study.baseline}: evaluate.rules names no other.")
     for name in (*PLACES, "labels"):
@@ -73,14 +77,15 @@ def _missing(study: Study) -> str:
 
 
 def _hopeless(study: Study, name: str) -> Iterator[str]:
-    """A sentence for a table in which no corrected p can fall below the level, however large the difference."""
-    rows = study.tables[name]
-    for metric, family in rows.groupby("metric", sort=False):
-        tests = int(family["p"].notna().sum())
-        if tests and tests / (1 + study.settings.permutations) >= 1 - study.settings.level:
+    """A sentence for each family in which no corrected p can fall below the level, however large the difference."""
+    settings = study.settings
+    for metric, family in study.tables[name].groupby("metric", sort=False):
+        patients = family.loc[family["p"].notna(), "patients"]
+        least = max(1 / (1 + settings.permutations), 2.0 ** (1 - patients.max())) if len(patients) else 0
+        if least * len(patients) >= round(1 - settings.level, 12):
             yield (
-                f"{name}.csv, {HEADINGS.get(metric, metric)}: {tests:,} comparisons are too many for "
-                f"{study.settings.permutations:,} permutations to show a difference; raise compare.permutations."
+                f"{name}.csv, {HEADINGS.get(metric, metric)}: {len(patients):,} comparisons are too many to show a difference "
+                f"with {settings.permutations:,} permutations (compare.permutations) of {patients.max():,.0f} patients."
             )
 
 
@@ -119,7 +124,11 @@ def _count(rows: pandas.DataFrame, metric: str) -> str:
     shown = rows[~rows["verdict"].str.startswith("no ")]
     several = shown[shown["seeds"] > 1]
     split = int(((several["seed_min"] < 0) & (several["seed_max"] > 0)).sum())
-    seeds = f" Of those shown, {split} of {len(several)} have seeds that point both ways." if len(several) else ""
+    seeds = (
+        f" Of the {len(several)} shown with several seeds {split} have seeds that point both ways."
+        if len(several)
+        else ""
+    )
     return f"{HEADINGS[metric]}: of {len(rows)} comparisons {told}.{seeds}"
 
 
@@ -130,7 +139,7 @@ def _skewness(study: Study) -> str:
     skewed = known["skewness"].dropna()
     lines = [f"The median is 0 in {zero} of {len(known)} rows: there more than half of the decisions are right."]
     apart = known[(known["mean"] - known["median"]).abs() > (known["upper"] - known["lower"])]
-    lines.append(f"The mean is further from it than its interval is wide in {len(apart)}.")
+    lines.append(f"Mean and median are further apart than the interval of the mean is wide in {len(apart)}.")
     if len(skewed):
         lines.append(
             f"Skewness is from {skewed.min():+.2f} to {skewed.max():+.2f}; above 0 a few severe decisions pull the mean up, "

@@ -8,6 +8,8 @@ import scipy.stats
 
 from severity.probabilities import chunks
 
+# Means that differ in later digits differ by rounding only: they are ties, and may not be ranked by chance.
+DIGITS = 12
 # Of two labels every correlation is 1 or -1.
 FEWEST = 3
 
@@ -22,6 +24,7 @@ def spearman(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
         (R,); NaN for a row with fewer than three pairs, or where one side is constant.
     """
     found = numpy.full(len(x), numpy.nan)
+    x, y = numpy.round(x, DIGITS), numpy.round(y, DIGITS)
     known = ~(numpy.isnan(x) | numpy.isnan(y))
     # Rows that lack the same columns are ranked together.
     patterns, which = numpy.unique(known, axis=0, return_inverse=True)
@@ -39,7 +42,7 @@ def spearman(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
     """Kendall's tau-b of the pairs that are known on both sides; NaN for fewer than three, or a constant side."""
-    x, y = numpy.asarray(x), numpy.asarray(y)
+    x, y = numpy.round(x, DIGITS), numpy.round(y, DIGITS)
     known = ~(numpy.isnan(x) | numpy.isnan(y))
     if known.sum() < FEWEST:
         return float("nan")

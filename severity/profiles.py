@@ -79,54 +79,67 @@ def correlation(
     anew; then the labels are taken as given, and one that a resample lacks is left out of it. Above, labels are resampled.
     Kendall's tau-b stands beside as a check.
     """
-    of_patients = len(found.classes) <= most_labels
-    drawn = _draw_labels(found, read, settings) if of_patients else None
+    if len(found.classes) <= most_labels:
+        drawn, units = _draw_patients(found, read, settings)
+    else:
+        drawn, units = None, None
     images = found.truth.sum(axis=0)
     rows = []
     for (backbone, loss), seeds in found.cells.items():
-        runs_of_cell = list(seeds.values())
+        of_cell = list(seeds.values())
         for rule, name in enumerate(found.rules):
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(seeds)}
-            if not seeds:
-                rows.append(row | {"reading": NO_RELATION, "note": "no run"})
-                continue
-            severity = found.severity[runs_of_cell, rule].mean(axis=0) @ found.truth
-            severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
-            auroc = found.auroc[runs_of_cell].mean(axis=0)
-            left_out = [label for label, x, y in zip(found.classes, auroc, severity, strict=True) if numpy.isnan(x + y)]
-            pairs = drawn(runs_of_cell, rule) if drawn else _resampled_labels(auroc, severity, settings)
-            again = correlations.spearman(*pairs)
-            units = found.patients if of_patients else len(found.classes) - len(left_out)
-            (lower,), (upper,) = resampling.interval(again[:, None], clusters=units, level=settings.level)
-            row |= {
-                "labels": len(found.classes) - len(left_out),
-                "spearman": correlations.spearman(auroc[None], severity[None])[0],
-                "lower": lower,
-                "upper": upper,
-                "kendall": correlations.kendall(auroc, severity),
-                "resampled": "patients" if of_patients else "labels",
-                "reading": LOW_SEVERE if upper < 0 else HIGH_SEVERE if lower > 0 else NO_RELATION,
-                "left_out": ", ".join(left_out),
-                "note": "one seed" if len(seeds) == 1 else "",
-            }
+            if of_cell:
+                severity = found.severity[of_cell, rule].mean(axis=0) @ found.truth
+                severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
+                auroc = found.auroc[of_cell].mean(axis=0)
+                known = ~numpy.isnan(auroc + severity)
+                again = drawn(of_cell, rule) if drawn else _draw_labels(auroc[known], severity[known], settings)
+                row |= _correlate(auroc, severity, again, units or int(known.sum()), settings)
+                row["left_out"] = ", ".join(numpy.array(found.classes)[~known])
+                row["resampled"] = "patients" if drawn else "labels"
+                row["note"] = "; ".join(each for each in (row["note"], "one seed" * (len(seeds) == 1)) if each)
+            else:
+                row |= {"reading": NO_RELATION, "note": "no run"}
             rows.append(row)
     return pandas.DataFrame(rows, columns=CORRELATION)
 
 
-def _resampled_labels(
+def _correlate(
+    auroc: numpy.ndarray,
+    severity: numpy.ndarray,
+    again: tuple[numpy.ndarray, numpy.ndarray],
+    units: int,
+    settings: Settings,
+) -> dict[str, float | int | str]:
+    """The correlation of (L,) AUROCs and severities with its interval from both drawn `again`, (R, L), of `units`."""
+    drawn = correlations.spearman(*again)
+    (lower,), (upper,) = resampling.interval(drawn[:, None], clusters=units, level=settings.level)
+    lacking = int(numpy.isnan(drawn).sum())
+    return {
+        "labels": int((~numpy.isnan(auroc + severity)).sum()),
+        "spearman": correlations.spearman(auroc[None], severity[None])[0],
+        "lower": lower,
+        "upper": upper,
+        "kendall": correlations.kendall(auroc, severity),
+        "reading": LOW_SEVERE if upper < 0 else HIGH_SEVERE if lower > 0 else NO_RELATION,
+        "note": f"no interval: nothing varies in {lacking} resamples" if lacking else "",
+    }
+
+
+def _draw_labels(
     auroc: numpy.ndarray, severity: numpy.ndarray, settings: Settings
 ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """AUROC and severity of resampled labels, (R, L) each."""
     random = numpy.random.default_rng(settings.seed_for("labels"))
-    known = numpy.flatnonzero(~numpy.isnan(auroc + severity))
-    chosen = random.choice(known, (settings.resamples, len(known))) if len(known) else numpy.empty((0, 0), dtype=int)
+    chosen = random.integers(0, max(len(auroc), 1), (settings.resamples, len(auroc)))
     return auroc[chosen], severity[chosen]
 
 
-def _draw_labels(
+def _draw_patients(
     found: Scores, read: Callable[[Run], Predictions | None], settings: Settings
-) -> Callable[[list[int], int], tuple[numpy.ndarray, numpy.ndarray]]:
-    """From runs and a rule to the AUROC and severity of each label in each resample of the test patients, (R, L) each."""
+) -> tuple[Callable[[list[int], int], tuple[numpy.ndarray, numpy.ndarray]], int]:
+    """How to draw AUROC and severity of each label, (R, L) each, for some runs and a rule; and of how many patients."""
     aurocs, times = [], None
     for run in found.runs:
         test = read(run).part("test")
@@ -144,4 +157,4 @@ def _draw_labels(
         sums = resampling.Ratios(of_labels(severity[:, None] * found.truth), of_labels(found.truth))
         return numpy.mean([aurocs[run] for run in chosen], axis=0), resampling.draws(sums, times=times).each
 
-    return drawn
+    return drawn, len(names)

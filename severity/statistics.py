@@ -76,6 +76,6 @@ def verdict(*, difference: float, lower: float, upper: float, p: float, level: f
         p: corrected for all comparisons of the table.
         word: what the smaller one is.
     """
-    if p < 1 - level and (lower > 0 or upper < 0):
+    if p < round(1 - level, 12) and (lower > 0 or upper < 0):  # 1 - 0.95 is a little more than 0.05.
         return f"{'A' if difference < 0 else 'B'} {word}"
     return "no difference shown"

@@ -128,8 +128,8 @@ def interval(drawn: numpy.ndarray, *, clusters: int, level: float) -> tuple[nump
     The percentile interval (Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13) is too narrow for
     few patients, as is a normal interval with the standard deviation of n instead of n - 1. Its percentiles are therefore
     moved outward to those that make a t interval of a normal one: Phi(t_(n-1) sqrt(n / (n-1))). Hesterberg, "What teachers
-    should know about the bootstrap", The American Statistician 69, 2015, section 5.3. docs/methods.md tells the coverage
-    that was measured, of this one and of others.
+    should know about the bootstrap", The American Statistician 69, 2015. docs/methods.md tells the coverage that was
+    measured, of this one and of others.
 
     Args:
         drawn: (R, M) the numbers of each resample. clusters: of how many (patients) they are resamples. level: such as 0.95.

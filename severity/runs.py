@@ -106,29 +106,59 @@ def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") 
         SeverityError: when another process is training the same run.
     """
     folder = Path(root) / f"{run.name}-{fingerprint(determined_by)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SeverityError(
-                    f"Another process is training the run {run.name} (it holds {folder}/lock). "
-                    "Wait for it, or stop it and run again: training resumes where it was."
-                ) from None
+    with held(folder, f"Another process is training the run {run.name}", "training resumes where it was"):
         yield folder
+
+
+@contextlib.contextmanager
+def held(folder: Path, busy: str, comfort: str) -> Iterator[None]:
+    """Make a folder for unfinished work, hold it against other processes, and remove it when the block ends well.
+
+    Args:
+        busy: what to say when another process holds it. comfort: what happens to the work if that one is stopped.
+
+    Raises:
+        SeverityError: when another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = None
+        # The file that was locked may be one that another process has just removed with its folder.
+        while lock is None or not _is_file(lock, folder / "lock"):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = stack.enter_context(open(folder / "lock", "w"))
+            except FileNotFoundError:
+                continue
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise SeverityError(
+                        f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
+                    ) from None
+        yield
         shutil.rmtree(folder)
 
 
-def die_with_parent() -> None:
+def _is_file(opened: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def die_with_parent(parent: int | None = None) -> None:
     """Ask the kernel to end this process when the one that started it ends (Linux only; elsewhere nothing happens).
 
     DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training beside it.
+
+    Args:
+        parent: number of the process that started this one, if known; it tells whether that has ended already.
     """
     if sys.platform != "linux":
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:  # It ended before the call.
         sys.exit("error: the process that started this one has ended.")

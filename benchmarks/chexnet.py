@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import scipy.stats
 
-from severity import costs, decisions, discrimination, errors, files, markdown, metrics, tables, trees
+from severity import costs, decisions, discrimination, errors, files, markdown, metrics, resampling, tables, trees
 from severity.datasets import nih14
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -145,7 +145,9 @@ def _measure_case(case: Case) -> dict[str, Any]:
         for rule, ranking in rankings.items()
     }
     labels = {rule: _labels(case, rankings[rule][:, 0], distances) for rule in RULES}
-    parts = {rule: _parts(rankings[rule], distances, case.truth) for rule in RULES}
+    parts = {
+        rule: metrics.per_image(ranking=ranking, truth=case.truth, cost=cost) for rule, ranking in rankings.items()
+    }
     return {
         "images": len(case.truth),
         "patients": len(set(case.patients)),
@@ -218,45 +220,26 @@ def _labels(case: Case, decided: numpy.ndarray, distances: numpy.ndarray) -> dic
     return found
 
 
-def _parts(ranking: numpy.ndarray, distances: numpy.ndarray, truth: numpy.ndarray) -> dict[str, numpy.ndarray]:
-    """(N,) numbers of each image whose sums make the compared metrics."""
-    ranked = numpy.take_along_axis(distances, ranking.astype(numpy.intp), axis=1)
-    wrong = ~numpy.take_along_axis(truth, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
-    at = {f"hierarchical_distance_at_{k}": ranked[:, :k].mean(axis=1) for k in metrics.DEPTHS}
-    return {"images": numpy.ones(len(truth)), "top1_error": wrong.astype(float), **at}
-
-
-def _compared(sums: dict[str, Any]) -> dict[str, Any]:
-    """The compared metrics from sums over images (numbers, or arrays of one sum a resample)."""
-    found = {name: sums[name] / sums["images"] for name in COMPARED if name != "mistake_severity"}
-    found["mistake_severity"] = sums["hierarchical_distance_at_1"] / sums["top1_error"]
-    return {name: found[name] for name in COMPARED}
-
-
 def differences(
     argmax: dict[str, numpy.ndarray], crm: dict[str, numpy.ndarray], patients: numpy.ndarray
 ) -> dict[str, dict[str, float]]:
-    """CRM minus argmax for each compared metric, with a 95 % percentile interval of a bootstrap over patients."""
-    _, patient = numpy.unique(patients, return_inverse=True)
-    count = int(patient.max()) + 1
-    by_patient = [
-        {name: numpy.bincount(patient, weights=values, minlength=count) for name, values in parts.items()}
-        for parts in (argmax, crm)
-    ]
-    random = numpy.random.default_rng(SEED)
-    times = numpy.stack([numpy.bincount(random.integers(0, count, count), minlength=count) for _ in range(RESAMPLES)])
-    times = times.astype(numpy.float64)
-    drawn = [_compared({name: times @ values for name, values in sums.items()}) for sums in by_patient]
-    whole = [_compared({name: values.sum() for name, values in sums.items()}) for sums in by_patient]
-    found = {}
-    for name in COMPARED:
-        lower, upper = numpy.percentile(drawn[1][name] - drawn[0][name], [2.5, 97.5])
-        found[name] = {
-            "difference": float(whole[1][name] - whole[0][name]),
-            "lower": float(lower),
-            "upper": float(upper),
-        }
-    return found
+    """CRM minus argmax for each compared metric, with the 95 % interval of a bootstrap over patients."""
+    names, patient = numpy.unique(patients, return_inverse=True)
+    settings = resampling.Settings(resamples=RESAMPLES, permutations=1, level=0.95, seed=SEED)
+    times = resampling.resample(patients=len(names), settings=settings)
+
+    def ratios(parts: dict[str, numpy.ndarray]) -> resampling.Ratios:
+        every = {**parts, None: numpy.ones(len(patient))}
+        sums = [numpy.array([every[metrics.RATIOS[metric][side]] for metric in COMPARED]) for side in (0, 1)]
+        return resampling.Ratios(*(resampling.per_patient(each, patient=patient, patients=len(names)) for each in sums))
+
+    a, b = ratios(crm), ratios(argmax)
+    drawn = resampling.draws(a, times=times).each - resampling.draws(b, times=times).each
+    lower, upper = resampling.interval(drawn, clusters=len(names), level=settings.level)
+    return {
+        metric: {"difference": float(difference), "lower": float(least), "upper": float(most)}
+        for metric, difference, least, most in zip(COMPARED, a.whole - b.whole, lower, upper, strict=True)
+    }
 
 
 def rules_table(found: dict[str, Any]) -> str:

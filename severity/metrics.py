@@ -11,6 +11,12 @@ from severity.probabilities import chunks
 DEPTHS = (1, 5, 20)
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
+# The metrics of one decision as one sum over images of what `per_image` gives over another; None: over their number.
+RATIOS: dict[str, tuple[str, str | None]] = {
+    "top1_error": ("top1_error", None),
+    "mistake_severity": ("hierarchical_distance_at_1", "top1_error"),
+    **{f"hierarchical_distance_at_{k}": (f"hierarchical_distance_at_{k}", None) for k in DEPTHS},
+}
 
 
 def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
@@ -61,6 +67,27 @@ def severities(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndar
     for rows in chunks(*truth.shape):
         severity[rows] = nearest(decided=ranking[rows, :1], truth=truth[rows], cost=cost)[:, 0]
     return severity
+
+
+def per_image(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """What each image gives to the metrics of `single_decision`, by their names.
+
+    Args:
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+
+    Returns:
+        top1_error: (N,) 1 for a wrong decision, else 0. hierarchical_distance_at_k, k = 1, 5, 20: (N,) mean severity of the
+        first k classes, k capped at K; k = 1 is the severity of the decision.
+    """
+    _check(ranking, truth, cost)
+    found = {f"hierarchical_distance_at_{k}": numpy.empty(len(truth)) for k in DEPTHS}
+    for rows in chunks(*truth.shape):
+        ranked = nearest(decided=ranking[rows, : max(DEPTHS)], truth=truth[rows], cost=cost)
+        for k in DEPTHS:
+            # Sorted, so that the same classes in another order give the same number to the last digit.
+            found[f"hierarchical_distance_at_{k}"][rows] = numpy.sort(ranked[:, :k], axis=1).mean(axis=1)
+    wrong = ~numpy.take_along_axis(truth, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
+    return {"top1_error": wrong.astype(numpy.float64), **found}
 
 
 def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:

@@ -46,6 +46,7 @@ SHAPE = {
     "train": OPTIONS,
     "predict": OPTIONS,
     "evaluate": OPTIONS,
+    "compare": OPTIONS,
     "plot": OPTIONS,
 }
 

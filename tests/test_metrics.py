@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, strategies
 
-from severity import costs, metrics, probabilities, statistics
+from severity import costs, metrics, probabilities
 from severity.decisions import rank
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -57,6 +57,31 @@ def test_against_a_loop_image_by_image(tree, seed):
     found, wanted = metrics.single_decision(**inputs), reference(**inputs)
     for name, value in wanted.items():
         assert found[name] == (value if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_the_means_of_per_image_numbers_are_the_metrics(tree, seed):
+    inputs = case(tree, seed)
+    scored = metrics.has_truth(inputs["truth"])
+    whole = metrics.single_decision(**inputs)
+    each = metrics.per_image(ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"])
+    for metric, (above, below) in metrics.RATIOS.items():
+        if whole[metric] is not None:
+            total = each[below].sum() if below else scored.sum()
+            assert each[above].sum() / total == pytest.approx(whole[metric], abs=1e-12), metric
+    severity = metrics.severities(ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"])
+    assert (each["hierarchical_distance_at_1"] == severity).all()
+
+
+def test_the_order_of_the_same_classes_changes_no_digit_of_an_image():
+    random = numpy.random.default_rng(0)
+    cost = random.random((5, 5)) / 7
+    numpy.fill_diagonal(cost, 0)
+    truth = numpy.eye(5, dtype=bool)[random.integers(0, 5, 200)]
+    orders = [numpy.array([random.permutation(5) for _ in truth]) for _ in range(2)]
+    one, two = (metrics.per_image(ranking=order, truth=truth, cost=cost) for order in orders)
+    assert (one["hierarchical_distance_at_5"] == two["hierarchical_distance_at_5"]).all()
+    assert (one["hierarchical_distance_at_1"] != two["hierarchical_distance_at_1"]).any()
 
 
 @given(random_trees(), strategies.integers(0, 1000))
@@ -217,9 +242,3 @@ def test_wrong_inputs_are_refused():
 def test_the_self_check_stops_on_numbers_that_do_not_fit():
     with pytest.raises(SeverityError, match="Self-check failed"):
         metrics._check_identity({"top1_error": 0.5, "mistake_severity": 2.0, "hierarchical_distance_at_1": 1.1})
-
-
-def test_medians_over_seeds_are_true_medians_and_do_not_hide_a_missing_value():
-    assert statistics.over_seeds([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
-    assert statistics.over_seeds([4.0, 1.0]) == {"median": 2.5, "min": 1.0, "max": 4.0}
-    assert statistics.over_seeds([1.0, None]) == {"median": None, "min": None, "max": None}

@@ -1,0 +1,45 @@
+"""Compare rules, losses and backbones image by image, and tell what the differences are worth.
+
+Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv
+Writes  metrics/comparisons/: rules.csv, losses.csv, backbones.csv, labels.csv, correlation.csv, distribution.csv, and the
+        page in words, comparisons.md
+Run     python -m stages.compare     seconds; a minute for 45 runs of 22,433 images
+"""
+
+from pathlib import Path
+
+from severity import comparisons, conclusions, costs, errors, files, params, runs
+from severity.hierarchy import Hierarchy
+from severity.predictions import Predictions
+
+
+def main() -> None:
+    settings = params.load()
+    hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
+    study = params.call(
+        comparisons.compare,
+        lambda run: read(run, hierarchy),
+        runs.grid(settings),
+        hierarchy,
+        costs.read("data/cost/cost.csv", hierarchy.classes),
+        values=settings["compare"],
+        where="compare",
+        rules=settings["evaluate"]["rules"],
+        batch_size=settings["evaluate"]["batch_size"],
+    )
+    with files.replacing("metrics/comparisons") as folder:
+        folder.mkdir()
+        for name, table in study.tables.items():
+            files.write_csv(folder / f"{name}.csv", table)
+        files.write_text(folder / "comparisons.md", conclusions.page(study))
+    print(f"metrics/comparisons: {', '.join(f'{len(table)} {name}' for name, table in study.tables.items())}")
+
+
+def read(run: runs.Run, hierarchy: Hierarchy) -> Predictions | None:
+    """The predictions of a run; None where there are none."""
+    path = Path("data/predictions") / f"{run.name}.npz"
+    return Predictions.read(path, hierarchy) if path.exists() else None
+
+
+if __name__ == "__main__":
+    errors.run(main)

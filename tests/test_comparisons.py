@@ -1,0 +1,356 @@
+"""The comparisons of a study: against the metrics of its runs, with everything that can be missing, and the page in words."""
+
+from dataclasses import replace
+
+import numpy
+import pandas
+import pytest
+import scipy.stats
+
+from severity import comparisons, conclusions, costs, discrimination, evaluation, metrics, profiles, scores
+from severity.errors import SeverityError
+from severity.predictions import Predictions
+from severity.runs import Run
+from tests.renew_golden import GOLDEN, make_tables
+from tests.trees import six_classes
+
+TREE = six_classes()
+COST = costs.lca_height(TREE)
+OPTIONS = {
+    "rules": ["argmax", "crm", "crm_ts"],
+    "batch_size": 8,
+    "resamples": 200,
+    "permutations": 1999,
+    "level": 0.95,
+    "baseline_rule": "argmax",
+    "correlation_labels": 100,
+    "seed": 0,
+}
+GRID = [Run(backbone, loss, seed) for backbone in ("one", "two") for loss in ("ce", "hxe") for seed in (0, 1, 2)]
+NOISE = {"ce": 3.0, "hxe": 1.7}
+TABLES = ("rules", "losses", "backbones", "labels")
+
+
+def predictions(run: Run, images: int = 120, noise: float | None = None) -> Predictions:
+    """A third validation, two thirds test, three images a patient; hxe sees better than ce."""
+    common, own = numpy.random.default_rng(0), numpy.random.default_rng(list(run.name.encode()))
+    size = len(TREE.classes)
+    truth = numpy.eye(size)[common.integers(0, size, images)]
+    truth[common.random(truth.shape) < 0.15] = 1
+    truth[common.random(truth.shape) < 0.1] = numpy.nan
+    truth[-1] = 0
+    level = NOISE[run.loss] if noise is None else noise
+    marginal = 1 / (1 + numpy.exp(2 - 3 * numpy.nan_to_num(truth) - level * own.normal(size=truth.shape)))
+    return Predictions(
+        ids=numpy.array([f"image{index}" for index in range(images)]),
+        patients=numpy.array([f"patient{index // 3}" for index in range(images)]),
+        split=numpy.array(["validation"] * (images // 3) + ["test"] * (images - images // 3)),
+        posterior=(marginal / marginal.sum(axis=1, keepdims=True)).astype(numpy.float32),
+        marginal=marginal.astype(numpy.float32),
+        truth=truth.astype(numpy.float32),
+        classes=numpy.array(TREE.classes),
+        class_hash=numpy.array(TREE.class_hash),
+        run=numpy.array(run.name),
+        dataset=numpy.array("made up"),
+    )
+
+
+def study(read=predictions, grid=GRID, **changes) -> comparisons.Study:
+    return comparisons.compare(read, grid, TREE, COST, **OPTIONS | changes)
+
+
+@pytest.fixture(scope="module")
+def whole() -> comparisons.Study:
+    return study()
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> dict[Run, dict]:
+    """What the stage evaluate says of the same runs."""
+    options = {"multi_label": [], "climb_threshold": 0.5, "batch_size": 8, "mistakes": 0, "seed": 0}
+    return {run: evaluation.evaluate(predictions(run), TREE, COST, rules=OPTIONS["rules"], **options) for run in GRID}
+
+
+def pooled(found: list[dict], metric: str) -> float:
+    """A metric over the images of all seeds at once."""
+    if metric != "mistake_severity":
+        return numpy.mean([each[metric] for each in found])
+    return sum(each["hierarchical_distance_at_1"] for each in found) / sum(each["top1_error"] for each in found)
+
+
+def rows(table: pandas.DataFrame, **where) -> pandas.DataFrame:
+    for column, value in where.items():
+        table = table[table[column] == value]
+    assert len(table)
+    return table
+
+
+class TestAgainstTheMetricsOfTheRuns:
+    @pytest.mark.parametrize("name", ["rules", "losses", "backbones"])
+    def test_values_and_spread_over_seeds(self, whole, evaluated, name):
+        for row in whole.tables[name].to_dict("records"):
+            sides = []
+            for side in "AB":
+                place = {**row, {"rules": "rule", "losses": "loss", "backbones": "backbone"}[name]: row[side]}
+                runs = [run for run in GRID if (run.backbone, run.loss) == (place["backbone"], place["loss"])]
+                sides.append([evaluated[run]["rules"][place["rule"]] for run in runs])
+            metric = row["metric"]
+            a, b = (pooled(found, metric) for found in sides)
+            assert [row["value_A"], row["value_B"], row["difference"]] == pytest.approx([a, b, a - b], abs=1e-12)
+            assert row["percent"] == pytest.approx(100 * (a - b) / b)
+            each = [one[metric] - two[metric] for one, two in zip(*sides, strict=True)]
+            spread = [row["seed_min"], row["seed_median"], row["seed_max"]]
+            assert spread == pytest.approx([min(each), numpy.median(each), max(each)], abs=1e-12)
+            assert row["images"] == sides[0][0]["images"] and row["seeds"] == 3 and row["patients"] == 27
+
+    def test_labels(self, whole, evaluated):
+        table = whole.tables["labels"]
+        for row in table.to_dict("records"):
+            runs = [run for run in GRID if (run.backbone, run.loss) == (row["backbone"], row["loss"])]
+            for side in "AB":
+                labels = [evaluated[run]["rules"][row[side]]["labels"][row["label"]] for run in runs]
+                assert row[f"value_{side}"] == pytest.approx(numpy.mean([each["severity"] for each in labels]))
+                assert row["images"] == labels[0]["images"]
+            aurocs = [evaluated[run]["labels"][row["label"]]["auroc"] for run in runs]
+            assert row["auroc"] == pytest.approx(numpy.mean(aurocs))
+        sums = table.groupby(["backbone", "loss", "A"])[
+            ["share_of_images", "share_of_severity_A", "share_of_severity_B"]
+        ].sum()
+        assert (abs(sums - 1) < 1e-12).all(axis=None)
+
+    def test_distribution(self, whole, evaluated):
+        for row in whole.tables["distribution"].to_dict("records"):
+            runs = [run for run in GRID if (run.backbone, run.loss) == (row["backbone"], row["loss"])]
+            found = [evaluated[run]["rules"][row["rule"]] for run in runs]
+            for name in ("median", "lower_quartile", "upper_quartile", "skewness"):
+                assert row[name] == pytest.approx(numpy.median([each[f"severity_{name}"] for each in found])), name
+            for name, key in (("batch_mean_min", "mean_min"), ("mean_of_medians", "mean_of_medians")):
+                assert row[name] == pytest.approx(numpy.median([each["batches"][key] for each in found])), name
+            assert row["mean"] == pytest.approx(numpy.mean([each["severity_mean"] for each in found]))
+            assert row["lower"] < row["mean"] < row["upper"]
+            full = [each["batches"]["means"][: each["images"] // 8] for each in found]
+            assert row["batch_mean_sd"] == pytest.approx(numpy.median([numpy.std(means, ddof=1) for means in full]))
+
+    def test_correlation(self, whole, evaluated):
+        for row in whole.tables["correlation"].to_dict("records"):
+            runs = [run for run in GRID if (run.backbone, run.loss) == (row["backbone"], row["loss"])]
+            auroc, severity = (
+                numpy.mean([[each[key] for each in labels.values()] for labels in of_runs], axis=0)
+                for key, of_runs in (
+                    ("auroc", [evaluated[run]["labels"] for run in runs]),
+                    ("severity", [evaluated[run]["rules"][row["rule"]]["labels"] for run in runs]),
+                )
+            )
+            auroc, severity = auroc.round(12), severity.round(12)
+            assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(auroc, severity).statistic)
+            assert row["kendall"] == pytest.approx(scipy.stats.kendalltau(auroc, severity).statistic)
+            assert row["labels"] == 6 and row["resampled"] == "patients"
+
+
+def test_a_batch_of_images_in_random_order_has_the_spread_of_chance():
+    random = numpy.random.default_rng(0)
+    severity = random.choice([0.0, 1.0, 3.0], size=8000)
+    found = profiles._describe(severity, COST, 8)
+    assert found["batch_mean_sd"] == pytest.approx(found["batch_mean_sd_by_chance"], rel=0.05)
+    alike = profiles._describe(numpy.sort(severity), COST, 8)
+    assert alike["batch_mean_sd"] > 2 * alike["batch_mean_sd_by_chance"]
+
+
+def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_images(whole):
+    """A resample as a data set of its own, given to the functions that score a run."""
+    drawn, patients = profiles._draw_patients(whole.scores, predictions, whole.settings)
+    runs = [0, 1, 2]
+    auroc, severity = drawn(runs, 1)
+    times = comparisons.resampling.resample(patients=patients, settings=whole.settings)
+    tests = [predictions(GRID[run]).part("test") for run in runs]
+    _, patient = numpy.unique(tests[0].patients, return_inverse=True)
+    for row in range(10):
+        images = numpy.repeat(numpy.arange(len(patient)), times[row][patient])
+        known = images[metrics.has_truth(tests[0].truth[images] == 1)]
+        found: list[list] = [[], []]
+        for test in tests:
+            labels = discrimination.per_label(
+                marginal=test.marginal[images], truth=test.truth[images], classes=TREE.classes
+            )
+            found[0].append([each["auroc"] for each in labels.values()])
+            ranking = scores.decisions.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
+            truth = test.truth[known] == 1
+            of_image = metrics.severities(ranking=ranking, truth=truth, cost=COST)
+            found[1].append([each["severity"] for each in metrics.by_label(of_image, truth, TREE.classes).values()])
+        assert auroc[row] == pytest.approx(numpy.mean(found[0], axis=0))
+        assert severity[row] == pytest.approx(numpy.mean(found[1], axis=0))
+
+
+def test_the_one_that_sees_better_is_milder_and_the_page_says_so(whole):
+    losses = rows(whole.tables["losses"], metric="hierarchical_distance_at_1", rule="argmax")
+    assert losses[["A", "B", "verdict"]].to_numpy().tolist() == [["hxe", "ce", "A milder"]] * 2
+    assert (rows(whole.tables["losses"], metric="top1_error", rule="argmax")["verdict"] == "A errs less").all()
+    backbones = rows(whole.tables["backbones"], metric="hierarchical_distance_at_1")
+    assert (backbones["verdict"] == "no difference shown").all()
+    page = conclusions.page(whole)
+    assert "- hd@1: of 6 comparisons A milder in 6. Of the 6 shown with several seeds 0 have seeds" in page
+    assert "**A milder**" in page and "## What is missing\n\nA test image" not in page
+    assert "equal" not in page.replace("proof of equality", "")
+
+
+def test_the_other_way_round_everything_is_the_same_but_the_sign(whole):
+    turned = study(grid=[*GRID[3:6], *GRID[:3], *GRID[9:], *GRID[6:9]]).tables["losses"]
+    given = whole.tables["losses"]
+    assert (turned["A"] == given["B"]).all() and (turned["p"] == given["p"]).all()
+    assert turned["difference"].to_numpy() == pytest.approx(-given["difference"].to_numpy())
+    assert turned["lower"].to_numpy() == pytest.approx(-given["upper"].to_numpy())
+    assert (turned["verdict"] == given["verdict"].replace({"A milder": "B milder", "A errs less": "B errs less"})).all()
+
+
+def test_holms_family_is_one_table_and_one_metric(whole):
+    for name in TABLES:
+        for _, family in whole.tables[name].groupby("metric"):
+            order = family["p"].sort_values()
+            wanted = (order * numpy.arange(len(order), 0, -1)).cummax().clip(upper=1)
+            assert family["p_holm"].sort_values().tolist() == pytest.approx(wanted.tolist())
+
+
+def test_no_number_but_the_corrected_p_depends_on_what_else_is_compared(whole):
+    alone = study(grid=[run for run in GRID if run.backbone == "one"], rules=["argmax", "crm"]).tables
+    for name, where in (("rules", {"backbone": "one", "A": "crm"}), ("labels", {"backbone": "one", "A": "crm"})):
+        among = rows(whole.tables[name], **where).reset_index(drop=True).drop(columns=["p_holm", "verdict"])
+        pandas.testing.assert_frame_equal(alone[name].drop(columns=["p_holm", "verdict"]), among)
+    assert alone["backbones"].empty and len(alone["losses"]) == 8
+
+
+class TestWhatIsMissing:
+    def test_seeds_that_one_side_lacks_are_left_out_and_named(self, evaluated):
+        lost = [Run("one", "ce", 0), Run("one", "hxe", 2)]
+        found = study(lambda run: None if run in lost else predictions(run))
+        row = rows(found.tables["losses"], backbone="one", rule="argmax", metric="hierarchical_distance_at_1").iloc[0]
+        assert row["seeds"] == 1 and row["unmatched_seeds"] == "A: 0; B: 2" and row["note"] == "one seed"
+        a, b = (evaluated[Run("one", loss, 1)]["rules"]["argmax"]["severity_mean"] for loss in ("hxe", "ce"))
+        assert row["difference"] == pytest.approx(a - b) and row["seed_min"] == row["seed_max"]
+        assert (rows(found.tables["rules"], backbone="one", loss="ce")["seeds"] == 2).all()
+        assert "Runs without predictions: one-ce-0, one-hxe-2." in conclusions.page(found)
+
+    def test_a_cell_without_runs_and_seeds_that_never_meet(self):
+        found = study(
+            lambda run: None if run.loss == "ce" and (run.backbone == "one" or run.seed) else predictions(run),
+            grid=[run for run in GRID if run != Run("two", "hxe", 0)],
+        )
+        losses = found.tables["losses"]
+        assert (losses["note"] == "no seed in common").all() and losses["difference"].isna().all()
+        assert losses["p_holm"].isna().all() and (losses["verdict"] == "no difference shown").all()
+        assert (rows(losses, backbone="two")["unmatched_seeds"] == "A: 1, 2; B: 0").all()
+        assert (rows(found.tables["labels"], backbone="one", loss="ce")["note"] == "no seed in common").all()
+        for name in ("correlation", "distribution"):
+            assert (rows(found.tables[name], backbone="one", loss="ce")["note"] == "no run").all()
+            assert (rows(found.tables[name], backbone="two", loss="ce")["note"] == "one seed").all()
+        page = conclusions.page(found)
+        assert "Cells without any run: one-ce." in page
+        assert "Cells of one seed, whose spread over seeds is unknown: two-ce." in page
+        assert "n/a: no seed in common" in page
+
+    def test_a_label_without_positives(self):
+        def read(run):
+            made = predictions(run)
+            made.truth[:, 3] = 0
+            return made
+
+        found = study(read)
+        label = rows(found.tables["labels"], label=TREE.classes[3])
+        assert (label["note"] == "no image with this label").all() and (label["images"] == 0).all()
+        assert label["p"].isna().all() and (label["verdict"] == "no difference shown").all()
+        assert (label["share_of_severity_A"] == 0).all()
+        correlation = found.tables["correlation"]
+        assert (correlation["left_out"] == TREE.classes[3]).all() and (correlation["labels"] == 5).all()
+        page = conclusions.page(found)
+        assert f"Labels without a positive test image: {TREE.classes[3]}." in page
+        assert f"Labels without AUROC, left out of its correlation with severity: {TREE.classes[3]}." in page
+
+    def test_decisions_that_are_all_right(self):
+        found = study(lambda run: predictions(run, noise=0.0))
+        mistakes = rows(found.tables["losses"], metric="mistake_severity")
+        assert (mistakes["note"] == "A makes no mistake; B makes no mistake").all() and mistakes["p"].isna().all()
+        distances = rows(found.tables["losses"], metric="hierarchical_distance_at_1")
+        assert (distances["difference"] == 0).all() and (distances["p"] == 1).all()
+        assert found.tables["labels"]["share_of_severity_A"].isna().all()
+        assert found.tables["distribution"]["skewness"].isna().all()
+        assert found.tables["correlation"]["spearman"].isna().all()
+        assert "nothing varies in 200 resamples" in found.tables["correlation"]["note"][0]
+        page = conclusions.page(found)
+        assert "n/a: A makes no mistake; B makes no mistake" in page and "no severity at all" in page
+
+    def test_few_mistakes_leave_some_resamples_without_one(self):
+        found = study(lambda run: predictions(run, noise=1.3 if run.loss == "ce" else 1.0))
+        notes = found.tables["losses"].loc[found.tables["losses"]["lower"].isna(), "note"]
+        assert len(notes) and notes.str.contains("no interval: [0-9]+ resamples have no mistake on one side").all()
+
+    def test_one_rule_alone(self):
+        found = study(rules=["argmax"])
+        assert found.tables["rules"].empty and found.tables["labels"].empty
+        page = conclusions.page(found)
+        assert "evaluate.rules names no other" in page and "There is nothing to compare" in page
+
+    def test_one_patient(self):
+        found = study(lambda run: replace(predictions(run), patients=numpy.array(["p"] * 120)))
+        assert found.tables["losses"]["note"].str.contains("one patient").all()
+        assert found.tables["losses"]["lower"].isna().all()
+        assert (found.tables["losses"]["verdict"] == "no difference shown").all()
+
+    def test_more_comparisons_than_permutations_can_tell_apart(self, whole):
+        assert "to show a difference" not in conclusions.page(whole)
+        few = conclusions.page(study(permutations=19))
+        assert "losses.csv, hd@1: 6 comparisons are too many to show a difference with 19 permutations" in few
+
+
+def test_above_so_many_labels_labels_are_resampled(whole):
+    found = study(correlation_labels=5).tables["correlation"]
+    given = whole.tables["correlation"]
+    assert (found["resampled"] == "labels").all() and (found["spearman"] == given["spearman"]).all()
+    # Six labels tell far less than eighty images.
+    assert ((found["upper"] - found["lower"]) > (given["upper"] - given["lower"])).mean() > 0.8
+
+
+class TestWhatIsRefused:
+    def test_a_baseline_that_is_no_rule_of_the_study(self):
+        with pytest.raises(SeverityError, match="compare.baseline_rule is 'argmx'.*Did you mean 'argmax'"):
+            study(baseline_rule="argmx")
+
+    def test_no_run_at_all(self):
+        with pytest.raises(SeverityError, match="None of the 12 runs of the grid has predictions"):
+            study(lambda run: None)
+
+    def test_no_truth_at_all(self):
+        def read(run):
+            made = predictions(run)
+            return replace(made, truth=numpy.zeros_like(made.truth))
+
+        with pytest.raises(SeverityError, match="None of the 80 test images of one-ce-0 has a true class"):
+            study(read)
+
+    @pytest.mark.parametrize("name", ["ids", "patients", "truth"])
+    def test_runs_of_different_images(self, name):
+        def read(run):
+            made = predictions(run)
+            if run.seed == 1:
+                made = replace(made, **{name: getattr(made, name)[::-1]})
+            return made
+
+        with pytest.raises(SeverityError, match=f"of the runs one-ce-0 and one-ce-1 differ in their {name}"):
+            study(read)
+
+
+def test_the_golden_study(tmp_path, capsys):
+    """All tables of stored predictions; renew with python -m tests.renew_golden."""
+    found = make_tables(tmp_path / "study")
+    assert "32 rules, 24 losses" in capsys.readouterr().out
+    kept = GOLDEN / "tables"
+    assert {path.name for path in found.iterdir()} == {path.name for path in kept.iterdir()}
+    for path in sorted(kept.glob("*.csv")):
+        pandas.testing.assert_frame_equal(
+            pandas.read_csv(found / path.name), pandas.read_csv(path), rtol=1e-6, atol=1e-9, obj=path.name
+        )
+    assert (found / "comparisons.md").read_text() == (kept / "comparisons.md").read_text()
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path):
+    one, two = (make_tables(tmp_path / name) for name in ("one", "two"))
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes(), path.name

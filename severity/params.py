@@ -47,6 +47,7 @@ SHAPE = {
     "predict": OPTIONS,
     "evaluate": OPTIONS,
     "plot": OPTIONS,
+    "explain": OPTIONS,
 }
 
 

@@ -581,7 +581,7 @@ def write_inputs(study):
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
         "plot": OPTIONS,
-        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict")},
+        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))

@@ -157,10 +157,9 @@ def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tu
             f"params.yaml: explain.layers is {layers!r}; it must be {AUTO} or a list of layers (no maps: explain.maps: 0)."
         )
     shapes = _shapes(backbone, side)
-    for key, names in (("cam", [cam]), ("layers", [layers] if layers == AUTO else layers)):
+    for key, names in (("cam", [] if cam == AUTO else [cam]), ("layers", [] if layers == AUTO else layers)):
         for name in names:
-            if name != AUTO:
-                _check_layer(name, shapes, f"params.yaml: explain.{key}")
+            _check_layer(name, shapes, f"params.yaml: explain.{key}")
     known = _stages(backbone.network, shapes, side) if AUTO in (cam, layers) else {}
     if cam == AUTO:
         large = [name for name, places in known.items() if places >= PLACES]

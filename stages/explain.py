@@ -7,7 +7,7 @@ Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png w
         <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
         cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
         each label that has boxes in the image
-Run     python -m stages.explain     15 seconds for the default on two cores
+Run     python -m stages.explain     20 seconds for the default on two cores
 """
 
 from pathlib import Path

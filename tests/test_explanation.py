@@ -263,6 +263,7 @@ def test_layers_may_be_named():
         ({"cam": "body.9"}, r"explain.cam: the network has no layer 'body.9'. Did you mean 'body.\d'"),
         ({"cam": "fc"}, r"explain.cam: the layer 'fc' gives the shape \(1, 6\)"),
         ({"layers": ["act", "fc"]}, "explain.layers: the layer 'fc'"),
+        ({"layers": ["auto"]}, "explain.layers: the network has no layer 'auto'"),
         ({"layers": []}, "explain.layers is"),
         ({"layers": "act"}, "explain.layers is 'act'"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pandas
 
 from severity import files
-from severity.errors import SeverityError
+from severity.errors import SeverityError, nearest
 from severity.markdown import table
 from severity.runs import Run
 from severity.statistics import over_seeds
@@ -125,6 +125,25 @@ def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
     if not known:
         raise SeverityError("No cell has a validation macro-AUROC: no label has both kinds of images there.")
     return max(known, key=known.__getitem__)
+
+
+def choose(found: dict[Run, dict[str, Any]], cell: str, where: str) -> list[dict[str, Any]]:
+    """The metrics of all seeds of one cell.
+
+    Args:
+        found: metrics of every run of the grid.
+        cell: ``<backbone>-<loss>``, or ``best`` for the cell that `best` chooses.
+        where: the key of params.yaml that named it, for the message.
+
+    Raises:
+        SeverityError: no run has this backbone and loss.
+    """
+    if cell == "best":
+        cell = "-".join(best(found))
+    known = {f"{backbone}-{loss}": seeds for backbone, loss, seeds in by_cell(found)}
+    if cell not in known:
+        raise SeverityError(f"params.yaml: {where} is {cell!r}. {nearest(cell, ['best', *known])}")
+    return known[cell]
 
 
 def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from severity import cells, drawing, statistics
 from severity.drawing import BLUE, COLOURS, GREY, NOT_AVAILABLE, VERMILLION, Picture, styled
-from severity.errors import SeverityError, nearest
+from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
 
@@ -62,7 +62,7 @@ def draw_all(
     for name, value in (("mistakes", mistakes), ("labels", labels), ("classes", classes)):
         if not isinstance(value, int) or value < 1:
             raise SeverityError(f"params.yaml: plot.{name} is {value!r}; it must be a whole number from 1 on.")
-    chosen = choose_cell(found, cell)
+    chosen = cells.choose(found, cell, "plot.cell")
     best_run = max(chosen, key=lambda record: record["validation"]["macro_auroc"] or 0.0)
     about = chosen[0]
     facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
@@ -77,23 +77,6 @@ def draw_all(
         "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=about["dataset"]),
         "cost": draw_cost(cost, hierarchy.classes, limit=classes, facts=f"{tree_facts}, cost {about['cost']}"),
     }
-
-
-def choose_cell(found: dict[Run, dict], cell: str) -> list[dict]:
-    """The metrics of all seeds of one backbone and loss, named `<backbone>-<loss>`, or of the `best` ones.
-
-    Args:
-        found: metrics of every run of the grid; what `best` means, `severity.cells.best` says.
-
-    Raises:
-        SeverityError: no run has this backbone and loss.
-    """
-    if cell == "best":
-        cell = "-".join(cells.best(found))
-    known = {f"{backbone}-{loss}": seeds for backbone, loss, seeds in cells.by_cell(found)}
-    if cell not in known:
-        raise SeverityError(f"params.yaml: plot.cell is {cell!r}. {nearest(cell, ['best', *known])}")
-    return known[cell]
 
 
 def _cell(record: Mapping) -> str:

@@ -48,6 +48,7 @@ SHAPE = {
     "evaluate": OPTIONS,
     "compare": OPTIONS,
     "plot": OPTIONS,
+    "explain": OPTIONS,
 }
 
 

@@ -1,4 +1,4 @@
-"""Score every run of the grid under every decision rule. No torch from here on.
+"""Score every run of the grid under every decision rule, without torch.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
 Writes  metrics/runs/<run>.json

@@ -1,4 +1,4 @@
-"""Predict validation and test images with one trained network. The last stage that needs torch.
+"""Predict validation and test images with one trained network. Of what follows only `explain` needs torch.
 
 Reads   data/images, data/prepared, data/hierarchy, data/models/<run>
 Writes  data/predictions/<run>.npz

@@ -214,7 +214,7 @@ def test_a_weight_of_positives_moves_the_optimum():
     assert abs(best - q) > 0.2
 
 
-@pytest.mark.parametrize("name", ["bce-vs-hxe.md", "methods.md"])
+@pytest.mark.parametrize("name", ["bce-vs-hxe.md", "methods.md", "explain.md"])
 def test_links_inside_the_pages_have_their_target(name):
     text = (TOP / "docs" / name).read_text()
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)

@@ -303,7 +303,7 @@ def test_any_number_of_rules(study, rules):
     found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
     for record in found.values():
         record["rules"] = {rule: record["rules"]["argmax"] for rule in rules}
-    records = figures.choose_cell(found, "best")
+    records = cells.choose(found, "best", "plot.cell")
     for picture in (
         figures.draw_tradeoff(cells.comparison(found, rules), facts="phantom", unit="path"),
         figures.draw_labels(records, limit=5, facts="phantom"),
@@ -319,14 +319,16 @@ def test_any_number_of_rules(study, rules):
 
 def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
     found = study["found"]
-    assert figures.choose_cell(found, "best") == [found[Run(*cells.best(found), seed)] for seed in (0, 1)]
-    assert figures.choose_cell(found, "resnet10t-ce") == [found[Run("resnet10t", "ce", seed)] for seed in (0, 1)]
+    assert cells.choose(found, "best", "plot.cell") == [found[Run(*cells.best(found), seed)] for seed in (0, 1)]
+    assert cells.choose(found, "resnet10t-ce", "plot.cell") == [found[Run("resnet10t", "ce", seed)] for seed in (0, 1)]
     with pytest.raises(SeverityError, match=r"plot\.cell is 'resnet10-ce'\. Did you mean 'resnet10t-ce'\?"):
-        figures.choose_cell(found, "resnet10-ce")
+        cells.choose(found, "resnet10-ce", "plot.cell")
 
 
 def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
-    best = max(figures.choose_cell(study["found"], "best"), key=lambda record: record["validation"]["macro_auroc"])
+    best = max(
+        cells.choose(study["found"], "best", "plot.cell"), key=lambda record: record["validation"]["macro_auroc"]
+    )
     assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
 
 
@@ -386,7 +388,7 @@ def test_backbones_losses_and_rules_look_different_without_colour():
 
 
 def test_labels(study, drawn, written):
-    runs = figures.choose_cell(study["found"], "best")
+    runs = cells.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "labels.csv")
     assert sorted(table["label"]) == sorted(CLASSES)
     known = table["severity_argmax"].dropna()
@@ -413,7 +415,7 @@ def test_labels(study, drawn, written):
 
 
 def test_labels_beyond_the_limit_are_left_out(study):
-    records = figures.choose_cell(study["found"], "best")
+    records = cells.choose(study["found"], "best", "plot.cell")
     picture = figures.draw_labels(records, limit=5, facts="phantom")
     full = figures.draw_labels(records, limit=30, facts="phantom")
     pandas.testing.assert_frame_equal(picture.table, full.table.head(5))
@@ -421,7 +423,7 @@ def test_labels_beyond_the_limit_are_left_out(study):
 
 
 def test_batches(study, drawn, written):
-    runs = figures.choose_cell(study["found"], "best")
+    runs = cells.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "batches.csv")
     for axes, rule in zip(drawn["batches"].figure.axes, RULES, strict=True):
         rows = table[table["rule"] == rule]
@@ -441,7 +443,7 @@ def test_batches(study, drawn, written):
 
 
 def test_batches_of_a_later_panel_may_be_worse(study):
-    records = json.loads(json.dumps(figures.choose_cell(study["found"], "best")))
+    records = json.loads(json.dumps(cells.choose(study["found"], "best", "plot.cell")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
     for axes in figures.draw_batches(records, facts="phantom").figure.axes:
@@ -449,7 +451,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
 
 
 def test_batches_of_different_cuts_are_refused(study):
-    first, second = figures.choose_cell(study["found"], "best")
+    first, second = cells.choose(study["found"], "best", "plot.cell")
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
@@ -581,7 +583,7 @@ def write_inputs(study):
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
         "plot": OPTIONS,
-        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict")},
+        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))

@@ -113,9 +113,16 @@ def heavy(stage: str) -> set[str]:
     return found & {"torch", "timm", "matplotlib"}
 
 
-def test_only_training_and_prediction_need_torch_and_only_what_draws_matplotlib():
-    assert {stage for stage in STAGES if "torch" in heavy(stage)} == {"train", "predict"}
-    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "describe"}
+def test_only_what_runs_networks_needs_torch_and_only_what_draws_matplotlib():
+    # Grad-CAM and feature maps want the network itself, so `explain` needs both.
+    assert {stage for stage in STAGES if "torch" in heavy(stage)} == {"train", "predict", "explain"}
+    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "describe", "explain"}
+
+
+def test_explaining_reruns_nothing_and_is_asked_by_no_stage():
+    for stage in STAGES:
+        assert not [dep for dep in STAGES[stage]["deps"] if dep.startswith("plots")]
+        assert stage == "explain" or "explain" not in STAGES[stage].get("params", [])
 
 
 def test_no_metric_decision_cost_or_figure_is_behind_training():

@@ -22,7 +22,7 @@ from severity.datasets import nih14
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
-AFTER = ["evaluate", "aggregate", "compare", "plot"]
+AFTER = ["evaluate", "aggregate", "compare", "plot", "explain"]
 
 
 def tiny(params: dict) -> dict:
@@ -34,6 +34,7 @@ def tiny(params: dict) -> dict:
     for name in params["grid"]["backbone"]:
         params["backbones"][name] = {"model": name, "pretrained": False}
     params["train"] |= {"epochs": 1, "warmup_epochs": 0.5}
+    params["explain"] |= {"mistakes": 1, "maps": 2}
     return params
 
 
@@ -128,6 +129,8 @@ def test_what_a_run_leaves(workspace):
     declared = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]["plot"]
     for name in [*declared["plots"], *declared["outs"]]:
         assert (workspace.folder / name).stat().st_size > 50, name
+    (explained,) = (workspace.folder / "plots/explain").iterdir()
+    assert explained.name in CELLS and (explained / "index.csv").stat().st_size > 50
     assert not (workspace.folder / "data/unfinished").exists() or not any(
         (workspace.folder / "data/unfinished").iterdir()
     )
@@ -184,6 +187,9 @@ def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
         params["plot"]["mistakes"] = 2
         save()
         assert workspace.repro() == ["plot"]
+        params["explain"]["maps"] = 1
+        save()
+        assert workspace.repro() == ["explain"]
         params["cost"]["name"] = "path"
         save()
         assert set(workspace.repro()) == {"hierarchy", *AFTER}
@@ -234,7 +240,9 @@ def test_the_paths_of_predictions_are_told(workspace):
     (workspace.folder / "paths.csv").unlink()
 
 
-@pytest.mark.parametrize("name", ["decisions", "metrics", "statistics", "comparisons", "figures", "evaluation"])
+@pytest.mark.parametrize(
+    "name", ["decisions", "metrics", "statistics", "comparisons", "figures", "evaluation", "explanation"]
+)
 def test_the_code_after_prediction_reruns_no_network(workspace, name):
     with workspace.text(f"severity/{name}.py", "# changed\n"):
         assert workspace.changed() and workspace.changed() <= set(AFTER)
@@ -259,14 +267,12 @@ def test_the_same_params_give_the_same_bytes(workspace):
     folder = workspace.folder
 
     def everything() -> dict[str, bytes]:
-        paths = [*folder.glob("metrics/**/*.*"), *folder.glob("data/predictions/*"), *folder.glob("plots/*")]
+        paths = [*folder.glob("metrics/**/*.*"), *folder.glob("data/predictions/*"), *folder.glob("plots/**/*")]
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
 
     before = everything()
     cell = CELLS[1]
-    ran = workspace.repro(
-        "--force", "--single-item", f"train@{cell}", f"predict@{cell}", "evaluate", "aggregate", "compare", "plot"
-    )
+    ran = workspace.repro("--force", "--single-item", f"train@{cell}", f"predict@{cell}", *AFTER)
     assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
     assert everything() == before
 
@@ -290,7 +296,7 @@ def test_a_stray_run_is_not_counted(workspace):
     stray.write_bytes(b"left from another grid")
     try:
         before = (workspace.folder / "metrics/table.csv").read_bytes()
-        assert set(workspace.repro()) == {"evaluate", "compare"}
+        assert set(workspace.repro()) == {"evaluate", "compare", "explain"}
         assert (workspace.folder / "metrics/table.csv").read_bytes() == before
     finally:
         stray.unlink()

@@ -1,0 +1,178 @@
+"""Explain single decisions of one network: the paths to truth and decision, Grad-CAM of both, feature maps.
+
+Reads   params.yaml; metrics/runs/<run>.json of the runs that the grid names; of the one that is explained
+        data/predictions/<run>.npz and data/models/<run>; data/cost/cost.csv, data/hierarchy, data/images,
+        data/prepared/boxes.csv
+Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png with <case>.csv (the paths) and
+        <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
+        cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
+        each label that has boxes in the image
+Run     python -m stages.explain     20 seconds for the default on two cores
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+from tqdm import tqdm
+
+from severity import (
+    backbones,
+    cases,
+    cells,
+    costs,
+    decoded,
+    drawing,
+    errors,
+    explanation,
+    explanation_figures,
+    files,
+    inference,
+    losses,
+    params,
+    runs,
+)
+from severity.backbones import Backbone
+from severity.collection import BOX
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from severity.links import Link
+from severity.predictions import Predictions
+
+EDGES = list(BOX[2:])
+
+
+def main() -> None:
+    settings = params.load()
+    found = cells.read_runs("metrics/runs", runs.grid(settings), [])
+    with files.replacing("plots/explain") as out:
+        told = params.call(explain, found, out, values=settings["explain"], where="explain")
+    print(told)
+
+
+def explain(
+    found: dict[runs.Run, dict[str, Any]],
+    out: Path,
+    *,
+    cell: str,
+    seed: int | None,
+    rule: str,
+    mistakes: int,
+    ids: list,
+    cam: str,
+    layers: str | list,
+    maps: int,
+) -> str:
+    """Write what the module says into the folder `out`, and tell of it in one line.
+
+    Args:
+        found: metrics of every run of the grid.
+        cell, seed: the run: see `cells.choose`; one of the cell's seeds, None for the first.
+        rule, mistakes, ids: see `cases.find`.
+        cam, layers: see `explanation.choose`.
+        maps: how many feature maps of each layer are shown; 0 leaves these pictures out.
+
+    Raises:
+        SeverityError: an option that does not fit what is there, or a file that is missing.
+    """
+    if not isinstance(maps, int) or isinstance(maps, bool) or maps < 0:
+        raise SeverityError(f"params.yaml: explain.maps is {maps!r}; it must be a whole number from 0 on.")
+    record = choose_run(found, cell, seed)
+    run = runs.Run(record["backbone"], record["loss"], record["seed"])
+    hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
+    predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
+    cost = costs.read("data/cost/cost.csv", hierarchy.classes)
+    chosen = cases.find(predictions, record, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
+    inference.deterministic(runs.seed_for(run.name))
+    network, loss = read_network(run, hierarchy)
+    images, boxes = read_images([case.id for case in chosen])
+    cam, layers = explanation.choose(network, images.shape[1], cam=cam, layers=layers)
+
+    folder, facts = out / run.name, f"{run.name} under {rule}, {record['dataset']}"
+    told = []
+    for case, image in zip(tqdm(chosen, desc="explain", unit="image", disable=None), images, strict=True):
+        own = boxes[boxes["id"] == case.id]
+        each = explanation.explain(
+            case, network, loss, image=image, boxes=own, hierarchy=hierarchy, cam=cam, layers=layers, maps=maps
+        )
+        steps = cases.steps(case, predictions, hierarchy)
+        picture = explanation_figures.draw_case(
+            case,
+            image=image,
+            boxes=own,
+            steps=steps,
+            explained=each,
+            hierarchy=hierarchy,
+            facts=facts,
+            unit=record["cost"],
+        )
+        drawing.write(picture, folder / case.name)
+        if maps:
+            drawing.write(
+                explanation_figures.draw_maps(case, maps=each.maps, facts=facts), folder / f"{case.name}_maps"
+            )
+            write_maps(folder / f"{case.name}_maps.npz", each.maps)
+        told.append(each)
+    index = cases.index(chosen, predictions, hierarchy)
+    files.write_csv(folder / "index.csv", index.assign(run=run.name, rule=rule))
+    write_heat(folder, told)
+    return f"{run.name}: explained {len(chosen)} images"
+
+
+def choose_run(found: dict[runs.Run, dict[str, Any]], cell: str, seed: int | None) -> dict[str, Any]:
+    """The metrics of one seed of a cell. Raises SeverityError when the grid has no such run."""
+    seeds = {record["seed"]: record for record in cells.choose(found, cell, "explain.cell")}
+    if seed is None:
+        return next(iter(seeds.values()))
+    if seed not in seeds:
+        raise SeverityError(f"params.yaml: explain.seed is {seed!r}. {errors.nearest(seed, seeds)}")
+    return seeds[seed]
+
+
+def read_network(run: runs.Run, hierarchy: Hierarchy) -> tuple[Backbone, Link]:
+    """Network and loss as they were trained: their numbers come from the run's record."""
+    folder = Path("data/models") / run.name
+    record = files.read_json(folder / "record.json")
+    cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
+    loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **record["losses"][run.loss])
+    model = record["backbones"][run.backbone]["model"]
+    return backbones.load(folder / "weights.safetensors", model=model, outputs=loss.outputs, loss=loss), loss
+
+
+def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
+    """(n, S, S) uint8 prepared images, and all boxes of them: columns BOX, edges as shares of the prepared square.
+
+    Raises:
+        SeverityError: an image is not there: the predictions are of other data.
+    """
+    index, summary = decoded.read_index("data/images"), decoded.read_summary("data/images")
+    rows = pandas.Index(index["id"]).get_indexer(ids)
+    if (rows < 0).any():
+        raise SeverityError(f"data/images holds no image {ids[int(rows.argmin())]!r}. Run `dvc repro predict`.")
+    boxes = files.read_csv("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
+    boxes = boxes[boxes["id"].isin(ids)].merge(index[["id", "width", "height"]], on="id")
+    boxes[EDGES] = decoded.on_square(
+        boxes[EDGES].to_numpy(), boxes["width"], boxes["height"], size=summary["size"], aspect=summary["aspect"]
+    )
+    there = (boxes["left"] < boxes["right"]) & (boxes["top"] < boxes["bottom"])  # A crop may leave nothing of a box.
+    return decoded.open_images("data/images")[rows], boxes.loc[there, list(BOX)]
+
+
+def write_maps(path: Path, maps: list[explanation.Maps]) -> None:
+    """Layer -> (m, h, w) float32, the maps in the order of the picture."""
+    with files.replacing(path) as beside:
+        numpy.savez(beside, **{each.layer: each.values for each in maps})
+
+
+def write_heat(folder: Path, told: list[explanation.Explanation]) -> None:
+    """cams.csv and cams.npy, whose rows belong together, and boxes.csv; nothing where there is no case."""
+    if told:
+        files.write_csv(folder / "cams.csv", pandas.concat([each.cams for each in told]))
+        files.write_csv(folder / "boxes.csv", pandas.concat([each.inside for each in told]))
+        with files.replacing(folder / "cams.npy") as beside:
+            numpy.save(beside, numpy.concatenate([each.weighed for each in told]))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,250 @@
+"""The stage from files to files, on a collection and a network made here."""
+
+import importlib.util
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from PIL import Image
+
+import severity
+from severity import backbones, costs, evaluation, explanation, files, losses
+from severity.errors import SeverityError
+from severity.predictions import Predictions
+from tests.test_cases import OPTIONS as EVALUATE
+from tests.trees import six_classes
+
+if importlib.util.find_spec("severity.decoded") is None:
+
+    def _on_square(edges, widths, heights, *, size, aspect):
+        """Of a crop and a squash."""
+        moved = numpy.array(edges, dtype=float)
+        for row, (width, height) in enumerate(zip(widths, heights, strict=True)):
+            if aspect == "crop":
+                both, side = numpy.array([width, height] * 2), min(width, height)
+                moved[row] = (moved[row] * both - (both - side) // 2) / side
+        return moved.clip(0, 1)
+
+    severity.decoded = types.ModuleType("severity.decoded")
+    severity.decoded.open_images = lambda folder: numpy.load(Path(folder) / "images.npy", mmap_mode="r")
+    severity.decoded.read_index = lambda folder: pandas.read_csv(Path(folder) / "index.csv")
+    severity.decoded.read_summary = lambda folder: files.read_json(Path(folder) / "summary.json")
+    severity.decoded.on_square = _on_square
+    sys.modules["severity.decoded"] = severity.decoded
+
+from stages import explain  # noqa: E402
+
+TREE = six_classes()
+COST = costs.lca_height(TREE)
+SIDE, IMAGES = 32, 60
+SETTINGS = {
+    "cell": "best", "seed": None, "rule": "crm", "mistakes": 2, "ids": [], "cam": "auto", "layers": "auto", "maps": 2,
+}  # fmt: skip
+BOXES = [
+    # id, label, left, top, right, bottom of an original of 40 x 20 pixels, whose middle 20 x 20 are prepared
+    ("image 59", "b1", 0.25, 0.0, 0.5, 0.5),
+    ("image 59", "b1", 0.0, 0.0, 0.2, 1.0),  # cropped away
+    ("image 59", "d1", 0.5, 0.25, 1.0, 0.75),  # half of it cropped away
+    ("image 3", "b1", 0.0, 0.0, 1.0, 1.0),  # not explained
+]
+
+
+def write_inputs(seeds=(0, 1), loss="hxe") -> None:
+    """All that the stage reads, below the current folder; predictions are the networks' own."""
+    random = numpy.random.default_rng(0)
+    images = random.integers(0, 256, (IMAGES, SIDE, SIDE), dtype=numpy.uint8)
+    truth = (random.random((IMAGES, 6)) < 0.2).astype(numpy.float32)
+    truth[numpy.arange(IMAGES), random.integers(0, 6, IMAGES)] = 1
+    ids = [f"image {row}" for row in range(IMAGES)]
+    options = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())["losses"][loss]
+    grid = {"backbone": ["net"], "loss": [loss], "seed": list(seeds)}
+    record = {"backbones": {"net": {"model": "test_resnet", "pretrained": False}}, "losses": {loss: options}}
+    TREE.write("data/hierarchy/hierarchy.json")
+    numpy.save("data/hierarchy/lca_height.npy", COST)
+    costs.write("data/cost/cost.csv", COST, TREE.classes)
+    Path("data/images").mkdir()
+    numpy.save("data/images/images.npy", images)
+    index = pandas.DataFrame({"id": ids, "path": ids, "width": 40, "height": 20})
+    files.write_csv("data/images/index.csv", index)
+    files.write_json("data/images/summary.json", {"images": IMAGES, "size": SIDE, "aspect": "crop"})
+    boxes = pandas.DataFrame(BOXES, columns=["id", "label", "left", "top", "right", "bottom"])
+    files.write_csv("data/prepared/boxes.csv", boxes)
+    for seed in seeds:
+        run = f"net-{loss}-{seed}"
+        torch.manual_seed(seed)
+        link = losses.build(loss, hierarchy=TREE, cost=COST, **options).eval()
+        network = backbones.build(model="test_resnet", pretrained=False, outputs=link.outputs).eval()
+        weights = network.state_dict() | {f"loss.{name}": value for name, value in link.state_dict().items()}
+        Path(f"data/models/{run}").mkdir(parents=True)
+        safetensors.torch.save_file(weights, f"data/models/{run}/weights.safetensors")
+        files.write_json(f"data/models/{run}/record.json", record)
+        with torch.no_grad():
+            logits = network(torch.from_numpy(images)[:, None] / 255).double()
+            posterior, marginal = (each(logits).float().numpy() for each in (link.posterior, link.marginal))
+        made = Predictions(
+            ids=numpy.array(ids),
+            patients=numpy.array(ids),
+            split=numpy.repeat(["validation", "test"], IMAGES // 2),
+            posterior=posterior,
+            marginal=marginal,
+            truth=truth,
+            classes=numpy.array(TREE.classes),
+            class_hash=numpy.array(TREE.class_hash),
+            run=numpy.array(run),
+            dataset=numpy.array("made up"),
+        )
+        made.write(f"data/predictions/{run}.npz")
+        metrics = evaluation.evaluate(made, TREE, COST, **EVALUATE)
+        about = {"run": run, "backbone": "net", "loss": loss, "seed": seed, "dataset": "made up", "cost": "lca_height"}
+        files.write_json(f"metrics/runs/{run}.json", {**about, **metrics})
+    params = {
+        "data": {"name": "made"},
+        "datasets": {"made": {"root": "raw", "hierarchy": "made", "collect": {}, "read": {}, "labels": {}}},
+        "cost": {"name": "lca_height", "file": "cost.csv"},
+        "grid": grid,
+        "backbones": {"net": {"model": "test_resnet", "pretrained": False}},
+        "losses": {loss: options},
+        "explain": SETTINGS,
+        **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate", "plot")},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def change(**changes) -> None:
+    """Change options of explain in params.yaml."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["explain"] |= changes
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_inputs()
+    return folder
+
+
+@pytest.fixture
+def study(inputs, tmp_path, monkeypatch):
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("plots/explain")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_writes_pictures_and_all_that_is_in_them_twice_alike(study, capsys):
+    change(mistakes=1, ids=["image 59"])
+    explain.main()
+    told = capsys.readouterr().out
+    (folder,) = study.iterdir()
+    assert told == f"{folder.name}: explained 3 images\n" and folder.name == "net-hxe-0"
+    names = ["least_1", "most_1", "chosen_1"]
+    kinds = [".png", ".csv", "_maps.png", "_maps.csv", "_maps.npz"]
+    tables = ["index.csv", "cams.csv", "cams.npy", "boxes.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*(n + k for n in names for k in kinds), *tables])
+    metrics = json.loads(Path("metrics/runs/net-hxe-0.json").read_text())["rules"]["crm"]
+    index = pandas.read_csv(folder / "index.csv")
+    assert index["case"].tolist() == names
+    wanted = [each["id"] for end in ("least", "most") for each in metrics[end][:1]]
+    assert index["id"].tolist() == [*wanted, "image 59"]
+    cams, maps = pandas.read_csv(folder / "cams.csv"), numpy.load(folder / "cams.npy")
+    assert len(cams) == len(maps) and set(cams["places"]) == set(maps.shape[1:]) == {4}
+    assert cams["largest"].tolist() == pytest.approx(explanation.heat(maps, SIDE).max(axis=(1, 2)).tolist())
+    predictions = Predictions.read("data/predictions/net-hxe-0.npz", TREE)
+    for row in cams.itertuples():
+        here = predictions.posterior[predictions.ids == row.id, TREE.classes.index(row.label)]
+        assert numpy.exp(row.log_posterior) == pytest.approx(here.item(), rel=1e-4)
+    with numpy.load(folder / "most_1_maps.npz") as stored:
+        table = pandas.read_csv(folder / "most_1_maps.csv")
+        for layer, rows in table.groupby("layer"):
+            assert stored[layer].shape == (2, *rows["places"])
+            assert stored[layer].max(axis=(1, 2)).tolist() == pytest.approx(rows["largest"].tolist())
+    first = everything(study)
+    Path(study / "stale.txt").write_text("of another run")
+    explain.main()
+    assert everything(study) == first
+    with Image.open(folder / "most_1.png") as picture:
+        assert picture.width > 1000
+
+
+def test_boxes_follow_the_image_into_the_square(study):
+    change(mistakes=0, ids=["image 59"], maps=0)
+    explain.main()
+    table = pandas.read_csv(study / "net-hxe-0/boxes.csv")
+    assert set(table["id"]) == {"image 59"}
+    for _, rows in table.groupby("label"):
+        # 10 to 20 of 40 pixels are the left half of the middle 20; 20 to 40 its right half, the rest is cropped away.
+        assert rows.set_index("box")["box_area"].to_dict() == {"b1": 0.25, "d1": 0.25}
+    assert not list(study.rglob("*_maps*"))
+
+
+def test_images_without_boxes_leave_an_empty_table(study):
+    change(mistakes=0, ids=["image 7"])
+    explain.main()
+    assert (study / "net-hxe-0/boxes.csv").read_text() == "case,id,label,box,box_area,energy,hit\n"
+
+
+def test_without_mistakes_and_ids_there_is_nothing_but_an_empty_index(study):
+    change(mistakes=0)
+    explain.main()
+    assert [path.name for path in (study / "net-hxe-0").iterdir()] == ["index.csv"]
+    assert len(pandas.read_csv(study / "net-hxe-0/index.csv")) == 0
+
+
+def test_cell_seed_rule_and_layers_are_chosen_by_params(study):
+    change(cell="net-hxe", seed=1, rule="crm_ts", mistakes=1, cam="layer1.0", layers=["layer2.0"])
+    explain.main()
+    folder = study / "net-hxe-1"
+    assert set(pandas.read_csv(folder / "cams.csv")["layer"]) == {"layer1.0"}
+    assert set(pandas.read_csv(folder / "least_1_maps.csv")["layer"]) == {"layer2.0"}
+    assert set(pandas.read_csv(folder / "index.csv")["rule"]) == {"crm_ts"}
+
+
+def test_a_loss_with_weights_of_its_own_is_loaded_with_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_inputs(seeds=(3,), loss="haf")
+    change(mistakes=1, maps=0)
+    explain.main()
+    predictions = Predictions.read("data/predictions/net-haf-3.npz", TREE)
+    for row in pandas.read_csv("plots/explain/net-haf-3/cams.csv").itertuples():
+        here = predictions.posterior[predictions.ids == row.id, TREE.classes.index(row.label)]
+        assert numpy.exp(row.log_posterior) == pytest.approx(here.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"cell": "net-ce"}, "explain.cell is 'net-ce'. Did you mean 'net-hxe'"),
+        ({"seed": 2}, "explain.seed is 2. Known: 0, 1"),
+        ({"maps": -1}, "explain.maps is -1"),
+        ({"maps": True}, "explain.maps is True"),
+        ({"cam": "layer9"}, "explain.cam: the network has no layer 'layer9'"),
+        ({"ids": ["image 99"]}, "no image 'image 99'"),
+        ({"mistaken": 1}, "explain: unknown key 'mistaken'. Did you mean 'mistakes'"),
+    ],
+)
+def test_what_does_not_fit_is_told_and_leaves_nothing(study, changes, told):
+    change(**changes)
+    with pytest.raises(SeverityError, match=told):
+        explain.main()
+    assert not study.exists()
+
+
+def test_images_of_another_collection_are_told(study):
+    index = pandas.read_csv("data/images/index.csv")
+    files.write_csv("data/images/index.csv", index.assign(id="other " + index["id"]))
+    with pytest.raises(SeverityError, match="data/images holds no image 'image"):
+        explain.main()

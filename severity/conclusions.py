@@ -137,7 +137,7 @@ def _skewness(study: Study) -> str:
     known = rows.dropna(subset="mean")
     zero = int((known["median"] == 0).sum())
     skewed = known["skewness"].dropna()
-    lines = [f"The median is 0 in {zero} of {len(known)} rows: there more than half of the decisions are right."]
+    lines = [f"The median is 0 in {zero} of {len(known)} rows: there at least half of the decisions cost nothing."]
     apart = known[(known["mean"] - known["median"]).abs() > (known["upper"] - known["lower"])]
     lines.append(f"Mean and median are further apart than the interval of the mean is wide in {len(apart)}.")
     if len(skewed):

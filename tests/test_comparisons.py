@@ -127,6 +127,7 @@ class TestAgainstTheMetricsOfTheRuns:
             for name, key in (("batch_mean_min", "mean_min"), ("mean_of_medians", "mean_of_medians")):
                 assert row[name] == pytest.approx(numpy.median([each["batches"][key] for each in found])), name
             assert row["mean"] == pytest.approx(numpy.mean([each["severity_mean"] for each in found]))
+            assert row["right"] == pytest.approx(1 - numpy.mean([each["top1_error"] for each in found]))
             assert row["lower"] < row["mean"] < row["upper"]
             full = [each["batches"]["means"][: each["images"] // 8] for each in found]
             assert row["batch_mean_sd"] == pytest.approx(numpy.median([numpy.std(means, ddof=1) for means in full]))

@@ -582,6 +582,7 @@ def write_inputs(study):
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
+        "compare": {},
         "plot": OPTIONS,
         **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }

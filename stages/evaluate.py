@@ -1,4 +1,4 @@
-"""Score every run of the grid under every decision rule. No torch from here on.
+"""Score every run, of the grid and adopted, under every decision rule. No torch from here on.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
 Writes  metrics/runs/<run>.json
@@ -20,10 +20,10 @@ def main() -> None:
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
     irma = IrmaFacts.read("data/cost/irma.json")
-    grid = runs.grid(settings)
+    scored = runs.scored(settings)
     with files.replacing("metrics/runs") as folder:
         folder.mkdir()
-        for run in tqdm(grid, desc="evaluate", unit="run", disable=None):
+        for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
             found = params.call(
                 evaluation.evaluate,
@@ -35,7 +35,7 @@ def main() -> None:
                 irma=irma,
             )
             files.write_json(folder / f"{run.name}.json", {**runs.description(run, settings), **found})
-    print(f"scored {len(grid)} runs under {len(settings['evaluate']['rules'])} rules")
+    print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def heavy(stage: str) -> set[str]:
 
 def test_only_training_and_prediction_need_torch_and_only_plotting_matplotlib():
     assert {stage for stage in STAGES if "torch" in heavy(stage)} == {"train", "predict"}
-    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot"}
+    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "illustrate"}
 
 
 def test_no_metric_decision_cost_or_figure_is_behind_training():

@@ -132,12 +132,17 @@ def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
     Chosen on validation images, never on the test images whose numbers are then told. Where no cell has a validation
     macro-AUROC in all its seeds, as with predictions made elsewhere of test images alone, it is the first.
     """
-    scores = {
+    scores = validation_scores(found)
+    known = {cell: score for cell, score in scores.items() if score is not None}
+    return max(known, key=known.__getitem__) if known else next(iter(scores))
+
+
+def validation_scores(found: dict[Run, dict[str, Any]]) -> dict[tuple[str, str], float | None]:
+    """Backbone and loss -> median validation macro-AUROC; None where a seed has none."""
+    return {
         (backbone, loss): over_seeds([run["validation"]["macro_auroc"] for run in seeds])["median"]
         for backbone, loss, seeds in by_cell(found)
     }
-    known = {cell: score for cell, score in scores.items() if score is not None}
-    return max(known, key=known.__getitem__) if known else next(iter(scores))
 
 
 def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str, Any]:
@@ -149,6 +154,8 @@ def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str
     cell = best(found)
     seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == cell]
     record: dict[str, Any] = {"cell": "-".join(cell), "runs": len(found)}
+    if all(score is None for score in validation_scores(found).values()):
+        record["chosen"] = "the first (no run has a validation macro-AUROC)"
     record["macro_auroc"] = medians(seeds, rules[0])["macro_auroc"]
     for rule in rules:
         summary = medians(seeds, rule)

@@ -59,7 +59,8 @@ def evaluate(
 
     Returns:
         classes, class_hash; counts: images, scored, without_truth; labels: AUROC and average precision of each; macro_auroc,
-        macro_average_precision; validation: macro_auroc, None without such images; not_available: for each rule that
+        macro_average_precision; validation: macro_auroc, None without such images, and top1_error of
+        each rule, None where no such image has a true class; not_available: for each rule that
         cannot be had, why; rules: for each rule what `metrics.single_decision` gives,
         batches, severity by label, least and most severe mistakes; nodes: `node_metrics.score` of the most probable
         class and of `decisions.climb`; calibration; multi_label: thresholds, rules, warnings where a baseline is not
@@ -86,9 +87,7 @@ def evaluate(
         "counts": {"images": len(scored), "scored": int(scored.sum()), "without_truth": int((~scored).sum())},
         "macro_auroc": discrimination.macro(labels, "auroc"),
         "macro_average_precision": discrimination.macro(labels, "average_precision"),
-        "validation": {
-            "macro_auroc": discrimination.macro(_labels(validation, hierarchy), "auroc") if validation else None
-        },
+        "validation": _validation(case, list(rankings)),
         "not_available": {rule: NEEDS_VALIDATION for rule in (*rules, *multi_label) if not case.can(rule)},
         "labels": labels,
         "rules": {
@@ -135,7 +134,7 @@ class _Case:
             "marginal": temperature.fit_marginal(seen.marginal, seen.truth),
         }
 
-    def _scale(self, part: Predictions) -> Predictions:
+    def scale(self, part: Predictions) -> Predictions:
         return replace(
             part,
             posterior=temperature.scale(part.posterior, self.temperatures["posterior"]),
@@ -145,20 +144,35 @@ class _Case:
     @cached_property
     def scaled(self) -> Predictions:
         """The test images with temperature-scaled probabilities."""
-        return self._scale(self.test)
+        return self.scale(self.test)
 
     @cached_property
     def thresholds(self) -> dict[bool, numpy.ndarray | None]:
         """(K,) thresholds of the plain marginals (False) and of the scaled ones (True); None without validation images."""
         if self.validation is None:
             return dict.fromkeys((False, True))
-        seen = {False: self.validation, True: self._scale(self.validation)}
+        seen = {False: self.validation, True: self.scale(self.validation)}
         return {scaled: multilabel.best_thresholds(part.marginal, part.truth) for scaled, part in seen.items()}
 
     def named(self, word: str) -> tuple[str, bool, Predictions]:
         """The rule that a word names, whether it wants scaled probabilities, and the test images with them."""
         rule, scaled = temperature.split(word)
         return rule, scaled, self.scaled if scaled else self.test
+
+
+def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
+    seen = case.validation
+    if seen is None:
+        return {"macro_auroc": None, "top1_error": {}}
+    truth = seen.truth == 1
+    known = metrics.has_truth(truth)
+    errors: dict[str, float | None] = dict.fromkeys(rules)
+    for word in rules if known.any() else ():
+        rule, scaled = temperature.split(word)
+        posterior = (case.scale(seen) if scaled else seen).posterior[known]
+        ranking = decisions.rank(rule, posterior=posterior, cost=case.cost, hierarchy=case.hierarchy)
+        errors[word] = float((~truth[known][numpy.arange(len(ranking)), ranking[:, 0]]).mean())
+    return {"macro_auroc": discrimination.macro(_labels(seen, case.hierarchy), "auroc"), "top1_error": errors}
 
 
 def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[str, Any]]:

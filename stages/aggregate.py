@@ -24,7 +24,8 @@ def main() -> None:
     headline = cells.headline(found, rules)
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
-    print(f"{len(found)} runs; best on validation: {headline['cell']}, test macro-AUROC {auroc}")
+    chosen = headline.get("chosen", "best on validation")
+    print(f"{len(found)} runs; {chosen}: {headline['cell']}, test macro-AUROC {auroc}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from severity import costs, errors, evaluation, files, params, runs
+from severity import costs, errors, evaluation, files, lab, params, runs
 from severity.hierarchy import Hierarchy
 from severity.irma_facts import IrmaFacts
 from severity.predictions import Predictions
@@ -25,6 +25,7 @@ def main() -> None:
         folder.mkdir()
         for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
+            known = predictions.known
             found = params.call(
                 evaluation.evaluate,
                 predictions,
@@ -34,7 +35,8 @@ def main() -> None:
                 where="evaluate",
                 irma=irma,
             )
-            files.write_json(folder / f"{run.name}.json", {**runs.description(run, settings), **found})
+            about = runs.description(run, settings) | {key: known[key] for key in ("adopted",) if key in known}
+            files.write_json(folder / f"{run.name}.json", {**about, **found, "lab": lab.report(found, known)})
     print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")
 
 

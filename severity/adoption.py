@@ -150,7 +150,6 @@ def _probabilities(
     sheet: Sheet, kind: str, missing_class: str, labels: tuple[str, ...], hierarchy: Hierarchy
 ) -> tuple[numpy.ndarray, numpy.ndarray, dict[str, Any]]:
     """Posterior and marginal (N, K) in the hierarchy's order, and what became of missing and superfluous classes."""
-    numbers = _plain(sheet, kind)
     beside = [name for name in sheet.classes if name not in hierarchy.classes]
     for name in beside:
         # A label of the data set that the tree leaves out on purpose is no mistake of the file.
@@ -160,6 +159,7 @@ def _probabilities(
     distribution = kind in ("posterior", "softmax_logits")
     if missing and (missing_class == "error" or len(missing) > 1 or distribution):
         raise SeverityError(_about_missing(sheet, missing, missing_class, distribution))
+    numbers = _plain(sheet, kind)
     order = [sheet.classes.index(name) for name in hierarchy.classes if name not in missing]
     numbers = numbers[:, order]
     if missing:
@@ -167,10 +167,13 @@ def _probabilities(
         nothing, rest = complement(numbers)
         posterior = numpy.insert(rest, place, nothing, axis=1)
         marginal = numpy.insert(numbers, place, nothing, axis=1)
+    elif kind == "sigmoid_logits":
+        # m / sum m in log space: a distribution also where every sigmoid is as good as 0.
+        posterior, marginal = scipy.special.softmax(scipy.special.log_expit(sheet.numbers[:, order]), axis=1), numbers
     else:
         sums = numbers.sum(axis=1, keepdims=True)
         if (sums == 0).any():
-            image = sheet.ids[int((sums == 0).argmax())]
+            image = str(sheet.ids[int((sums == 0).argmax())])
             raise SeverityError(
                 f"{sheet.path}: all probabilities of the image {image!r} are 0, so no class is the most probable "
                 f"({int((sums == 0).sum())} such images). Give more digits, or logits."
@@ -195,7 +198,7 @@ def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise SeverityError(
-            f"{sheet.path}: the image {sheet.ids[row]!r} has numbers from {numbers[row].min():g} to {numbers[row].max():g} "
+            f"{sheet.path}: the image {str(sheet.ids[row])!r} has numbers from {numbers[row].min():g} to {numbers[row].max():g} "
             f"with the sum {numbers[row].sum():g}; a {kind} has numbers {right} ({int(wrong.sum())} such images). "
             "Correct the file, or adopt.kind in params.yaml."
         )
@@ -269,7 +272,7 @@ def _splits(sheet: Sheet, rows: numpy.ndarray, known: pandas.Series) -> numpy.nd
     if torn.any():
         row = int(torn.argmax())
         raise SeverityError(
-            f"{sheet.path}: the image {sheet.ids[rows[row]]!r} is in the split {said[row]!r}, but the data set has it in "
+            f"{sheet.path}: the image {str(sheet.ids[rows[row]])!r} is in the split {said[row]!r}, but the data set has it in "
             f"{known[row]!r} ({int(torn.sum())} such images). Predictions of training images make test scores too good: "
             "use the division of the data set, and leave the column split out."
         )
@@ -285,7 +288,7 @@ def _check_truth(sheet: Sheet, rows: numpy.ndarray, frame: pandas.DataFrame, tru
         if torn.any():
             row = int(torn.argmax())
             raise SeverityError(
-                f"{sheet.path}: for the image {sheet.ids[rows[row]]!r} {name!r} is {said[row]:g}, but {truth.folder} has "
+                f"{sheet.path}: for the image {str(sheet.ids[rows[row]])!r} {name!r} is {said[row]:g}, but {truth.folder} has "
                 f"{known[row]:g} ({int(torn.sum())} such images). Leave the columns true:<class> out to score by the data "
                 f"set's labels. {_stale(truth)}"
             )

@@ -85,7 +85,7 @@ def read(path: Path | str) -> Sheet:
     if odd.any():
         row, column = numpy.argwhere(odd)[0]
         raise SeverityError(
-            f"{path}: the image {sheet.ids[row]!r} has no finite number for {sheet.classes[column]!r}, but "
+            f"{path}: the image {str(sheet.ids[row])!r} has no finite number for {sheet.classes[column]!r}, but "
             f"{sheet.numbers[row, column]} ({int(odd.any(axis=1).sum())} such images). Give a number for each class."
         )
     return sheet

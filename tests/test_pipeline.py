@@ -22,7 +22,7 @@ from severity.datasets import nih14
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
-AFTER = ["evaluate", "aggregate", "plot"]
+AFTER = ["evaluate", "aggregate", "plot", "illustrate"]
 
 
 def tiny(params: dict) -> dict:
@@ -90,7 +90,7 @@ class Workspace:
 def copy_project(folder: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(TOP / name, folder / name)
-    for name in ("stages", "severity", "data/costs", "data/hierarchies"):
+    for name in ("stages", "severity", "data/costs", "data/elsewhere", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
@@ -125,9 +125,10 @@ def test_what_a_run_leaves(workspace):
     medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
     assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in ("argmax", "crm")}
     assert len(json.loads((workspace.folder / "metrics/headline.json").read_text())) < 15
-    declared = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]["plot"]
-    for name in [*declared["plots"], *declared["outs"]]:
-        assert (workspace.folder / name).stat().st_size > 50, name
+    stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
+    for declared in (stages["plot"], stages["illustrate"]):
+        for name in [*declared["plots"], *declared["outs"]]:
+            assert (workspace.folder / name).stat().st_size > 50, name
     assert not (workspace.folder / "data/unfinished").exists() or not any(
         (workspace.folder / "data/unfinished").iterdir()
     )
@@ -182,6 +183,9 @@ def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
         ran = workspace.repro()
         assert "evaluate" in ran and set(ran) <= set(AFTER)
         params["plot"]["mistakes"] = 2
+        save()
+        assert workspace.repro() == ["illustrate"]
+        params["plot"]["labels"] = 5
         save()
         assert workspace.repro() == ["plot"]
         params["cost"]["name"] = "path"
@@ -265,7 +269,7 @@ def test_the_same_params_give_the_same_bytes(workspace):
     before = everything()
     cell = CELLS[1]
     ran = workspace.repro(
-        "--force", "--single-item", f"train@{cell}", f"predict@{cell}", "evaluate", "aggregate", "plot"
+        "--force", "--single-item", f"train@{cell}", f"predict@{cell}", *AFTER
     )
     assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
     assert everything() == before

@@ -100,7 +100,9 @@ def adopt(
     if divided:
         joined["split"] = _divided(joined["patient"], validation_fraction, seed)
     if "test" not in set(joined["split"]):
-        raise SeverityError(f"{sheet.path}: no test image of the data set {dataset} is among its {len(sheet.ids)} images.")
+        raise SeverityError(
+            f"{sheet.path}: no test image of the data set {dataset} is among its {len(sheet.ids)} images."
+        )
     record = {"file": sheet.path.name, "kind": word, "detected": detected, **classes, **counts, "divided": divided}
     return Predictions(
         ids=joined["id"].to_numpy(dtype=str),
@@ -282,7 +284,9 @@ def _splits(sheet: Sheet, rows: numpy.ndarray, known: pandas.Series) -> numpy.nd
 def _check_truth(sheet: Sheet, rows: numpy.ndarray, frame: pandas.DataFrame, truth: Truth) -> None:
     for column, name in enumerate(sheet.labels):
         if name not in truth.labels:
-            raise SeverityError(f"{sheet.path}: the label {name!r} is not the data set's. {nearest(name, truth.labels)}")
+            raise SeverityError(
+                f"{sheet.path}: the label {name!r} is not the data set's. {nearest(name, truth.labels)}"
+            )
         said, known = sheet.truth[rows, column], frame[name].to_numpy(dtype=numpy.float64)
         torn = ~numpy.isnan(said) & ~numpy.isnan(known) & (said != known) & (frame["split"] != "train").to_numpy()
         if torn.any():
@@ -324,4 +328,3 @@ def statement(predictions: Predictions) -> str:
     extra += [f"without the classes {tables.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []
     parts = [f"{counts['test']} test and {counts['validation']} validation images", f"{told['kind']}{found}", *extra]
     return f"{predictions.run}: {'; '.join(parts)}"
-

@@ -157,7 +157,13 @@ def _read_arrays(path: Path) -> Sheet:
         "split": numpy.full(images, ""),
         **arrays,
     }
-    shapes = {"id": (images,), "patient": (images,), "split": (images,), "classes": (classes,), "prob": (images, classes)}
+    shapes = {
+        "id": (images,),
+        "patient": (images,),
+        "split": (images,),
+        "classes": (classes,),
+        "prob": (images, classes),
+    }
     shapes |= {"labels": (given["labels"].size,), "true": (images, given["labels"].size)}
     for name, array in given.items():
         words = name not in ("prob", "true")

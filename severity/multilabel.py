@@ -76,7 +76,9 @@ def node_probabilities(marginal: numpy.ndarray, tree: LabelTree) -> numpy.ndarra
     return found
 
 
-def decide(rule: str, *, marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None) -> numpy.ndarray:
+def decide(
+    rule: str, *, marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None
+) -> numpy.ndarray:
     """Decide a set of labels for each image.
 
     Args:

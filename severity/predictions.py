@@ -97,7 +97,7 @@ class Predictions:
         except SeverityError as error:
             raise SeverityError(f"{path}: {error}") from None
         try:
-            self.known
+            json.loads(str(self.record))
         except ValueError as error:
             raise SeverityError(f"{path}: the record is no JSON: {error}") from None
         if not ((self.marginal >= 0) & (self.marginal <= 1)).all():

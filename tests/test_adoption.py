@@ -11,7 +11,8 @@ import scipy.special
 from hypothesis import given, strategies
 
 from benchmarks import chexnet
-from severity import adoption, cells, costs, elsewhere, evaluation, figures, files, runs, tables
+from docs import chexnet_predictions
+from severity import adoption, cells, costs, elsewhere, evaluation, figures, files, runs
 from severity.adoption import Truth
 from severity.datasets import elsewhere as labels_alone
 from severity.errors import SeverityError
@@ -19,7 +20,8 @@ from severity.predictions import Predictions
 from severity.runs import Run
 from tests import golden
 from tests.test_evaluation import OPTIONS as EVALUATE
-from tests.trees import six_classes
+from tests.test_evaluation import predictions
+from tests.trees import TOP, six_classes
 
 TREE = six_classes()
 IMAGES = 12
@@ -113,7 +115,7 @@ class TestForm:
             ({"split": ["tset"] * 12}, r"'tset' is not one of blank, train, validation, test"),
             ({"true:a": [2] * 12}, r"'2' is not one of '1'"),
             ({"id": None}, r"the column 'id' is missing"),
-            (dict.fromkeys((f"prob:{name}" for name in TREE.classes)), r"has no column prob:<class>"),
+            (dict.fromkeys(f"prob:{name}" for name in TREE.classes), r"has no column prob:<class>"),
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path, columns, told):
@@ -164,7 +166,9 @@ class TestForm:
             (tmp_path / name).touch()
         assert elsewhere.find(tmp_path, "chexnet-bce-0").name == "chexnet-bce-0.csv.gz"
         assert [path.name for path in elsewhere.listed(tmp_path)] == ["chexnet-bce-0.csv.gz"]
-        with pytest.raises(SeverityError, match="no predictions of the run 'chexnet-bce-1'.*Did you mean 'chexnet-bce-0'"):
+        with pytest.raises(
+            SeverityError, match="no predictions of the run 'chexnet-bce-1'.*Did you mean 'chexnet-bce-0'"
+        ):
             elsewhere.find(tmp_path, "chexnet-bce-1")
         (tmp_path / "chexnet-bce-0.npz").touch()
         with pytest.raises(SeverityError, match=r"chexnet-bce-0.csv.gz, chexnet-bce-0.npz. Keep one"):
@@ -282,7 +286,9 @@ class TestImages:
 
     def test_unknown_images_are_refused_or_counted(self, tmp_path):
         columns = {"id": [*known().frame["id"][:-1], "image99"]}
-        with pytest.raises(SeverityError, match="1 of 12 images are not in data/prepared: image99. Ids must be written"):
+        with pytest.raises(
+            SeverityError, match="1 of 12 images are not in data/prepared: image99. Ids must be written"
+        ):
             adopted(tmp_path, columns)
         with pytest.raises(SeverityError, match="lacks 1 of the images .*: image11"):
             adopted(tmp_path, columns, unknown_ids="leave_out")
@@ -331,6 +337,29 @@ class TestImages:
             adopted(tmp_path).write(tmp_path / f"{name}.npz")
         assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
         assert Predictions.read(tmp_path / "one.npz", TREE).known["adopted"]["file"] == "a-b-0.csv"
+
+    def test_a_trained_runs_own_predictions_come_back_with_its_own_metrics(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        trained = predictions(images=90)
+        names = list(TREE.classes)
+        frame = pandas.DataFrame(trained.truth, columns=names).assign(
+            id=trained.ids, patient=trained.patients, split=trained.split, sex="", age=numpy.nan, view=""
+        )
+        files.write_csv("data/prepared/table.csv", frame[["id", "patient", "sex", "age", "view", "split", *names]])
+        counts = {"train": {"labels": dict.fromkeys(names, {})}}
+        files.write_json("data/prepared/summary.json", {"images": len(frame), "counts": counts})
+        content = pandas.DataFrame(trained.marginal.astype(float), columns=[f"prob:{name}" for name in names])
+        content.assign(id=trained.ids).sample(frac=1, random_state=0).to_csv("a-b-0.csv", index=False)
+        sheet, truth = elsewhere.read("a-b-0.csv"), adoption.read_truth("data/prepared")
+        found = adoption.adopt("a-b-0", sheet, truth, TREE, "made up", **OPTIONS)
+        for name in ("ids", "patients", "split"):
+            assert (getattr(found, name) == getattr(trained, name)).all(), name
+        assert (found.marginal == trained.marginal).all()
+        assert numpy.array_equal(found.truth, trained.truth, equal_nan=True)
+        cost = costs.lca_height(TREE)
+        again, before = (evaluation.evaluate(each, TREE, cost, **EVALUATE) for each in (found, trained))
+        for section in ("rules", "labels", "counts", "macro_auroc", "validation", "baselines"):
+            assert again[section] == before[section], section
 
     def test_the_truth_is_one_of_two_folders(self):
         with pytest.raises(SeverityError, match="adopt.truth is 'data/prepard'. Did you mean 'data/prepared'"):
@@ -426,7 +455,9 @@ class TestRuns:
         assert both == [Run("r", "ce", 0), Run("chexnet", "bce", 10)]
         assert runs.scored(self.params(["chexnet-bce-10"], "data/collection", ())) == [Run("chexnet", "bce", 10)]
 
-    @pytest.mark.parametrize("name", ["chexnet", "chexnet-bce", "CheXNet-bce-0", "a-b-c-0", "a-b-01", "a-b-x", "a-b-0.csv"])
+    @pytest.mark.parametrize(
+        "name", ["chexnet", "chexnet-bce", "CheXNet-bce-0", "a-b-c-0", "a-b-01", "a-b-x", "a-b-0.csv"]
+    )
     def test_a_name_is_backbone_loss_seed(self, name):
         with pytest.raises(SeverityError, match="is no name of a run. It must be <backbone>-<loss>-<seed>"):
             runs.scored(self.params([name]))
@@ -520,13 +551,8 @@ class TestGolden:
 
 def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data, tmp_path):
     folder = shared_data("chexnet_preds")
-    frame = tables.read_text(folder / "preds_labels.csv.gz", [])
-    said = frame["Finding Labels"].str.get_dummies("|")
-    content = pandas.DataFrame({"id": frame["Image Index"], "patient": frame["Patient ID"]})
-    content = content.join(frame[[f"prob_{name}" for name in chexnet.FINDINGS]].rename(columns=lambda c: c.replace("_", ":", 1)))
-    content = content.join(said.add_prefix("true:"))
     (tmp_path / "in").mkdir()
-    content.to_csv(tmp_path / "in/chexnet-bce-0.csv", index=False)
+    chexnet_predictions.convert(str(folder / "preds_labels.csv.gz"), str(tmp_path / "in/chexnet-bce-0.csv.gz"))
     (tmp_path / "out").mkdir()
     params = golden.settings(runs=["chexnet-bce-0"], validation_fraction=0.0)
     params["evaluate"]["rules"] = ["argmax", "crm"]
@@ -542,3 +568,12 @@ def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data
             assert found["rules"][rule][metric] == pytest.approx(wanted[metric], abs=1e-6)
     published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]
     assert {name: round(found["labels"][name]["auroc"], 4) for name in published.index} == published.round(4).to_dict()
+    page = (TOP / "docs/external-predictions.md").read_text()
+    for name in found["classes"]:
+        scores = [f"{found['labels'][name]['auroc']:.4f}", f"{published[name]:.4f}" if name in published else "—"]
+        severities = [f"{found['rules'][rule]['labels'][name]['severity']:.3f}" for rule in ("argmax", "crm")]
+        line = [name, f"{found['labels'][name]['positives']:,}", *scores, *severities]
+        assert f"| {' | '.join(line)} |" in page, line
+    row = pandas.read_csv(tmp_path / "out/metrics/table.csv").set_index("rule").loc["crm"]
+    columns = ("top1_error", "mistake_severity", "hd_at_1", "hd_at_5", "hd_at_20", "severity_percent")
+    assert f"| crm | {' | '.join(f'{row[column]:.3f}' for column in columns)} |" in page

@@ -268,9 +268,7 @@ def test_the_same_params_give_the_same_bytes(workspace):
 
     before = everything()
     cell = CELLS[1]
-    ran = workspace.repro(
-        "--force", "--single-item", f"train@{cell}", f"predict@{cell}", *AFTER
-    )
+    ran = workspace.repro("--force", "--single-item", f"train@{cell}", f"predict@{cell}", *AFTER)
     assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
     assert everything() == before
 

@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from severity.datasets import nih14
+from tests import golden
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
@@ -94,6 +95,33 @@ def copy_project(folder: Path) -> None:
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
+
+
+def test_predictions_alone_are_scored_without_an_image(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    copy_project(folder)
+    shutil.copytree(golden.HERE / "elsewhere", folder / "data/elsewhere", dirs_exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(golden.settings(), sort_keys=False))
+    alone = Workspace(folder)
+    alone.run("git", "init", "--quiet")
+    adopted = [f"adopt@{run}" for run in golden.RUNS]
+    ran = alone.repro("aggregate", "plot")
+    assert sorted(ran) == sorted(["collect", "read", "hierarchy", *adopted, "evaluate", "aggregate", "plot"])
+    table = (folder / "metrics/table.csv").read_bytes()
+    assert b"softmax,ce,crm_ts" in table and (folder / "plots/tradeoff.png").stat().st_size > 1000
+    assert alone.repro("aggregate", "plot") == []
+    with alone.params() as (params, save):
+        params["evaluate"]["mistakes"] = 2
+        save()
+        assert "adopt" not in " ".join(alone.repro("aggregate", "plot"))
+        params["adopt"]["runs"] = list(golden.RUNS[:1])
+        save()
+        assert set(alone.repro("aggregate", "plot")) <= {"evaluate", "aggregate", "plot"}
+        assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
+    with alone.text("data/elsewhere/README.md", "changed\n"):
+        assert alone.repro("aggregate", "plot")[:2] == adopted
+    assert (folder / "metrics/table.csv").read_bytes() == table
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,9 @@ try:
     import fcntl
 except ImportError:  # Windows has no flock; there two processes can train the same run, wastefully but harmlessly.
     fcntl = None
+
+PREPARED = "data/prepared"  # where trained runs get their truth
+NAME = re.compile(r"(?P<backbone>[a-z][a-z0-9_]*)-(?P<loss>[a-z][a-z0-9_]*)-(?P<seed>0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, order=True)
@@ -42,6 +46,47 @@ def grid(params: dict[str, Any]) -> list[Run]:
     """All runs that `params['grid']` names, in its order: backbone, then loss, then seed."""
     axes = params["grid"]
     return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
+
+
+def adopted(params: dict[str, Any]) -> list[Run]:
+    """The runs that `params['adopt']['runs']` names: predictions made elsewhere, taken in by the stage adopt.
+
+    Raises:
+        SeverityError: a name is no <backbone>-<loss>-<seed>.
+    """
+    return [named(name) for name in params["adopt"]["runs"]]
+
+
+def named(name: str) -> Run:
+    """The run of a name such as ``chexnet-bce-0``. Raises SeverityError where it is not of this form."""
+    match = NAME.fullmatch(name)
+    if not match:
+        raise SeverityError(
+            f"{name!r} is no name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: lower-case letters, "
+            "digits and _ in the first two, a whole number without leading zeros as the third."
+        )
+    return Run(match["backbone"], match["loss"], int(match["seed"]))
+
+
+def scored(params: dict[str, Any]) -> list[Run]:
+    """All runs whose predictions are scored: those of the grid, then the adopted ones.
+
+    Raises:
+        SeverityError: an adopted one has no run's name, or that of one of the grid, or other images.
+    """
+    trained, taken_in = grid(params), adopted(params)
+    both = [run.name for run in taken_in if run in trained]
+    if both:
+        raise SeverityError(
+            f"params.yaml: adopt.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
+        )
+    truth = params["adopt"]["truth"]
+    if trained and taken_in and truth != PREPARED:
+        raise SeverityError(
+            f"params.yaml: adopt.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set adopt.truth to "
+            f"{PREPARED}, or empty the grid (grid.seed: [])."
+        )
+    return [*trained, *taken_in]
 
 
 def from_arguments(parser: argparse.ArgumentParser) -> Run:

@@ -1,17 +1,19 @@
 """Predict validation and test images with one trained network. Of what follows only `explain` needs torch.
 
 Reads   data/images, data/prepared, data/hierarchy, data/models/<run>
-Writes  data/predictions/<run>.npz
+Writes  data/predictions/<run>.npz; data/times/<run>.json, how long it took
 Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     a few seconds
 """
 
 import argparse
+import json
+import time
 from pathlib import Path
 
 import numpy
 import torch
 
-from severity import backbones, decoded, errors, inference, losses, params, prepared, runs
+from severity import backbones, decoded, errors, files, inference, losses, params, prepared, runs
 from severity.hierarchy import Hierarchy
 from severity.links import Link
 from severity.predictions import Predictions
@@ -31,9 +33,13 @@ def main() -> None:
         outputs=loss.outputs,
         loss=loss,
     )
+    started = time.monotonic()
     predictions = params.call(
         predict, network, loss, hierarchy, run, settings["data"]["name"], values=settings["predict"], where="predict"
     )
+    # A time is no result: it is never the same again. So it lies beside the results, where DVC does not look.
+    seconds = {"images": len(predictions.ids), "seconds": time.monotonic() - started}
+    files.write_json(Path("data/times") / f"{run.name}.json", seconds)
     predictions.write(Path("data/predictions") / f"{run.name}.npz")
     print(f"{run.name}: predicted {len(predictions.ids)} images")
 
@@ -68,7 +74,17 @@ def predict(
         class_hash=numpy.array(hierarchy.class_hash),
         run=numpy.array(run.name),
         dataset=numpy.array(dataset),
+        record=numpy.array(json.dumps(kept_epoch(run))),
     )
+
+
+def kept_epoch(run: runs.Run) -> dict[str, float]:
+    """The epoch whose weights were kept, and its validation loss."""
+    columns = ("epoch", "validation_loss", "best")
+    path = Path("data/models") / run.name / "history.csv"
+    history = files.read_csv(path, columns, columns, "Remove it and run `dvc repro`.")
+    kept = history[history["best"] == 1].iloc[0]
+    return {"epoch": int(kept["epoch"]), "validation_loss": float(kept["validation_loss"])}
 
 
 if __name__ == "__main__":

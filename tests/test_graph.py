@@ -116,7 +116,7 @@ def heavy(stage: str) -> set[str]:
 def test_only_what_runs_networks_needs_torch_and_only_what_draws_matplotlib():
     # Grad-CAM and feature maps want the network itself, so `explain` needs both.
     assert {stage for stage in STAGES if "torch" in heavy(stage)} == {"train", "predict", "explain"}
-    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "describe", "explain"}
+    assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "illustrate", "describe", "explain"}
 
 
 def test_explaining_reruns_nothing_and_is_asked_by_no_stage():

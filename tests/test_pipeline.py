@@ -44,7 +44,7 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_SITE_CACHE_DIR": str(folder.parent / "site-cache"),
             "DVC_NO_ANALYTICS": "1",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         }
         for name in ("PYTHONPATH", "PYTHONWARNINGS"):
             self.environment.pop(name, None)

@@ -1,4 +1,4 @@
-"""Images a second of decoding a table, against the plain loop that one would write first.
+"""Images a second of decoding a collection, against the plain loop that one would write first.
 
     python -m benchmarks.decoding            a few minutes
     python -m benchmarks.decoding --full     also 112,120 and 223,414 images, with memory; half an hour
@@ -27,7 +27,7 @@ import numpy
 import pandas
 from PIL import Image
 
-from severity import markdown, storage
+from severity import decoded, markdown, storage
 
 ROUNDS = 5
 WORKERS = 2
@@ -109,7 +109,7 @@ def timed(function: Callable, *args: object) -> tuple[float, Any]:
 
 
 def measure(folder: Path, kind: Kind, images: int, rounds: int) -> list[list[str]]:
-    """Rows of the table for one kind of files: decoded whole, and reduced if it is JPEG."""
+    """Rows of the printed table for one kind of files: decoded whole, and reduced if it is JPEG."""
     kind.draw(folder / "pictures")
     root = folder / "linked"
     table = link(kind, folder / "pictures", root, images)

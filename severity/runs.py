@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from severity.errors import SeverityError, nearest
 
@@ -95,6 +95,15 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def sources() -> dict[str, str]:
+    """SHA-256 of every file of the project's code that is loaded so far, by its path: what a result depends on."""
+    top = Path(__file__).resolve().parent.parent
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    paths = {Path(file).resolve() for file in loaded}
+    ours = sorted(path for path in paths if set(path.parents) & {top / "severity", top / "stages"})
+    return {str(path.relative_to(top)): hashlib.sha256(path.read_bytes()).hexdigest() for path in ours}
+
+
 @contextlib.contextmanager
 def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") -> Iterator[Path]:
     """Yield a folder for the state of an unfinished run; remove it when the block ends well.
@@ -106,18 +115,38 @@ def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") 
         SeverityError: when another process is training the same run.
     """
     folder = Path(root) / f"{run.name}-{fingerprint(determined_by)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SeverityError(
-                    f"Another process is training the run {run.name} (it holds {folder}/lock). "
-                    "Wait for it, or stop it and run again: training resumes where it was."
-                ) from None
+    lock = _locked(folder)
+    while lock is None:
+        lock = _locked(folder)
+    with lock:
         yield folder
         shutil.rmtree(folder)
+
+
+def _locked(folder: Path) -> TextIO | None:
+    """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = open(folder / "lock", "w")
+    except FileNotFoundError:
+        return None
+    if fcntl is None:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name)):
+            return lock
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        lock.close()
+        name = folder.name.rpartition("-")[0]
+        raise SeverityError(
+            f"Another process is training the run {name} (it holds {folder}/lock). "
+            "Wait for it, or stop it and run again: training resumes where it was."
+        ) from None
+    lock.close()
+    return None
 
 
 def die_with_parent() -> None:

@@ -6,9 +6,10 @@ import numpy
 import pytest
 import torch
 
-from severity import costs, inference, losses, training
+from severity import checkpoint, costs, inference, losses, training
 from severity.errors import SeverityError
 from severity.images import Augmentation, batch
+from severity.optimisation import Schedule
 from severity.runs import Run, seed_for
 from tests.trees import six_classes
 
@@ -114,13 +115,18 @@ class Killed(Exception):
     pass
 
 
+def save_always(monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS", -1.0)
+    monkeypatch.setattr(checkpoint, "TIMES", -1)
+
+
 @pytest.mark.parametrize(
     ("name", "params"),
     [("ce", {}), ("hbce", {"finetune_epochs": 2}), ("bce", {"pos_weight": "balanced"}), ("haframe", {}), ("haf", {})],
 )
 def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, capsys, name, params):
     whole, history = fit(tmp_path / "whole", name, params=params)
-    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
+    save_always(monkeypatch)
     real = training._train_epoch
 
     def dies_in_the_third(*args, epoch, **rest):
@@ -182,7 +188,7 @@ def test_options_out_of_range_are_refused(tmp_path, change, told):
 
 
 def test_the_schedule_rises_and_falls():
-    schedule = training.Schedule(0.1, warmup=10, total=110)
+    schedule = Schedule(0.1, warmup=10, total=110)
     rates = [schedule(step) for step in range(110)]
     assert rates[9] == rates[10] == max(rates) == 0.1
     assert all(numpy.diff(rates[:10]) > 0) and all(numpy.diff(rates[10:]) < 0)

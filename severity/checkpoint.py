@@ -1,7 +1,6 @@
 """The state of an unfinished training: saved now and then, whole or not at all, and found again."""
 
 import os
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,6 @@ class Checkpoint:
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            print(f"{self.path} cannot be read ({str(error).splitlines()[0]}): starting afresh")
+        except Exception as error:  # A damaged file fails in as many ways as it can be damaged.
+            print(f"{self.path} cannot be read ({type(error).__name__}): starting afresh")
             return None

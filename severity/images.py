@@ -123,7 +123,9 @@ class Augmentation:
             share = share.clamp(max=1)
             first = _per_image(place * (1 - share))
             size = images.shape[axis]
-            pixels = ((torch.arange(size, device=images.device) + 0.5) / size).view(1, 1, *((-1, 1) if axis == 2 else (1, -1)))
+            pixels = ((torch.arange(size, device=images.device) + 0.5) / size).view(
+                1, 1, *((-1, 1) if axis == 2 else (1, -1))
+            )
             inside = inside & (first <= pixels) & (pixels < first + _per_image(share))
         chosen = _per_image(draws[:, 0] < self.ranges["erase"])
         return torch.where(inside & chosen, images.mean(dim=(2, 3), keepdim=True), images)

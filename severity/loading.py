@@ -77,9 +77,7 @@ def read_ahead(
     largest = [max((len(pick[place]) for pick in picks), default=0) for place in range(len(arrays))]
     buffers = [_Buffers(arrays, largest, on) for _ in range(AHEAD + 1)]
     with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = deque(
-            reader.submit(buffer.fill, pick) for buffer, pick in zip(buffers[:AHEAD], picks, strict=False)
-        )
+        waiting = deque(reader.submit(buffer.fill, pick) for buffer, pick in zip(buffers[:AHEAD], picks, strict=False))
         for number in range(len(picks)):
             if number + AHEAD < len(picks):
                 waiting.append(reader.submit(buffers[(number + AHEAD) % len(buffers)].fill, picks[number + AHEAD]))
@@ -92,9 +90,7 @@ class _Buffers:
     def __init__(self, arrays: Sequence[numpy.ndarray], largest: Sequence[int], on: torch.device):
         self.arrays, self.on = arrays, on
         self.room = [
-            torch.empty(
-                (size, *array.shape[1:]), dtype=torch.from_numpy(array[:0]).dtype, pin_memory=on.type == "cuda"
-            )
+            torch.empty((size, *array.shape[1:]), dtype=_torch_type(array.dtype), pin_memory=on.type == "cuda")
             for array, size in zip(arrays, largest, strict=True)
         ]
         self.filled: list[torch.Tensor] = []
@@ -117,3 +113,7 @@ class _Buffers:
         moved = tuple(part.to(self.on, non_blocking=True) for part in self.filled)
         self.copied.record()
         return moved
+
+
+def _torch_type(dtype: numpy.dtype) -> torch.dtype:
+    return torch.from_numpy(numpy.empty(0, dtype)).dtype

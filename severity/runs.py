@@ -120,15 +120,18 @@ def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") 
         lock = _locked(folder)
     with lock:
         yield folder
-        shutil.rmtree(folder)
+        # Moved away before it is removed: else another process could lock a new file in a folder that is vanishing.
+        ended = folder.with_name(f".{folder.name}.ended-{os.getpid()}")
+        os.rename(folder, ended)
+        shutil.rmtree(ended)
 
 
 def _locked(folder: Path) -> TextIO | None:
     """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "w")
-    except FileNotFoundError:
+    except (FileExistsError, FileNotFoundError):
         return None
     if fcntl is None:
         return lock

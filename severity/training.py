@@ -259,9 +259,7 @@ def _freeze(network: torch.nn.Module, frozen: bool) -> None:
 
 def _train_epoch(engine: _Engine, images: numpy.ndarray, train: Split, *, epoch: int, progress: tqdm) -> float:
     """One pass over the training images; returns the mean loss per image."""
-    plan = loading.epoch(
-        engine.run, epoch, len(train.rows), batch_size=engine.batch_size, accumulate=engine.accumulate
-    )
+    plan = loading.epoch(engine.run, epoch, len(train.rows), batch_size=engine.batch_size, accumulate=engine.accumulate)
     picks = [(train.rows[chosen], chosen) for chosen in plan.batches]
     batches = loading.read_ahead((images, train.targets), picks, engine.on)
     total, watch = torch.zeros((), device=engine.on), Watch(engine.on)

@@ -28,6 +28,7 @@ test: setup
 bench: setup
 	python -m benchmarks.losses --threads 1
 	python -m benchmarks.decisions
+	python -m benchmarks.training
 
 lint: setup
 	ruff check .

@@ -76,7 +76,7 @@ class Augmentation:
         """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator."""
         # Drawn on the CPU, so that the same seed augments alike on every device.
         draws = torch.rand(len(images), 6, generator=generator).mul_(2).sub_(1).to(images.device)
-        ranges = self.ranges
+        ranges, given = self.ranges, images
         if ranges["flip"]:
             turned = torch.rand(len(images), generator=generator) < ranges["flip"]
             images = torch.where(_per_image(turned.to(images.device)), images.flip(3), images)
@@ -88,7 +88,9 @@ class Augmentation:
             contrast = _per_image(1 + ranges["contrast"] * draws[:, 4])
             brightness = _per_image(ranges["brightness"] * draws[:, 5])
             mean = images.mean(dim=(2, 3), keepdim=True)
-            images = (images - mean).mul_(contrast).add_(mean).add_(brightness).clamp_(0, 1)
+            # In place where the images are no longer the caller's: memory is what this step costs.
+            images = images.sub_(mean) if images is not given else images - mean
+            images = images.mul_(contrast).add_(mean).add_(brightness).clamp_(0, 1)
         if ranges["gamma"]:
             exponent = (torch.rand(len(images), generator=generator) * 2 - 1).mul_(math.log1p(ranges["gamma"])).exp_()
             images = images.pow(_per_image(exponent.to(images.device)))

@@ -111,7 +111,7 @@ class _Buffers:
         if self.copied is None:
             return tuple(self.filled)
         moved = tuple(part.to(self.on, non_blocking=True) for part in self.filled)
-        self.copied.record()
+        self.copied.record(torch.cuda.current_stream(self.on))
         return moved
 
 

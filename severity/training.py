@@ -55,12 +55,15 @@ class _Progress:
 
 
 @dataclass(frozen=True)
-class _Engine:
-    """What stays the same from epoch to epoch."""
+class Engine:
+    """What stays the same from epoch to epoch: `trained` holds network and loss, `forward` is the network to train with.
+
+    The other fields are what `fit` makes of its options.
+    """
 
     run: Run
     on: torch.device
-    trained: torch.nn.ModuleDict  # network, loss
+    trained: torch.nn.ModuleDict
     forward: Callable[[torch.Tensor], torch.Tensor]
     optimiser: Optimiser
     average: Any
@@ -148,7 +151,7 @@ def fit(
     optimiser = Optimiser(
         trained, schedule, weight_decay=weight_decay, layer_decay=layer_decay, gradient_clip=gradient_clip
     )
-    engine = _Engine(
+    engine = Engine(
         run, on, trained, inference.compiled(network, on) if compile else network, optimiser,
         averaged(trained, ema), augment, batch_size, accumulate, mixup, precision,
     )  # fmt: skip
@@ -164,7 +167,7 @@ def fit(
         network.train()
         if freeze_epochs:
             _freeze(network, epoch < freeze_epochs)
-        train_loss = _train_epoch(engine, images, train, epoch=epoch, progress=progress)
+        train_loss = train_epoch(engine, images, train, epoch=epoch, progress=progress)
         validation_loss, auroc = _validate(
             kept["network"], kept["loss"], images, validation, batch_size=batch_size, on=on
         )
@@ -257,7 +260,7 @@ def _freeze(network: torch.nn.Module, frozen: bool) -> None:
         classifier.train().requires_grad_()
 
 
-def _train_epoch(engine: _Engine, images: numpy.ndarray, train: Split, *, epoch: int, progress: tqdm) -> float:
+def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: int, progress: tqdm) -> float:
     """One pass over the training images; returns the mean loss per image."""
     plan = loading.epoch(engine.run, epoch, len(train.rows), batch_size=engine.batch_size, accumulate=engine.accumulate)
     picks = [(train.rows[chosen], chosen) for chosen in plan.batches]
@@ -268,7 +271,7 @@ def _train_epoch(engine: _Engine, images: numpy.ndarray, train: Split, *, epoch:
         for chosen in parts:
             share = len(chosen) / sum(map(len, parts))
             block, targets = next(batches)
-            value = _gradient(engine, engine.augment(scaled(block), plan.generator), targets, plan.generator, share)
+            value = gradient(engine, engine.augment(scaled(block), plan.generator), targets, plan.generator, share)
             total += value * len(chosen)
             values.append(value)
         step = epoch * len(plan.steps) + number
@@ -283,8 +286,8 @@ def _train_epoch(engine: _Engine, images: numpy.ndarray, train: Split, *, epoch:
     return float(total) / len(train.rows)
 
 
-def _gradient(
-    engine: _Engine, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float
+def gradient(
+    engine: Engine, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float
 ) -> torch.Tensor:
     """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss."""
     dtype = PRECISIONS[engine.precision]
@@ -303,7 +306,7 @@ def _gradient(
     return value.detach()
 
 
-def _stop(engine: _Engine, batch: Split, epoch: int, steps: int, number: int, loss: float, norm: float) -> None:
+def _stop(engine: Engine, batch: Split, epoch: int, steps: int, number: int, loss: float, norm: float) -> None:
     names = [str(name) for name in (batch.rows if batch.ids is None else batch.ids)]
     listed = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     rate, clip = engine.optimiser.schedule(epoch * steps + number), engine.optimiser.gradient_clip
@@ -344,12 +347,12 @@ def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
 
 
-def _states(engine: _Engine) -> dict[str, dict[str, Any]]:
+def _states(engine: Engine) -> dict[str, dict[str, Any]]:
     states = {"trained": engine.trained.state_dict(), "optimiser": engine.optimiser.adamw.state_dict()}
     return states | ({"average": engine.average.state_dict()} if engine.average else {})
 
 
-def _resume(checkpoint: Checkpoint, engine: _Engine) -> _Progress:
+def _resume(checkpoint: Checkpoint, engine: Engine) -> _Progress:
     saved = checkpoint.load()
     if saved is None:
         return _Progress()

@@ -144,7 +144,7 @@ def save_always(monkeypatch) -> None:
 def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, capsys, name, params):
     whole, history = fit(tmp_path / "whole", name, params=params)
     save_always(monkeypatch)
-    real = training._train_epoch
+    real = training.train_epoch
 
     def dies_in_the_third(*args, epoch, **rest):
         if epoch == 2:
@@ -152,10 +152,10 @@ def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, cap
         return real(*args, epoch=epoch, **rest)
 
     (tmp_path / "cut").mkdir()
-    monkeypatch.setattr(training, "_train_epoch", dies_in_the_third)
+    monkeypatch.setattr(training, "train_epoch", dies_in_the_third)
     with pytest.raises(Killed):
         fit(tmp_path / "cut", name, params=params)
-    monkeypatch.setattr(training, "_train_epoch", real)
+    monkeypatch.setattr(training, "train_epoch", real)
     resumed, continued = fit(tmp_path / "cut", name, params=params)
     assert "resuming after epoch 2" in capsys.readouterr().out
     assert history.equals(continued)

@@ -17,6 +17,7 @@ from severity.predictions import Predictions
 
 def main() -> None:
     runs.die_with_parent()
+    runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     inference.deterministic(runs.seed_for(run.name))

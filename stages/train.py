@@ -18,6 +18,7 @@ from severity.hierarchy import Hierarchy
 
 def main() -> None:
     runs.die_with_parent()
+    runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")

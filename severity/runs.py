@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from severity.errors import SeverityError, nearest
 
@@ -140,6 +140,15 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def sources() -> dict[str, str]:
+    """SHA-256 of every file of the project's code that is loaded so far, by its path: what a result depends on."""
+    top = Path(__file__).resolve().parent.parent
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    paths = {Path(file).resolve() for file in loaded}
+    ours = sorted(path for path in paths if set(path.parents) & {top / "severity", top / "stages"})
+    return {str(path.relative_to(top)): hashlib.sha256(path.read_bytes()).hexdigest() for path in ours}
+
+
 @contextlib.contextmanager
 def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") -> Iterator[Path]:
     """Yield a folder for the state of an unfinished run; remove it when the block ends well.
@@ -165,31 +174,39 @@ def held(folder: Path, busy: str, comfort: str) -> Iterator[None]:
     Raises:
         SeverityError: when another process holds it.
     """
-    with contextlib.ExitStack() as stack:
-        lock = None
-        # The file that was locked may be one that another process has just removed with its folder.
-        while lock is None or not _is_file(lock, folder / "lock"):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = stack.enter_context(open(folder / "lock", "w"))
-            except FileNotFoundError:
-                continue
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise SeverityError(
-                        f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
-                    ) from None
+    lock = _locked(folder, busy, comfort)
+    while lock is None:
+        lock = _locked(folder, busy, comfort)
+    with lock:
         yield
-        shutil.rmtree(folder)
+        # Moved away before it is removed: else another process could lock a new file in a folder that is vanishing.
+        ended = folder.with_name(f".{folder.name}.ended-{os.getpid()}")
+        os.rename(folder, ended)
+        shutil.rmtree(ended)
 
 
-def _is_file(opened: Any, path: Path) -> bool:
+def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:
+    """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment."""
     try:
-        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")
+    except (FileExistsError, FileNotFoundError):
+        return None
+    if fcntl is None:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name)):
+            return lock
     except FileNotFoundError:
-        return False
+        pass
+    except BlockingIOError:
+        lock.close()
+        raise SeverityError(
+            f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
+        ) from None
+    lock.close()
+    return None
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -207,3 +224,18 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:  # It ended before the call.
         sys.exit("error: the process that started this one has ended.")
+
+
+def keep_memory() -> None:
+    """Ask the C library to keep the memory that is freed (glibc only; elsewhere nothing happens).
+
+    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large blocks
+    at each step: a small network loses a quarter of its time to fresh, zeroed pages. No number changes.
+    """
+    if sys.platform != "linux":
+        return
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
+        tune(trim_threshold, 2**31 - 1)
+        tune(map_threshold, 2**30) or tune(map_threshold, 2**25)  # Older ones allow no more than 32 MiB.

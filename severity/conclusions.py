@@ -54,6 +54,8 @@ def _missing(study: Study) -> str:
     lines = []
     if found.missing:
         lines.append(f"Runs without predictions: {', '.join(run.name for run in found.missing)}.")
+    for rule, names in found.left_out.items():
+        lines.append(f"The rule {rule} is in no comparison: {', '.join(names)} have no validation images to fit it on.")
     empty = ["-".join(cell) for cell, seeds in found.cells.items() if not seeds]
     if empty:
         lines.append(f"Cells without any run: {', '.join(empty)}.")

@@ -338,6 +338,19 @@ class TestWhatIsRefused:
             study(read)
 
 
+def test_a_rule_that_a_run_cannot_have_is_named_and_in_no_comparison():
+    """Without validation images there is no temperature to fit."""
+
+    found = study(lambda run: predictions(run).part("test"), rules=["argmax", "crm", "crm_ts"])
+    assert found.scores.rules == ("argmax", "crm")
+    assert set(found.tables["rules"]["A"]) == {"crm"}
+    page = conclusions.page(found)
+    names = ", ".join(run.name for run in GRID)
+    assert f"The rule crm_ts is in no comparison: {names} have no validation images to fit it on." in page
+    with pytest.raises(SeverityError, match="compare.baseline_rule is 'crm_ts', but one-ce-0"):
+        study(lambda run: predictions(run).part("test"), rules=["argmax", "crm_ts"], baseline_rule="crm_ts")
+
+
 def test_the_golden_study(tmp_path, capsys):
     """All tables of stored predictions; renew with python -m tests.renew_golden."""
     found = make_tables(tmp_path / "study")

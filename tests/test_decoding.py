@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks import decoding as benchmark
 from severity import decoded, decoding, params, storage
 from severity.collection import Collection
 from severity.errors import SeverityError
@@ -1102,6 +1103,21 @@ def test_a_worker_that_dies_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "_begin_worker", die)
     with fails("A process that decodes images died, likely for want of memory. Lower decode.workers in params.yaml."):
         decode(tmp_path, make(tmp_path / "raw", 200), workers=2)
+
+
+# The benchmark
+
+
+def test_small_rows_of_the_benchmark(tmp_path):
+    kind = benchmark.Kind("small", 500, 460, "jpg", 4, 2, 70)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    rows = benchmark.measure(tmp_path / "a", kind, 70, 1)  # compares the arrays itself
+    assert [row[0] for row in rows] == ["small", "small, reduced"] and {len(row) for row in rows} == {7}
+    name, images, _, _, memory = benchmark.full(tmp_path / "b", kind, 130)
+    assert (name, images) == ("small", "130")
+    if sys.platform == "linux":
+        assert 0.02 < float(memory) < 2
 
 
 # The stage

@@ -97,6 +97,28 @@ def test_sources_are_the_code_that_is_loaded_and_change_with_it():
     assert "severity/losses/haf.py" in told and "severity/links.py" in told
 
 
+@pytest.mark.skipif(runs.fcntl is None, reason="no locks of files here")
+def test_a_lock_that_was_removed_before_it_was_held_is_none(tmp_path, monkeypatch):
+    """Its last holder removes the folder with the lock; a third process would lock the file of a new folder."""
+    flock, times = runs.fcntl.flock, []
+
+    def removed_before(lock, how):
+        times.append(1)
+        if len(times) == 1:
+            shutil.rmtree(tmp_path / "work")
+        flock(lock, how)
+
+    monkeypatch.setattr(runs.fcntl, "flock", removed_before)
+    with runs.held(tmp_path / "work", "Another", "later"):
+        assert len(times) == 2
+        with pytest.raises(
+            SeverityError, match=r"Another \(it holds .*\). Wait for it, or stop it and run again: later\."
+        ):
+            with runs.held(tmp_path / "work", "Another", "later"):
+                pass
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_state_of_a_run_that_failed_stays(tmp_path):
     with pytest.raises(RuntimeError):
         with runs.scratch(Run("a", "b", 0), {}, root=tmp_path) as folder:
@@ -128,6 +150,15 @@ def test_a_stage_dies_with_the_process_that_started_it(tmp_path):
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the child outlived its parent")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_process_whose_parent_has_ended_ends_too():
+    for parent, code in ((os.getpid(), 0), (os.getpid() + 1, 1)):
+        command = [sys.executable, "-c", f"from severity import runs; runs.die_with_parent({parent})"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == code
+        assert ("the process that started this one has ended" in ended.stderr) == bool(code)
 
 
 def _runs(pid: int) -> bool:

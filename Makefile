@@ -1,15 +1,16 @@
 # make repro   set up, then run the pipeline on the embedded phantoms
-# make test    set up, then run the tests
+# make test    set up with the extras, then run the tests
 # make bench   set up, then measure (a few minutes; benchmarks/README.md)
 # make lint    style
 # make setup   only the virtual environment
+# make extra   what only some collections need: DICOM, MedMNIST's downloads
 
 PYTHON ?= python3
 VENV := .venv
 # Stages are run by DVC as `python -m stages.NAME`, so the environment's python comes first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test bench lint
+.PHONY: setup extra repro test bench lint
 
 setup: $(VENV)/.installed
 
@@ -19,10 +20,16 @@ $(VENV)/.installed: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+extra: $(VENV)/.extra
+
+$(VENV)/.extra: $(VENV)/.installed requirements-extra.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-extra.txt
+	touch $@
+
 repro: setup
 	dvc repro
 
-test: setup
+test: extra
 	python -m pytest
 
 bench: setup

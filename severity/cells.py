@@ -24,6 +24,8 @@ METRICS = {
     "macro_auroc": (None, "macro-AUROC"),
 }
 HEADLINE = ("top1_error", "mistake_severity", "hd_at_1")
+# The same, of runs on IRMA codes only: key, metric of a rule in the section irma, heading.
+IRMA = {"irma_sum": ("sum", "IRMA score"), "irma_mean": ("mean", "IRMA error")}
 
 
 def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> dict[Run, dict[str, Any]]:
@@ -53,11 +55,28 @@ def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[d
         yield backbone, loss, seeds
 
 
+def all_rules(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> list[str]:
+    """The rules, and those that only the IRMA score knows, where runs have one."""
+    scored = [metrics["irma"]["rules"] for metrics in found.values() if "irma" in metrics]
+    return [*rules, *(rule for rule in (scored[0] if scored else {}) if rule not in rules)]
+
+
 def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
-    """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds."""
+    """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds.
+
+    A rule that only the IRMA score knows decides no class: what is told of decided classes is not there.
+    """
+    decides = rule in seeds[0]["rules"]
+    values = {
+        key: [run["rules"][rule][metric] if metric else run[key] for run in seeds]
+        for key, (metric, _) in METRICS.items()
+        if decides or not metric
+    }
+    if all("irma" in run for run in seeds):
+        values |= {key: [run["irma"]["rules"][rule][metric] for run in seeds] for key, (metric, _) in IRMA.items()}
     record: dict[str, Any] = {"runs": len(seeds)}
-    for key, (metric, _) in METRICS.items():
-        summary = over_seeds([run["rules"][rule][metric] if metric else run[key] for run in seeds])
+    for key, each in values.items():
+        summary = over_seeds(each)
         record |= {key: summary["median"], f"{key}_min": summary["min"], f"{key}_max": summary["max"]}
     return record
 
@@ -75,10 +94,11 @@ def comparison(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas
 
 def markdown(rows: pandas.DataFrame) -> str:
     """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
-    headings = ["backbone", "loss", "rule", "runs", *(heading for _, heading in METRICS.values())]
+    columns = METRICS | {key: column for key, column in IRMA.items() if key in rows}
+    headings = ["backbone", "loss", "rule", "runs", *(heading for _, heading in columns.values())]
     lines = []
     for row in rows.to_dict("records"):
-        numbers = [_spread(row[key], row[f"{key}_min"], row[f"{key}_max"]) for key in METRICS]
+        numbers = [_spread(row[key], row[f"{key}_min"], row[f"{key}_max"]) for key in columns]
         lines.append([row["backbone"], row["loss"], row["rule"], str(row["runs"]), *numbers])
     return table(headings, lines, words=3)
 
@@ -108,12 +128,16 @@ def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
 
 
 def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str, Any]:
-    """The few numbers of an experiment: the cell chosen on validation images, its test medians under each rule."""
+    """The few numbers of an experiment: the cell chosen on validation images, its test medians under each rule.
+
+    Args:
+        rules: of `all_rules`, one that decides a class first.
+    """
     cell = best(found)
     seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == cell]
     record: dict[str, Any] = {"cell": "-".join(cell), "runs": len(found)}
     record["macro_auroc"] = medians(seeds, rules[0])["macro_auroc"]
     for rule in rules:
         summary = medians(seeds, rule)
-        record |= {f"{rule}_{metric}": summary[metric] for metric in HEADLINE}
+        record |= {f"{rule}_{metric}": summary[metric] for metric in (*HEADLINE, *IRMA) if metric in summary}
     return record

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pandas
 
 from severity import files, splits, tables
@@ -110,6 +111,15 @@ def check(collection: Collection) -> None:
     _check_boxes(collection.boxes, labels)
 
 
+def outside(paths: Sequence[str]) -> numpy.ndarray:
+    """(n,) bool: which paths are absolute or lead out of the folder they start from, with either kind of slash."""
+    return (
+        pandas.Series(paths, dtype=str)
+        .str.contains(r"^(?:[/\\]|[A-Za-z]:)|(?:^|[/\\])\.\.(?:[/\\]|$)|\x00", regex=True)
+        .to_numpy(dtype=bool)
+    )
+
+
 def check_paths(paths: Sequence[str], where: str) -> None:
     """Raise SeverityError if a path of a table from outside is absolute or leads out of the collection's root.
 
@@ -117,13 +127,11 @@ def check_paths(paths: Sequence[str], where: str) -> None:
         paths: with forward or backward slashes.
         where: the table they come from, for the message.
     """
-    paths = pandas.Series(paths, dtype=str).reset_index(drop=True)
-    outside = paths.str.contains(r"^(?:[/\\]|[A-Za-z]:)|(?:^|[/\\])\.\.(?:[/\\]|$)|\x00", regex=True).to_numpy()
-    if outside.any():
-        row = int(outside.argmax())
+    bad = outside(paths)
+    if bad.any():
         raise SeverityError(
-            f"{where}: the path {paths.iloc[row]!r} is absolute or leads out of the collection's folder "
-            f"({int(outside.sum())} such paths). Give paths relative to the root, without '..'."
+            f"{where}: the path {list(paths)[int(bad.argmax())]!r} is absolute or leads out of the collection's folder "
+            f"({int(bad.sum())} such paths). Give paths relative to the root, without '..'."
         )
 
 

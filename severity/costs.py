@@ -1,6 +1,6 @@
 """Cost matrices C[decision, truth]: how bad it is to decide one class where another is true."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
@@ -41,18 +41,37 @@ def _lowest_common_ancestor(hierarchy: Hierarchy) -> numpy.ndarray:
 DERIVED = {"lca_height": lca_height, "path": path}
 
 
-def build(*, name: str, file: str | None, hierarchy: Hierarchy) -> numpy.ndarray:
-    """The cost matrix that params name: derived from the tree, or read from a file.
+def build(
+    *,
+    name: str,
+    file: str | None,
+    hierarchy: Hierarchy,
+    irma: Callable[[Sequence[str]], numpy.ndarray] | None = None,
+) -> numpy.ndarray:
+    """The cost matrix that params name: derived from the tree, read from a file, or the error of IRMA codes.
+
+    Args:
+        name: a key of `DERIVED`, ``file`` or ``irma``.
+        file: path of the CSV of ``file``.
+        irma: from classes to their cost matrix, where the collection has IRMA codes.
 
     Raises:
-        SeverityError: an unknown name, ``file`` without a path, or a file that is no cost matrix for these classes.
+        SeverityError: an unknown name, ``file`` without a path, a file that is no cost matrix for these classes, or
+            ``irma`` for a collection without IRMA codes.
     """
     if name == "file":
         if not file:
             raise SeverityError("params.yaml: cost.name is 'file' but cost.file names none. Give the path of a CSV.")
         return read(file, hierarchy.classes)
+    if name == "irma":
+        if irma is None:
+            raise SeverityError(
+                "params.yaml: cost.name is 'irma' but the classes of the data set are no IRMA codes. Choose "
+                f"{', '.join(DERIVED)} or file, or set data.name to irma or irma_phantom."
+            )
+        return irma(hierarchy.classes)
     if name not in DERIVED:
-        raise SeverityError(f"params.yaml: cost.name is {name!r}. {nearest(name, [*DERIVED, 'file'])}")
+        raise SeverityError(f"params.yaml: cost.name is {name!r}. {nearest(name, [*DERIVED, 'file', 'irma'])}")
     return DERIVED[name](hierarchy)
 
 
@@ -85,7 +104,8 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
     """
     path = Path(path)
     try:
-        frame = pandas.read_csv(path, index_col=0)
+        # Class names stay text, also where they look like numbers.
+        frame = pandas.read_csv(path, index_col=0, converters={0: str}, keep_default_na=False)
     except FileNotFoundError:
         raise SeverityError(f"The cost file {path} is missing. Set cost.file in params.yaml.") from None
     except (ValueError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from severity import (
     calibration,
     decisions,
     discrimination,
+    irma_score,
     metrics,
     multilabel,
     node_metrics,
@@ -18,6 +19,7 @@ from severity import (
     temperature,
 )
 from severity.hierarchy import Hierarchy
+from severity.irma_facts import IrmaFacts
 from severity.predictions import Predictions
 
 # What is told of decisions that are only there to compare with.
@@ -35,6 +37,7 @@ def evaluate(
     batch_size: int,
     mistakes: int,
     seed: int,
+    irma: IrmaFacts | None = None,
 ) -> dict[str, Any]:
     """The metrics of one run on its test images, JSON-like.
 
@@ -48,13 +51,15 @@ def evaluate(
         batch_size: consecutive images in a batch of the batch statistics.
         mistakes: how many of the least and of the most severe mistakes are named.
         seed: of the random baseline and the shuffled hierarchy.
+        irma: where the classes are IRMA codes, what their score is made of.
 
     Returns:
         classes, class_hash; counts: images, scored, without_truth; labels: AUROC and average precision of each; macro_auroc,
         macro_average_precision; validation: macro_auroc; rules: for each rule what `metrics.single_decision` gives,
         batches, severity by label, least and most severe mistakes; nodes: `node_metrics.score` of the most probable
         class and of `decisions.climb`; calibration; multi_label: thresholds, rules, warnings where a baseline is not
-        beaten; baselines: single_decision and multi_label; null_hierarchies: see `_null_hierarchies`.
+        beaten; baselines: single_decision and multi_label; null_hierarchies: see `_null_hierarchies`; with
+        `irma` what `irma_score.score` gives as well.
 
     Raises:
         SeverityError: an unknown rule, a split without images, or a self-check that fails.
@@ -65,7 +70,7 @@ def evaluate(
     rankings = {rule: _rank(rule, case, hierarchy, cost) for rule in rules}
     sets = {rule: _decide(rule, case, hierarchy) for rule in multi_label}
     trivial = _baselines(case, seed)
-    return {
+    found = {
         "classes": list(hierarchy.classes),
         "class_hash": hierarchy.class_hash,
         "counts": {"images": len(scored), "scored": int(scored.sum()), "without_truth": int((~scored).sum())},
@@ -83,6 +88,10 @@ def evaluate(
         "baselines": trivial,
         "null_hierarchies": _null_hierarchies(rankings, sets, case, seed),
     }
+    if irma:
+        decided = {rule: ranking[:, 0] for rule, ranking in rankings.items()}
+        found["irma"] = irma_score.score(case.test, decided, facts=irma, classes=hierarchy.classes)
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,27 @@
-"""Figures: each function draws one and returns it with the table of exactly what is drawn.
+"""Figures: each function draws one and returns it with the table of exactly what is drawn (see severity/drawing.py)."""
 
-The only module that knows matplotlib, through its object-oriented interface alone: no window, no global state, and the
-same inputs give the same bytes. Markers, fills and line styles say what colours say, so that a grey print can be read;
-the colours are those of Okabe and Ito (2008), made for colour-blind readers. A value that does not exist (no mistakes,
-no positives) is written as n/a in the figure and left blank in the table.
-"""
-
-import functools
 import math
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.style
 import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from severity import cells, files, statistics
+from severity import cells, drawing, statistics
+from severity.drawing import BLUE, COLOURS, GREY, NOT_AVAILABLE, VERMILLION, Picture, styled
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
 
-BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE, "#000000")
 FILLS = ("full", "left", "bottom", "right", "top")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8", "H")
 RULE_MARKERS = ("o", "D", "^", "v", "P", "X")
-GREY = "#555555"
-STYLE = {
-    "axes.grid": True,
-    "axes.labelsize": 9,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 9,
-    "figure.titlesize": 11,
-    "font.size": 8,
-    "grid.color": "#DDDDDD",
-    "legend.fontsize": 8,
-    "text.parse_math": False,  # A dollar sign in a label is a dollar sign.
-}
-DPI = 150
 FRONT = {"color": "#CCCCCC", "linewidth": 4, "marker": "o", "markersize": 15, "solid_capstyle": "butt"}
-NOT_AVAILABLE = {"style": "italic", "color": GREY}
 LEVELS = {"hd_at_1": "Hierarchical distance @1", "mistake_severity": "Mistake severity"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure and the table of the data drawn in it."""
-
-    figure: Figure
-    table: pandas.DataFrame
-
-
-def _styled(function: Callable) -> Callable:
-    """Make `function` independent of the matplotlib settings of whoever runs it."""
-
-    @functools.wraps(function)
-    def styled(*args: Any, **kwargs: Any) -> Any:
-        with matplotlib.style.context(["default", STYLE]):
-            return function(*args, **kwargs)
-
-    return styled
-
-
-@_styled
-def write(picture: Picture, stem: Path | str) -> None:
-    """Write `<stem>.png` and `<stem>.csv`, byte for byte the same for the same data."""
-    with files.replacing(f"{stem}.png") as beside:
-        # The version of matplotlib, its default for Software, would change the bytes.
-        picture.figure.savefig(beside, dpi=DPI, metadata={"Software": None})
-    files.write_csv(f"{stem}.csv", picture.table)
 
 
 def draw_all(
@@ -180,7 +125,7 @@ def pareto_front(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
     return front
 
 
-@_styled
+@styled
 def draw_tradeoff(medians: pandas.DataFrame, *, facts: str, unit: str) -> Picture:
     """Top-1 error against hierarchical distance and against mistake severity, one marker a backbone, loss and rule.
 
@@ -208,11 +153,13 @@ def draw_tradeoff(medians: pandas.DataFrame, *, facts: str, unit: str) -> Pictur
             _draw_rules(axes, rows, measure, backbones[backbone], looks[loss], sizes)
         missing = table[table[measure].isna()]
         note = "; ".join(f"{row.backbone}-{row.loss} {row.rule}" for row in missing.itertuples())
-        axes.set_title(_wrap(f"n/a: {note}", 5.0, 8) if note else "", fontsize=8, **NOT_AVAILABLE)
+        axes.set_title(drawing.wrap(f"n/a: {note}", 5.0, 8) if note else "", fontsize=8, **NOT_AVAILABLE)
         axes.set_xlabel("Top-1 error (share of images)")
         over = "images" if measure == "hd_at_1" else "mistakes"
         axes.set_ylabel(f"{name} (cost {unit}, mean over {over})")
-    _title(figure, "Error against severity: lower left is better", f"{facts}; a point: {_runs(table['runs'].max())}")
+    drawing.title(
+        figure, "Error against severity: lower left is better", f"{facts}; a point: {_runs(table['runs'].max())}"
+    )
     _tradeoff_legend(figure, backbones, looks, sizes)
     return Picture(figure, table)
 
@@ -282,7 +229,7 @@ def _tradeoff_legend(
 # --- 2. The labels
 
 
-@_styled
+@styled
 def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Picture:
     """Severity and AUROC of each label, side by side: is a label that is hard to see also severe to miss?
 
@@ -324,7 +271,7 @@ def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Pictur
         axes.grid(axis="y", visible=True)
     shown = "" if len(table) == len(rows) else f"; the {len(table)} most severe of {len(rows):,} labels"
     note = f"{facts} (n: of these positive); {_runs(len(records))}{shown}"
-    _title(figure, f"Severity and AUROC by label: {_cell(first)}", note)
+    drawing.title(figure, f"Severity and AUROC by label: {_cell(first)}", note)
     figure.legend(loc="outside lower center", ncols=len(severities) + 2, frameon=False)
     return Picture(figure, table)
 
@@ -353,7 +300,7 @@ def _mark_missing(axes: Axes, missing: pandas.Series) -> None:
 # --- 3. The batches
 
 
-@_styled
+@styled
 def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     """Mean and median severity of each batch of consecutive test images, one panel a decision rule.
 
@@ -371,7 +318,7 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     panels = figure.subplots(len(rules), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (rule, rows) in zip(panels, table.groupby("rule", sort=False), strict=True):
         _draw_batches_of_rule(axes, rows, several=len(records) > 1)
-        mean, middle = _number(rows["severity_mean"].iloc[0]), _number(rows["median_of_medians"].iloc[0])
+        mean, middle = drawing.number(rows["severity_mean"].iloc[0]), drawing.number(rows["median_of_medians"].iloc[0])
         axes.set_title(f"{rule}: mean over all images {mean}, median of the batch medians {middle}", loc="left")
         axes.set_ylabel(f"Severity (cost {records[0]['cost']})")
     # Only now: a limit that is set ends the scaling to the data of the panels that follow.
@@ -380,7 +327,7 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     batches = len(table) // len(rules)
     note = f"{facts} in {batches:,} batches; {_runs(len(records))}"
-    _title(figure, f"Severity by batch: {_cell(records[0])}", note)
+    drawing.title(figure, f"Severity by batch: {_cell(records[0])}", note)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return Picture(figure, table)
 
@@ -422,7 +369,7 @@ def _batch_table(records: Sequence[Mapping], rule: str) -> pandas.DataFrame:
 # --- 4. The training curves
 
 
-@_styled
+@styled
 def draw_curves(histories: pandas.DataFrame, *, facts: str) -> Picture:
     """Losses and validation AUROC by epoch: a column of two panels for each backbone and loss, a thin line a seed.
 
@@ -443,7 +390,7 @@ def draw_curves(histories: pandas.DataFrame, *, facts: str) -> Picture:
     spans = table["validation_macro_auroc"].min(), table["validation_macro_auroc"].max()
     for i, ((backbone, loss), cell) in enumerate(groups):
         upper, lower = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
-        upper.set_title(_wrap(f"{backbone}-{loss}", 2.1, 8), fontsize=8)
+        upper.set_title(drawing.wrap(f"{backbone}-{loss}", 2.1, 8), fontsize=8)
         _draw_curves_of_cell(upper, lower, cell)
         _limit(lower, *spans)
         if i % columns == 0:
@@ -458,7 +405,9 @@ def draw_curves(histories: pandas.DataFrame, *, facts: str) -> Picture:
             axes.set_axis_off()
     figure.align_ylabels(panels[:, 0])
     runs = sum(cell["seed"].nunique() for _, cell in groups)
-    _title(figure, f"Training curves: {facts}", f"backbones and losses: {len(groups)}; runs: {runs}, a line each")
+    drawing.title(
+        figure, f"Training curves: {facts}", f"backbones and losses: {len(groups)}; runs: {runs}, a line each"
+    )
     entries = [axes.get_legend_handles_labels() for axes in panels[:2, 0]]
     unique = {name: handle for handles, names in entries for handle, name in zip(handles, names, strict=True)}
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False)
@@ -496,7 +445,7 @@ def _limit(axes: Axes, lowest: float, highest: float) -> None:
 # --- 5. The mistakes
 
 
-@_styled
+@styled
 def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *, count: int, facts: str) -> Picture:
     """The least and the most severe mistakes of one run as images, with truth, decision and severity.
 
@@ -526,7 +475,7 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     figure.get_layout_engine().set(h_pad=0.06, w_pad=0.06)
     for panels, (rule, end, found) in zip(figure.subplots(len(rows), count, squeeze=False), rows, strict=True):
         for axes in panels:
-            _bare(axes)
+            drawing.bare(axes)
         panels[0].set_ylabel(f"{rule}\n{end} severe", fontsize=9, weight="bold")
         if not found:
             panels[0].text(0.5, 0.5, "n/a: no mistakes", transform=panels[0].transAxes, ha="center", **NOT_AVAILABLE)
@@ -538,7 +487,7 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
                 )
             axes.imshow(images[row_of[each["id"]]], cmap="gray", vmin=0, vmax=255)
             axes.set_xlabel(_caption(each, width), fontsize=7, loc="left")
-    _title(figure, f"Least and most severe mistakes: {record['run']}", f"{facts}; {_mistake_counts(record)}")
+    drawing.title(figure, f"Least and most severe mistakes: {record['run']}", f"{facts}; {_mistake_counts(record)}")
     return Picture(figure, table)
 
 
@@ -553,26 +502,17 @@ def _mistake_counts(record: Mapping) -> str:
 def _caption(mistake: Mapping, width: float) -> str:
     # No-break spaces keep a label on one line.
     truth = ", ".join(label.replace(" ", "\u00a0") for label in mistake["truth"])
-    lines = _wrap(f"truth: {truth}", width, 7).split("\n")
+    lines = drawing.wrap(f"truth: {truth}", width, 7).split("\n")
     if len(lines) > 4:
         lines = [*lines[:3], "… (all in the CSV)"]
-    lines += _wrap(f"decision: {mistake['decision']}", width, 7).split("\n")
-    return "\n".join([*lines, f"severity: {_number(mistake['severity'])}"])
-
-
-def _bare(axes: Axes) -> None:
-    """An axis for an image: nothing but the image."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    lines += drawing.wrap(f"decision: {mistake['decision']}", width, 7).split("\n")
+    return "\n".join([*lines, f"severity: {drawing.number(mistake['severity'])}"])
 
 
 # --- 6. The tree
 
 
-@_styled
+@styled
 def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limit: int, facts: str) -> Picture:
     """The label tree from left to right, each node as far to the left as it is high.
 
@@ -595,7 +535,7 @@ def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limi
     unit, row, top, bottom = 1.45, 0.33, 0.75, 0.75  # inches
     leaves = [_leaf_text(each) for each in table[table["height"] == 0].itertuples()]
     left = 1.2
-    right = 0.25 + _width(max(leaves, key=len), 8)
+    right = 0.25 + drawing.width(max(leaves, key=len), 8)
     highest = int(table["height"].max())
     width, height = max(left + unit * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
     figure = Figure(figsize=(width, height))
@@ -612,8 +552,10 @@ def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limi
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_bounds(0, unit * highest)
     note = "Height of the node (in brackets): the cost lca_height of deciding one class below it for another"
-    figure.text(0.5, 0.12 / height, _wrap(note, width - 0.4, 9), ha="center", va="bottom", fontsize=9)
-    figure.suptitle(f"{_wrap(headline, width - 0.4, 11)}\n{_wrap(counts, width - 0.4, 11)}", y=1 - 0.12 / height)
+    figure.text(0.5, 0.12 / height, drawing.wrap(note, width - 0.4, 9), ha="center", va="bottom", fontsize=9)
+    figure.suptitle(
+        f"{drawing.wrap(headline, width - 0.4, 11)}\n{drawing.wrap(counts, width - 0.4, 11)}", y=1 - 0.12 / height
+    )
     return Picture(figure, table)
 
 
@@ -669,7 +611,7 @@ def _draw_node(axes: Axes, node: Any, x: pandas.Series, y: pandas.Series, unit: 
         axes.text(
             here[0] - 0.1,
             here[1],
-            _wrap(text, 0.95, 7.5),
+            drawing.wrap(text, 0.95, 7.5),
             va="center",
             ha="right",
             fontsize=7.5,
@@ -678,7 +620,7 @@ def _draw_node(axes: Axes, node: Any, x: pandas.Series, y: pandas.Series, unit: 
         axes.text(
             here[0] - 0.07,
             here[1] - 0.07,
-            _wrap(text, unit - 0.1, 7.5),
+            drawing.wrap(text, unit - 0.1, 7.5),
             va="bottom",
             ha="right",
             fontsize=7.5,
@@ -693,7 +635,7 @@ def _leaf_text(node: Any) -> str:
 # --- 7. The contact sheet
 
 
-@_styled
+@styled
 def draw_contact_sheet(examples: numpy.ndarray, rows: pandas.DataFrame, *, limit: int, facts: str) -> Picture:
     """One example image a label.
 
@@ -710,23 +652,23 @@ def draw_contact_sheet(examples: numpy.ndarray, rows: pandas.DataFrame, *, limit
     figure = Figure(figsize=(max(4.2, 0.2 + width * columns), 0.8 + 2.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in panels:
-        _bare(axes)
+        drawing.bare(axes)
     for axes, image, row in zip(panels, examples, table.itertuples(), strict=False):
-        axes.set_title(_wrap(row.label, width, 9))
+        axes.set_title(drawing.wrap(row.label, width, 9))
         if pandas.isna(row.id) or row.id == "":
             axes.text(0.5, 0.5, "n/a: no positive image", transform=axes.transAxes, ha="center", **NOT_AVAILABLE)
         else:
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axes.set_xlabel(_middle(row.id, width, 5.5), fontsize=5.5, color=GREY)
+            axes.set_xlabel(drawing.middle(row.id, width, 5.5), fontsize=5.5, color=GREY)
     shown = "" if len(table) == len(rows) else f", the first of {len(rows):,}"
-    _title(figure, f"One image a label: {facts}", f"{len(table)} labels{shown}")
+    drawing.title(figure, f"One image a label: {facts}", f"{len(table)} labels{shown}")
     return Picture(figure, table)
 
 
 # --- 8. The cost matrix
 
 
-@_styled
+@styled
 def draw_cost(cost: numpy.ndarray, classes: Sequence[str], *, limit: int, facts: str) -> Picture:
     """The cost matrix as a heat map with its numbers: rows are decisions, columns the truth.
 
@@ -743,7 +685,7 @@ def draw_cost(cost: numpy.ndarray, classes: Sequence[str], *, limit: int, facts:
         return Picture(_too_many(headline, len(classes), limit), table)
 
     side = max(0.31 * len(cost), 2.5)
-    margin = _width(max(classes, key=len), 8)
+    margin = drawing.width(max(classes, key=len), 8)
     figure = Figure(figsize=(max(side + margin + 1.6, 5.5), side + margin + 1.2), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(cost, cmap="YlGnBu", vmin=0)
@@ -756,7 +698,7 @@ def draw_cost(cost: numpy.ndarray, classes: Sequence[str], *, limit: int, facts:
         colour = "white" if value > 0.55 * cost.max() else "black"
         axes.text(truth, decision, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=7)
     figure.colorbar(image, ax=axes, label="Cost of the decision", shrink=0.8)
-    _title(figure, headline, f"{len(classes)} classes")
+    drawing.title(figure, headline, f"{len(classes)} classes")
     return Picture(figure, table)
 
 
@@ -771,33 +713,8 @@ def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"median and min to max of {count} runs"
 
 
-def _number(value: float) -> str:
-    return "n/a" if value is None or math.isnan(value) else f"{value:.3g}"
-
-
-def _width(text: str, size: float) -> float:
-    """Inches that a line of text needs at most, in the figures' font."""
-    return len(text) * size * 0.62 / 72
-
-
-def _wrap(text: str, inches: float, size: float) -> str:
-    return textwrap.fill(text, max(8, int(inches * 72 / (size * 0.6))))
-
-
-def _middle(text: str, inches: float, size: float) -> str:
-    """The text on one line, its middle left out where it is too long."""
-    most = max(8, int(inches * 72 / (size * 0.62)))
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
-def _title(figure: Figure, headline: str, facts: str) -> None:
-    inches = figure.get_figwidth() - 0.3
-    figure.suptitle(f"{_wrap(headline, inches, 11)}\n{_wrap(facts, inches, 11)}")
-
-
 def _too_many(headline: str, count: int, limit: int) -> Figure:
     figure = Figure(figsize=(7.5, 1.6), layout="constrained")
-    _title(figure, headline, f"too many classes to draw: {count:,}, more than plot.classes = {limit:,}")
+    drawing.title(figure, headline, f"too many classes to draw: {count:,}, more than plot.classes = {limit:,}")
     figure.text(0.5, 0.3, "The table beside this file holds all.", ha="center")
     return figure

@@ -2,54 +2,67 @@
 
 A code is TTTT-DDD-AAA-BBB: technical, directional, anatomical, biological. Characters are 0-9 and a-z, each a step down the
 axis's tree; ``0`` is "unspecified" and ends the path. An answer may hold ``*``, "don't know", from where on it claims nothing.
+All of this also works on some of the axes alone: then a code is those axes' text.
 
-Source of the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009.
+Source of the code: Lehmann et al., "The IRMA code for unique classification of medical images", SPIE 5033, 2003. Source of
+the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009. Where their papers
+are silent, this is what the organisers' own program (evaluate_07_08.py) computes; docs/methods.md lists those places.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy
 
-from severity.errors import SeverityError
+from severity.errors import SeverityError, nearest
 from severity.probabilities import check_posterior
 
 AXES = {"technical": 4, "directional": 3, "anatomical": 3, "biological": 3}  # name and number of characters
+ALL = "all"
 UNSPECIFIED = "0"
 UNSAID = "*"
 CLUTTER = "C"
-FORM = "-".join(name[0].upper() * length for name, length in AXES.items())
 UNSAID_WEIGHT = 0.5
 
 
-def parse(code: str, *, answer: bool = False) -> tuple[str, str, str, str]:
-    """The four axes of a code.
+def axes_of(word: str) -> tuple[str, ...]:
+    """The axes that a word names: all four for ``all``, or the one. Raises SeverityError for another word."""
+    if word != ALL and word not in AXES:
+        raise SeverityError(f"{word!r} is no axis of the IRMA code. {nearest(word, [ALL, *AXES])}")
+    return tuple(AXES) if word == ALL else (word,)
 
-    An axis that starts with ``C`` (clutter: the collection does not say) is returned as it is filled up by ``0``.
+
+def parse(code: str, axes: Sequence[str] = tuple(AXES), *, answer: bool = False) -> tuple[str, ...]:
+    """The axes of a code.
+
+    An axis that starts with ``C`` (clutter: the collection does not say) is returned as ``C`` filled up by ``0``; a code
+    that is nothing but ``C`` is clutter on every axis.
 
     Args:
-        code: TTTT-DDD-AAA-BBB.
+        code: TTTT-DDD-AAA-BBB, or the text of those `axes` alone.
         answer: allow ``*``; what is true is never unknown.
 
     Raises:
-        SeverityError: not four axes, an axis of another length, a character that is none, one that follows a ``0``, or a
-            ``*`` in a true code.
+        SeverityError: another number of axes, an axis of another length, a character that is none, one that follows a
+            ``0``, or a ``*`` in a true code.
     """
     parts = str(code).split("-")
-    if len(parts) != len(AXES):
-        raise SeverityError(f"The IRMA code {code!r} has {len(parts)} axes; it must have four, as in {FORM}.")
-    return tuple(_axis(part, name, code, answer) for part, name in zip(parts, AXES, strict=True))
+    if parts == [CLUTTER]:
+        parts *= len(axes)
+    if len(parts) != len(axes):
+        form = "-".join(axis[0].upper() * AXES[axis] for axis in axes)
+        raise SeverityError(f"The IRMA code {code!r} has {len(parts)} axes; it must have {len(axes)}, as in {form}.")
+    return tuple(_axis(part, axis, code, answer) for part, axis in zip(parts, axes, strict=True))
 
 
-def _axis(text: str, name: str, code: str, answer: bool) -> str:
-    length = AXES[name]
-    where = f"The IRMA code {code!r}, {name} axis {text!r}"
+def _axis(text: str, axis: str, code: str, answer: bool) -> str:
+    length = AXES[axis]
+    where = f"The IRMA code {code!r}, {axis} axis {text!r}"
     if text == CLUTTER:
         return text.ljust(length, UNSPECIFIED)
     if len(text) != length:
-        raise SeverityError(f"{where}: it has {len(text)} characters and must have {length}, as in {FORM}.")
+        raise SeverityError(f"{where}: it has {len(text)} characters and must have {length}.")
     if text[0] == CLUTTER:
         return CLUTTER.ljust(length, UNSPECIFIED)
     odd = re.search(r"[^0-9a-z*]", text)
@@ -64,18 +77,23 @@ def _axis(text: str, name: str, code: str, answer: bool) -> str:
     return text
 
 
+def is_clutter(text: str) -> bool:
+    """Whether the true text of an axis says nothing, so that nothing about it can be wrong."""
+    return text.startswith(CLUTTER)
+
+
 def axis_error(answer: str, truth: str, branching: Sequence[float]) -> float:
     """Error of one axis for branching factors that are given.
 
     Args:
         answer: characters of the answer, as many as of the truth.
         truth: characters of the true path.
-        branching: number of possible characters at each position along the true path.
+        branching: number of possible characters at each position along the true path; 1 behind its end.
 
     Returns:
-        E = sum_i d_i / (b_i i) / sum_i 1 / (b_i i) in [0, 1], with d_i = 0 while the answer is right, 1/2 from the first
-        ``*`` on, 1 from the first wrong character on; what comes after either redeems nothing and adds nothing. The sum runs
-        to the first ``0`` of the truth, included: there ``0`` and ``*`` are right, and going on is wrong.
+        E = sum_i d_i / (b_i i) / sum_i 1 / (b_i i) in [0, 1], over all positions, those behind the end of the path
+        included. d_i = 0 while the answer is right; 1 from its first wrong character on, whatever comes after; from its
+        first ``*`` on 1/2, but 0 where ``*`` answers a ``0``.
 
     Raises:
         SeverityError: lengths differ, or a branching factor is below 1.
@@ -89,24 +107,13 @@ def axis_error(answer: str, truth: str, branching: Sequence[float]) -> float:
         raise SeverityError(
             f"The branching factors {list(branching)} hold one below 1: a position has its own character."
         )
-    weights = _weights(truth, branching)
-    return float(_errors(_characters([answer]), _characters([truth]), weights[None])[0, 0])
+    return float(_errors(_characters([answer]), _characters([truth]), _weights(branching))[0])
 
 
-def _weights(truth: str, branching: Sequence[float]) -> numpy.ndarray:
-    """(I,) share of each position in the error of an axis: 1 / (b_i i), normalised; 0 behind the end of the path.
-
-    The end itself counts where the tree could have gone on (b > 1). Where it could not, there was nothing to decide.
-    """
-    places = numpy.arange(1, len(truth) + 1)
-    weights = 1 / (numpy.asarray(branching, dtype=numpy.float64) * places)
-    end = truth.find(UNSPECIFIED)
-    if end >= 0:
-        weights[end + 1 :] = 0
-        if branching[end] == 1:
-            weights[end] = 0
-    total = weights.sum()
-    return weights / total if total > 0 else weights
+def _weights(branching: Sequence[float]) -> numpy.ndarray:
+    """(I,) share of each position in the error of an axis: 1 / (b_i i), normalised."""
+    weights = 1 / (numpy.asarray(branching, dtype=numpy.float64) * numpy.arange(1, len(branching) + 1))
+    return weights / weights.sum()
 
 
 def _characters(texts: Sequence[str]) -> numpy.ndarray:
@@ -115,113 +122,134 @@ def _characters(texts: Sequence[str]) -> numpy.ndarray:
 
 
 def _errors(answers: numpy.ndarray, truths: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
-    """(M, U) error of answers (M, I) against truths (U, I) with weights (U, I) of their positions."""
-    unsaid = (answers == UNSAID)[:, None]
-    right = (answers[:, None] == truths[None]) | (unsaid & (truths == UNSPECIFIED)[None])
-    # Up to the first position that is not right the answer costs nothing; from there on that position's kind decides.
-    fine = numpy.logical_and.accumulate(right, axis=2)
-    first = fine.sum(axis=2).clip(max=fine.shape[2] - 1)
-    said_nothing = numpy.take_along_axis(unsaid, first[:, :, None], axis=2)
-    level = numpy.where(said_nothing, UNSAID_WEIGHT, 1.0)
-    return (level * ~fine * weights[None]).sum(axis=2)
+    """Errors of one axis: characters of answers and truths and weights of positions, broadcast; the last axis is summed."""
+    unsaid = answers == UNSAID
+    fault = answers != truths
+    spoilt = numpy.logical_or.accumulate(fault, axis=-1)
+    # The kind of the first fault decides what all that follows costs.
+    first = fault.argmax(axis=-1)[..., None]
+    silent = numpy.take_along_axis(numpy.broadcast_to(unsaid, fault.shape), first, axis=-1)
+    level = numpy.where(silent, UNSAID_WEIGHT * ~(unsaid & (truths == UNSPECIFIED)), 1.0)
+    return (level * spoilt * weights).sum(axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Scheme:
-    """What characters there are at each place of the four axes; it gives the branching factors along a true path.
+    """What characters there are at each place of the axes; it gives the branching factors along a true path.
 
-    Make one with `from_codes` or `from_tables`.
+    Make one with `from_codes`, `from_tables` or `from_json`.
     """
 
-    following: tuple[dict[str, frozenset[str]], ...]  # for each axis: prefix -> the characters that can follow it
+    following: dict[str, dict[str, frozenset[str]]]  # axis -> prefix -> the characters that can follow it
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that codes have here."""
+        return tuple(self.following)
 
     @classmethod
-    def from_codes(cls, codes: Iterable[str]) -> "Scheme":
+    def from_codes(cls, codes: Iterable[str], axes: Sequence[str] = tuple(AXES)) -> "Scheme":
         """From the known codes: a character is possible where one of them has it, the end of a path (``0``) included.
 
         Raises:
             SeverityError: no code, or one that is malformed.
         """
-        axes = [parse(code) for code in codes]
-        if not axes:
+        parsed = [parse(code, axes) for code in codes]
+        if not parsed:
             raise SeverityError("No IRMA code is known; give the codes of the collection.")
-        return cls._from_paths(zip(*axes, strict=True))
+        return cls._from_paths(dict(zip(axes, zip(*parsed, strict=True), strict=True)))
 
     @classmethod
-    def from_tables(cls, tables: Sequence[Iterable[str]]) -> "Scheme":
+    def from_tables(cls, tables: Mapping[str, Iterable[str]]) -> "Scheme":
         """From the code tables of a collection: for each axis all prefixes that mean something ('3', '31', '318').
 
         Raises:
-            SeverityError: not four tables, an empty one, or an entry longer than its axis or with an odd character.
+            SeverityError: a name that is no axis, an empty table, or an entry longer than its axis or with an odd character.
         """
-        if len(tables) != len(AXES):
-            raise SeverityError(
-                f"{len(tables)} code tables were given; there must be one for each of {', '.join(AXES)}."
-            )
-        paths = []
-        for (name, length), table in zip(AXES.items(), tables, strict=True):
-            entries = [str(entry) for entry in table]
-            for entry in entries:
-                if not re.fullmatch(rf"[0-9a-z]{{1,{length}}}", entry):
+        paths = {}
+        for axis, table in tables.items():
+            axes_of(axis)
+            paths[axis] = [str(entry) for entry in table]
+            for entry in paths[axis]:
+                if not re.fullmatch(rf"[0-9a-z]{{1,{AXES[axis]}}}", entry):
                     raise SeverityError(
-                        f"The {name} code table holds {entry!r}; an entry has 1 to {length} characters 0-9 or a-z."
+                        f"The {axis} code table holds {entry!r}; an entry has 1 to {AXES[axis]} characters 0-9 or a-z."
                     )
-            if not entries:
-                raise SeverityError(f"The {name} code table is empty; give the prefixes that the axis knows.")
-            paths.append(entries)
+            if not paths[axis]:
+                raise SeverityError(f"The {axis} code table is empty; give the prefixes that the axis knows.")
         return cls._from_paths(paths)
 
     @classmethod
-    def _from_paths(cls, axes: Iterable[Iterable[str]]) -> "Scheme":
-        following = []
-        for paths in axes:
+    def _from_paths(cls, axes: Mapping[str, Iterable[str]]) -> "Scheme":
+        following = {}
+        for axis, paths in axes.items():
             found: dict[str, set[str]] = {}
             for path in paths:
-                if path.startswith(CLUTTER):
+                if is_clutter(path):
                     continue
                 for place, character in enumerate(path):
                     found.setdefault(path[:place], set()).add(character)
                     if character == UNSPECIFIED:
                         break
-            following.append({prefix: frozenset(characters) for prefix, characters in found.items()})
-        return cls(tuple(following))
+            following[axis] = {prefix: frozenset(characters) for prefix, characters in found.items()}
+        return cls(following)
 
-    def branching(self, axis: int, truth: str) -> list[int]:
-        """Number of possible characters at each position along a true path; the true one always counts.
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """Axis -> prefix -> the characters that can follow it, as one text."""
+        return {
+            axis: {prefix: "".join(sorted(characters)) for prefix, characters in sorted(prefixes.items())}
+            for axis, prefixes in self.following.items()
+        }
 
-        Raises:
-            SeverityError: the path leaves what is known.
+    @classmethod
+    def from_json(cls, content: Mapping[str, Mapping[str, str]]) -> "Scheme":
+        """What `to_json` gave."""
+        return cls(
+            {
+                axis: {prefix: frozenset(characters) for prefix, characters in prefixes.items()}
+                for axis, prefixes in content.items()
+            }
+        )
+
+    def branching(self, axis: str, truth: str) -> list[int]:
+        """Number of possible characters at each position along a true path.
+
+        The true character always counts, so a path that leaves what is known can be scored all the same: it has 1 from
+        there on. Behind the end of a path it is 1 as well.
         """
         factors = []
         for place, character in enumerate(truth):
             known = self.following[axis].get(truth[:place], frozenset())
-            if character != UNSPECIFIED and character not in known:
-                raise SeverityError(
-                    f"The {list(AXES)[axis]} axis {truth!r} is not in the code table: {character!r} at position "
-                    f"{place + 1} is none of {', '.join(sorted(known)) or 'nothing'}."
-                )
             factors.append(len(known | {character}))
         return factors
 
-    def weights(self, axis: int, truth: str) -> numpy.ndarray:
-        """(I,) share of each position in the error of an axis; all 0 where the axis is skipped."""
-        if truth.startswith(CLUTTER):
-            return numpy.zeros(len(truth))
-        return _weights(truth, self.branching(axis, truth))
-
-    def errors(self, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
-        """(N,) error of each image, in [0, 1]: the mean over its axes, those whose truth starts with ``C`` left out.
-
-        An image whose axes are all left out has the error 0. A run's score is the sum.
+    def axis_errors(self, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
+        """(N, axes) error of each image on each axis, in [0, 1]; NaN where the truth is clutter.
 
         Raises:
-            SeverityError: another number of answers than of truths, a malformed or unknown code.
+            SeverityError: another number of answers than of truths, or a malformed code.
         """
         if len(answers) != len(truths):
             raise SeverityError(f"There are {len(answers)} answers for {len(truths)} true codes; give one an image.")
-        pairs = sorted(set(zip(map(str, answers), map(str, truths), strict=True)))
-        found = {pair: float(self._matrix([pair[0]], [pair[1]])[0, 0]) for pair in pairs}
-        return numpy.array([found[str(answer), str(truth)] for answer, truth in zip(answers, truths, strict=True)])
+        said = self._texts(answers, answer=True)
+        true = self._texts(truths)
+        found = numpy.full((len(truths), len(self.axes)), numpy.nan)
+        for column, axis in enumerate(self.axes):
+            counted = numpy.array([not is_clutter(text) for text in true[axis]], dtype=bool)
+            if counted.any():
+                errors = _errors(
+                    _characters(said[axis]), _characters(true[axis]), self._weights_along(axis, true[axis])
+                )
+                found[counted, column] = errors[counted]
+        return found
+
+    def errors(self, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
+        """(N,) error of each image: the sum over its axes by their number, an axis of clutter costing nothing.
+
+        Raises:
+            SeverityError: another number of answers than of truths, or a malformed code.
+        """
+        return numpy.nansum(self.axis_errors(answers, truths), axis=1) / len(self.axes)
 
     def score(self, answers: Sequence[str], truths: Sequence[str]) -> float:
         """The score of a run: the sum of `errors`. Lower is better; the worst is the number of images."""
@@ -233,53 +261,37 @@ class Scheme:
         Not symmetric: the branching factors are those along the true path.
 
         Raises:
-            SeverityError: a malformed or unknown code, or one that stands twice.
+            SeverityError: a malformed code, or one that stands twice.
         """
         codes = [str(code) for code in codes]
         for place, code in enumerate(codes):
             if code in codes[:place]:
                 raise SeverityError(f"The IRMA code {code!r} stands twice among the classes; each has one place.")
-        return self._matrix(codes, codes)
+        texts = self._texts(codes)
+        return sum(self._table(axis, texts[axis], texts[axis]) for axis in self.axes) / len(self.axes)
 
-    def _matrix(self, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
-        """(M, U) errors of answers against truths."""
-        said = [parse(code, answer=True) for code in answers]
-        true = Truths(self, truths)
-        return sum(
-            true.axis_errors(axis, [each[axis] for each in said]) * true.share[axis] for axis in range(len(AXES))
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Truths:
-    """True codes, prepared: their characters, the weights of their positions, and the share of each axis."""
-
-    scheme: Scheme
-    codes: Sequence[str]
-
-    @cached_property
-    def axes(self) -> list[tuple[str, ...]]:
+    def _texts(self, codes: Sequence[str], *, answer: bool = False) -> dict[str, tuple[str, ...]]:
         """For each axis the text of every code."""
-        return list(zip(*(parse(code) for code in self.codes), strict=True))
+        parsed = [parse(code, self.axes, answer=answer) for code in codes]
+        return {axis: tuple(each[column] for each in parsed) for column, axis in enumerate(self.axes)}
 
-    @cached_property
-    def share(self) -> numpy.ndarray:
-        """(4, U) what an axis counts in the error of an image: one by the number of axes that are not skipped, or 0."""
-        counted = numpy.array([[not text.startswith(CLUTTER) for text in axis] for axis in self.axes], dtype=float)
-        return counted / counted.sum(axis=0).clip(min=1)
+    def _weights_along(self, axis: str, truths: Sequence[str]) -> numpy.ndarray:
+        """(U, I) share of each position of the true texts in the error of their axis; all 0 where they are clutter."""
+        known = {text: _weights(self.branching(axis, text)) * (not is_clutter(text)) for text in set(truths)}
+        return numpy.array([known[text] for text in truths])
 
-    def axis_errors(self, axis: int, answers: Sequence[str]) -> numpy.ndarray:
-        """(M, U) errors of answers on one axis."""
-        texts = self.axes[axis]
-        weights = numpy.array([self.scheme.weights(axis, text) for text in texts])
-        return _errors(_characters(answers), _characters(texts), weights)
+    def _table(self, axis: str, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
+        """(M, U) errors of answers against truths on one axis; 0 where the truth is clutter."""
+        return _errors(
+            _characters(answers)[:, None], _characters(truths)[None], self._weights_along(axis, truths)[None]
+        )
 
 
 def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> tuple[list[str], numpy.ndarray]:
     """The answer of least expected error of each image, where every axis may stop early with ``*``.
 
-    The error of an image is a weighted sum over axes, so each axis is chosen by itself, among all beginnings of the known
-    codes' axes: a beginning that no code has is wrong everywhere, and ``*`` is better than that.
+    The error of an image is a sum over axes, so each axis is chosen by itself, among all beginnings of the known codes'
+    axes: a beginning that no code has is wrong everywhere, and ``*`` is better than that.
 
     Args:
         posterior: (N, K) distribution over `codes`.
@@ -289,16 +301,16 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
         N answers, and their (N,) expected errors. Of equal ones the answer that says most, then the first in `codes`.
 
     Raises:
-        SeverityError: a malformed or unknown code, or rows that are no distributions.
+        SeverityError: a malformed code, or rows that are no distributions.
     """
     posterior = numpy.asarray(posterior, dtype=numpy.float64)
     check_posterior(posterior, len(codes))
-    truths = Truths(scheme, codes)
+    texts = scheme._texts(codes)
     expected = numpy.zeros(len(posterior))
     chosen = []
-    for axis, length in enumerate(AXES.values()):
-        candidates = _beginnings(truths.axes[axis], length)
-        costs = truths.axis_errors(axis, candidates) * truths.share[axis]
+    for axis in scheme.axes:
+        candidates = _beginnings(texts[axis], AXES[axis])
+        costs = scheme._table(axis, candidates, texts[axis]) / len(scheme.axes)
         # Rounded so that sums which are equal but for the order of their terms are ties.
         risks = numpy.round(posterior @ costs.T, 12)
         best = risks.argmin(axis=1)
@@ -309,6 +321,6 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
 
 def _beginnings(texts: Sequence[str], length: int) -> list[str]:
     """All beginnings of the texts, filled up with ``*``, the longest first."""
-    texts = [text for text in texts if not text.startswith(CLUTTER)]
+    texts = [text for text in texts if not is_clutter(text)]
     found = [text[:said].ljust(length, UNSAID) for said in range(length, -1, -1) for text in texts]
     return list(dict.fromkeys(found)) or [UNSAID * length]

@@ -120,7 +120,10 @@ def describe(severity: numpy.ndarray, *, largest: float) -> dict[str, Any]:
     lower, median, upper = numpy.percentile(severity, [25, 50, 75])
     deviation = severity - severity.mean()
     variance = float(numpy.mean(deviation**2))
-    levels, counts = numpy.unique(severity, return_counts=True)
+    levels: dict[str, int] = {}
+    for level, count in zip(*numpy.unique(severity, return_counts=True), strict=True):
+        # Costs that are no whole numbers may differ by less than six digits tell.
+        levels[f"{level:g}"] = levels.get(f"{level:g}", 0) + int(count)
     return {
         "severity_mean": float(severity.mean()),
         "severity_median": float(median),
@@ -130,7 +133,7 @@ def describe(severity: numpy.ndarray, *, largest: float) -> dict[str, Any]:
         "severity_max": float(severity.max()),
         "severity_skewness": float(numpy.mean(deviation**3) / variance**1.5) if variance > 0 else None,
         "severity_percent": 100 * float(severity.mean()) / largest,
-        "levels": {f"{level:g}": int(count) for level, count in zip(levels, counts, strict=True)},
+        "levels": levels,
     }
 
 

@@ -115,11 +115,30 @@ def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") 
         SeverityError: when another process is training the same run.
     """
     folder = Path(root) / f"{run.name}-{fingerprint(determined_by)}"
-    lock = _locked(folder)
-    while lock is None:
-        lock = _locked(folder)
-    with lock:
+    with held(folder, f"Another process is training the run {run.name}", "training resumes where it was"):
         yield folder
+
+
+@contextlib.contextmanager
+def held(folder: Path, busy: str, comfort: str) -> Iterator[None]:
+    """Make a folder for unfinished work, hold it against other processes, and remove it when the block ends well.
+
+    Args:
+        busy: what to say when another process holds it. comfort: what happens to the work if that one is stopped.
+
+    Raises:
+        SeverityError: when another process holds it.
+    """
+    lock = None
+    while lock is None:
+        try:
+            lock = _locked(folder)
+        except BlockingIOError:
+            raise SeverityError(
+                f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
+            ) from None
+    with lock:
+        yield
         # Moved away before it is removed: else another process could lock a new file in a folder that is vanishing.
         ended = folder.with_name(f".{folder.name}.ended-{os.getpid()}")
         os.rename(folder, ended)
@@ -127,7 +146,11 @@ def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") 
 
 
 def _locked(folder: Path) -> TextIO | None:
-    """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment."""
+    """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "w")
@@ -143,24 +166,23 @@ def _locked(folder: Path) -> TextIO | None:
         pass
     except BlockingIOError:
         lock.close()
-        name = folder.name.rpartition("-")[0]
-        raise SeverityError(
-            f"Another process is training the run {name} (it holds {folder}/lock). "
-            "Wait for it, or stop it and run again: training resumes where it was."
-        ) from None
+        raise
     lock.close()
     return None
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Ask the kernel to end this process when the one that started it ends (Linux only; elsewhere nothing happens).
 
     DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training beside it.
+
+    Args:
+        parent: number of the process that started this one, if known; it tells whether that has ended already.
     """
     if sys.platform != "linux":
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:  # It ended before the call.
         sys.exit("error: the process that started this one has ended.")

@@ -1,32 +1,45 @@
-"""Hand-written label trees: data/hierarchies/<name>.yaml into a Hierarchy.
+"""Label trees by name: hand-written, data/hierarchies/<name>.yaml, or made of the IRMA codes that are the labels.
 
 A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
 ``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose).
+
+The name ``flat`` needs no file: all labels of the data set right under the root, so that any data set has a tree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from severity import nulls
+from severity import irma_facts, nulls
 from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
 
+FLAT = "flat"
+IRMA = "irma"
 
-def named(folder: Path | str, name: str, labels: Sequence[str]) -> Hierarchy:
+
+def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[str, Any] | None = None) -> Hierarchy:
     """The tree that params name: a file of `folder` without its ending, or a null hierarchy derived from one.
 
     Args:
-        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted).
+        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted);
+            ``irma`` stands for no file but for the tree of the labels' IRMA codes, ``flat`` for all labels of the data
+            set under the root.
         labels: as for `read`.
+        facts: of the collection (`Collection.facts`).
 
     Raises:
-        SeverityError: what `read` raises, or an unknown derivation.
+        SeverityError: what `read` raises, an unknown derivation, ``irma`` for labels that are no IRMA codes, or a file
+            that is called flat.
     """
     file, at, derivation = name.partition("@")
-    hierarchy = read(Path(folder) / f"{file}.yaml", labels)
+    path = Path(folder) / f"{file}.yaml"
+    if file == IRMA:
+        hierarchy = irma_facts.tree(facts or {}, labels)
+    else:
+        hierarchy = _flat(path, labels) if file == FLAT else read(path, labels)
     kind, _, seed = derivation.partition("_")
     if not at:
         return hierarchy
@@ -68,9 +81,17 @@ def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
         raise SeverityError(f"{path}: {error}") from None
 
 
+def _flat(path: Path, labels: Sequence[str]) -> Hierarchy:
+    if path.is_file():
+        raise SeverityError(
+            f"{path}: the name {FLAT!r} stands for the tree without levels, which needs no file. Rename the file."
+        )
+    return Hierarchy.from_parents([-1] + [0] * len(labels), range(1, len(labels) + 1), labels)
+
+
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        known = [each.stem for each in path.parent.glob("*.yaml")]
+        known = [FLAT, IRMA, *(each.stem for each in path.parent.glob("*.yaml"))]
         raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ def main() -> None:
     settings = params.load()
     rules = settings["evaluate"]["rules"]
     found = cells.read_runs("metrics/runs", runs.grid(settings), rules)
+    rules = cells.all_rules(found, rules)
     with files.replacing("metrics/median") as folder:
         folder.mkdir()
         for backbone, loss, seeds in cells.by_cell(found):

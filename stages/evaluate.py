@@ -1,6 +1,6 @@
 """Score every run of the grid under every decision rule. No torch from here on.
 
-Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv
+Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
 Writes  metrics/runs/<run>.json
 Run     python -m stages.evaluate     a few seconds
 """
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from severity import costs, errors, evaluation, files, params, runs
 from severity.hierarchy import Hierarchy
+from severity.irma_facts import IrmaFacts
 from severity.predictions import Predictions
 
 
@@ -18,13 +19,20 @@ def main() -> None:
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
+    irma = IrmaFacts.read("data/cost/irma.json")
     grid = runs.grid(settings)
     with files.replacing("metrics/runs") as folder:
         folder.mkdir()
         for run in tqdm(grid, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
             found = params.call(
-                evaluation.evaluate, predictions, hierarchy, cost, values=settings["evaluate"], where="evaluate"
+                evaluation.evaluate,
+                predictions,
+                hierarchy,
+                cost,
+                values=settings["evaluate"],
+                where="evaluate",
+                irma=irma,
             )
             files.write_json(folder / f"{run.name}.json", {**runs.description(run, settings), **found})
     print(f"scored {len(grid)} runs under {len(settings['evaluate']['rules'])} rules")

@@ -1,27 +1,37 @@
 """Build the label hierarchy and its costs.
 
-Reads   data/hierarchies/ (hand-written trees), data/prepared/summary.json (which labels the data set has)
+Reads   data/hierarchies/ (hand-written trees), data/prepared/summary.json (labels and facts of the data set)
 Writes  data/hierarchy/hierarchy.json, lca_height.npy, path.npy (what depends on the tree alone: training reads these)
         data/cost/cost.csv (the cost that params name: evaluation reads it, so a changed cost retrains nothing)
+        data/cost/irma.json (only where classes are IRMA codes: what their score is made of)
 Run     python -m stages.hierarchy     about a second
 """
 
 import numpy
 
 from severity import costs, errors, files, params, prepared, trees
+from severity.irma_facts import IrmaFacts
 
 
 def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
-    hierarchy = trees.named("data/hierarchies", name, prepared.labels("data/prepared"))
-    cost = params.call(costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy)
+    facts = prepared.read_summary("data/prepared")["facts"]
+    irma = IrmaFacts.find(facts)
+    hierarchy = trees.named("data/hierarchies", name, prepared.labels("data/prepared"), facts)
+    cost = params.call(
+        costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy, irma=irma.cost if irma else None
+    )
     with files.replacing("data/hierarchy") as folder:
         folder.mkdir()
         hierarchy.write(folder / "hierarchy.json")
         for derived, function in costs.DERIVED.items():
             numpy.save(folder / f"{derived}.npy", function(hierarchy))
-    costs.write("data/cost/cost.csv", cost, hierarchy.classes)
+    with files.replacing("data/cost") as folder:
+        folder.mkdir()
+        costs.write(folder / "cost.csv", cost, hierarchy.classes)
+        if irma:
+            irma.write(folder / "irma.json")
     print(f"{name}: {len(hierarchy.classes)} classes, {len(hierarchy.parents)} nodes, largest cost {cost.max():g}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import cells, costs, decoded, errors, figures, params, prepared, runs, tables
+from severity import cells, costs, decoded, drawing, errors, figures, params, prepared, runs, tables
 from severity.hierarchy import Hierarchy
 
 
@@ -35,7 +35,7 @@ def main() -> None:
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
     )
     for name, picture in drawn.items():
-        figures.write(picture, f"plots/{name}")
+        drawing.write(picture, f"plots/{name}")
     print(f"plots: {', '.join(drawn)}")
 
 

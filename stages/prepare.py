@@ -22,7 +22,7 @@ def main() -> None:
         "data/prepared",
         collection,
         decoded.read_index("data/images")["id"].tolist(),
-        trees.named("data/hierarchies", tree, collection.labels),
+        trees.named("data/hierarchies", tree, collection.labels, collection.facts),
         values=settings["prepare"],
         where="prepare",
         dataset=name,

@@ -97,6 +97,13 @@ def test_a_thousand_classes():
         assert cost[first, second] == tree.height[meeting]
 
 
+def test_names_that_look_like_something_else_stay_names(tmp_path):
+    names = ["310", "0310", "1e3", "NA", "500"]
+    cost = numpy.arange(25.0).reshape(5, 5) * (1 - numpy.eye(5))
+    costs.write(tmp_path / "cost.csv", cost, names)
+    assert numpy.array_equal(costs.read(tmp_path / "cost.csv", names), cost)
+
+
 def test_a_file_is_read_in_class_order_whatever_its_own(tmp_path):
     tree = six_classes()
     cost = costs.path(tree)

@@ -13,7 +13,7 @@ import yaml
 from matplotlib.text import Text
 from PIL import Image
 
-from severity import cells, costs, figures, files
+from severity import cells, costs, drawing, figures, files
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
@@ -186,7 +186,7 @@ def drawn_without_numbers():
 def written(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
     for name, picture in drawn.items():
-        figures.write(picture, folder / name)
+        drawing.write(picture, folder / name)
     return folder
 
 
@@ -233,7 +233,7 @@ def test_every_figure_is_a_picture_and_a_table(written):
 def test_the_same_data_give_the_same_bytes_whatever_the_settings_of_the_person(study, written, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
         for name, picture in figures.draw_all(**study, **OPTIONS).items():
-            figures.write(picture, tmp_path / name)
+            drawing.write(picture, tmp_path / name)
     for path in written.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -550,7 +550,7 @@ def test_cost_rows_are_decisions(tmp_path):
         (truth, decision): cost[decision, truth] for decision in range(3) for truth in range(3)
     }
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("Decision", "Truth")
-    figures.write(picture, tmp_path / "cost")
+    drawing.write(picture, tmp_path / "cost")
     numpy.testing.assert_array_equal(costs.read(tmp_path / "cost.csv", ["a", "b", "c"]), cost)
 
 
@@ -572,7 +572,9 @@ def write_inputs(study):
     grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["found"])) for axis in axes}
     params = {
         "data": {"name": "phantom"},
-        "datasets": {"phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}}},
+        "datasets": {
+            "phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}, "labels": {}}
+        },
         "cost": {"name": "lca_height", "file": "cost.csv"},
         "grid": grid,
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},

@@ -9,7 +9,7 @@ from severity import trees
 from severity.datasets import chexpert, nih14
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
-from tests.trees import TOP, chexpert_default, random_trees, six_classes
+from tests.trees import MEDMNIST, TOP, chexpert_default, random_trees, six_classes
 
 SHIPPED = {
     "chexpert": chexpert.LABELS,
@@ -108,8 +108,8 @@ def test_the_shipped_trees_hold_every_label_and_name_their_source(name):
     assert set(tree.classes) | set(content.get("excluded", [])) == set(SHIPPED[name])
 
 
-def test_every_tree_file_is_tested_here():
-    assert {path.stem for path in (TOP / "data/hierarchies").glob("*.yaml")} == set(SHIPPED)
+def test_every_tree_file_is_tested_here_or_with_medmnist():
+    assert {path.stem for path in (TOP / "data/hierarchies").glob("*.yaml")} == {*SHIPPED, *MEDMNIST}
 
 
 def test_the_heights_of_the_default_tree():
@@ -167,3 +167,27 @@ def test_the_good_file_is_accepted(tmp_path):
 def test_a_missing_file_names_the_nearest_one():
     with pytest.raises(SeverityError, match="Did you mean 'chexpert_pleural'"):
         trees.read(TOP / "data/hierarchies/chexpert_plural.yaml", chexpert.LABELS)
+
+
+def test_the_name_flat_needs_no_file(tmp_path):
+    """Whatever the labels, odd ones too: every two classes meet at the root."""
+    labels = ["b, c", "a", "0", "flat"]
+    tree = trees.named(tmp_path, "flat", labels)
+    assert tree.classes == tuple(labels)
+    assert tree.parents[tree.class_nodes].tolist() == [tree.root] * 4 and len(tree.parents) == 5
+    (tmp_path / "good.yaml").write_text(GOOD)
+    derived = trees.named(tmp_path, "good@flat", ["one", "two", "more"])
+    direct = trees.named(tmp_path, "flat", derived.classes)
+    assert (derived.classes, derived.names) == (direct.classes, direct.names)
+    assert derived.parents.tolist() == direct.parents.tolist()
+
+
+def test_a_file_called_flat_would_be_ambiguous(tmp_path):
+    (tmp_path / "flat.yaml").write_text(GOOD)
+    with pytest.raises(SeverityError, match="flat.yaml: the name 'flat' stands for the tree without levels.*Rename"):
+        trees.named(tmp_path, "flat", ["one", "two", "more"])
+
+
+def test_flat_is_among_the_names_that_are_told(tmp_path):
+    with pytest.raises(SeverityError, match="Did you mean 'flat'"):
+        trees.named(tmp_path, "flatt", ["one", "two"])

@@ -1,6 +1,7 @@
 """The IRMA error: published examples, a computation position by position, its laws, and brute force over truncations."""
 
 import itertools
+import json
 import math
 
 import numpy
@@ -29,22 +30,19 @@ SCHEME = irma.Scheme.from_codes(CODES)
 
 
 def reference(answer: str, truth: str, branching) -> float:
-    """Position by position, as the overview papers write it."""
+    """Position by position: an automaton that is right until it is silent or wrong, and then stays so."""
     above = below = 0.0
-    wrong = unsaid = False
+    state = "right"
     for place, (said, true, factor) in enumerate(zip(answer, truth, branching, strict=True), start=1):
-        if true == "0" and factor == 1:
-            break
-        if not wrong and not unsaid:
-            if said == "*" and true != "0":
-                unsaid = True
-            elif said not in (true, "*"):
-                wrong = True
-        above += (1.0 if wrong else 0.5 if unsaid else 0.0) / factor / place
-        below += 1 / factor / place
-        if true == "0":
-            break
-    return above / below if below else 0.0
+        weight = 1 / factor / place
+        below += weight
+        if state == "right" and said != true:
+            state = "silent" if said == "*" else "wrong"
+        if state == "wrong":
+            above += weight
+        elif state == "silent" and not (said == "*" and true == "0"):
+            above += weight / 2
+    return above / below
 
 
 def paths(length: int, alphabet: str = "0123ab") -> strategies.SearchStrategy[str]:
@@ -71,7 +69,7 @@ class TestOneAxis:
             first, second = (irma.axis_error(answer, "318a", [factor] * 4) for factor in (2, 7))
             assert first == pytest.approx(second)
 
-    @given(answers(4), paths(4), FACTORS)
+    @given(strategies.text("0123ab*", min_size=4, max_size=4), paths(4), FACTORS)
     def test_against_a_computation_position_by_position(self, answer, truth, branching):
         assert irma.axis_error(answer, truth, branching) == pytest.approx(reference(answer, truth, branching))
 
@@ -110,11 +108,21 @@ class TestOneAxis:
         for first in ("31*", "317"):
             assert len({irma.axis_error(first + last, "318a", branching) for last in "a7*0"}) == 1
 
-    def test_where_the_path_ends_silence_is_right_and_going_on_is_wrong(self):
+    def test_where_the_path_ends_silence_is_right_and_going_on_is_wrong_to_the_last_position(self):
         branching = (4, 3, 5, 1)
+        whole = 1 / 4 + 1 / 6 + 1 / 15 + 1 / 4
         assert irma.axis_error("31**", "3100", branching) == irma.axis_error("310*", "3100", branching) == 0
-        assert irma.axis_error("3180", "3100", branching) == pytest.approx((1 / 15) / (1 / 4 + 1 / 6 + 1 / 15))
+        assert irma.axis_error("3180", "3100", branching) == pytest.approx((1 / 15 + 1 / 4) / whole)
         assert irma.axis_error("3100", "3180", branching) == irma.axis_error("3170", "3180", branching)
+
+    def test_silence_costs_half_only_where_there_was_something_to_say(self):
+        branching = (4, 3, 5, 1)
+        whole = 1 / 4 + 1 / 6 + 1 / 15 + 1 / 4
+        assert irma.axis_error("3***", "3100", branching) == pytest.approx((1 / 6) / 2 / whole)
+        assert irma.axis_error("****", "3100", branching) == pytest.approx((1 / 4 + 1 / 6) / 2 / whole)
+        # What is said after a star no longer counts as silence.
+        assert irma.axis_error("3*00", "3100", branching) == pytest.approx((1 / 6 + 1 / 15 + 1 / 4) / 2 / whole)
+        assert irma.axis_error("31*7", "3100", branching) == pytest.approx((1 / 4) / 2 / whole)
 
     def test_an_easy_position_weighs_more_than_a_hard_one(self):
         assert irma.axis_error("31", "32", (5, 2)) > irma.axis_error("31", "32", (5, 9))
@@ -129,7 +137,7 @@ class TestOneAxis:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("1121-127-700", "has 3 axes; it must have four, as in TTTT-DDD-AAA-BBB"),
+        ("1121-127-700", "has 3 axes; it must have 4, as in TTTT-DDD-AAA-BBB"),
         ("112-127-700-500", "technical axis '112': it has 3 characters and must have 4"),
         ("1121-1270-700-500", "directional axis '1270': it has 4 characters and must have 3"),
         ("1121-12A-700-500", "directional axis '12A': the character 'A' is none of"),
@@ -146,49 +154,89 @@ def test_a_code_is_taken_apart():
     assert irma.parse("1121-4b0-31a-700") == ("1121", "4b0", "31a", "700")
     assert irma.parse("112*-***-31a-7*0", answer=True) == ("112*", "***", "31a", "7*0")
     assert irma.parse("C-Cxx-31a-700") == ("C000", "C00", "31a", "700")
+    assert irma.parse("C") == ("C000", "C00", "C00", "C00")
+    assert irma.parse("31a", ["anatomical"]) == ("31a",)
+    with pytest.raises(SeverityError, match="'31a-700' has 2 axes; it must have 1, as in AAA"):
+        irma.parse("31a-700", ["anatomical"])
+
+
+def test_the_axes_that_a_word_names():
+    assert irma.axes_of("all") == ("technical", "directional", "anatomical", "biological")
+    assert irma.axes_of("anatomical") == ("anatomical",)
+    with pytest.raises(SeverityError, match="'anatomic' is no axis of the IRMA code. Did you mean 'anatomical'"):
+        irma.axes_of("anatomic")
 
 
 class TestScheme:
     def test_branching_factors_count_the_known_characters_along_the_true_path(self):
         # Technical: 1 or 2; then 1 or 2; then 2; then 1 or 2.
-        assert SCHEME.branching(0, "1121") == [2, 2, 1, 2]
+        assert SCHEME.branching("technical", "1121") == [2, 2, 1, 2]
         # Directional 4b: the path may end there or go on with 1.
-        assert SCHEME.branching(1, "4b0") == [2, 1, 2]
-        assert SCHEME.branching(2, "31a") == [3, 1, 3]
+        assert SCHEME.branching("directional", "4b0") == [2, 1, 2]
+        assert SCHEME.branching("anatomical", "31a") == [3, 1, 3]
+        # Behind the end of a path, and of what is known, there is nothing to choose; the true character always counts.
+        assert SCHEME.branching("technical", "2000") == [2, 1, 1, 1]
+        assert SCHEME.branching("anatomical", "39c") == [3, 2, 1]
+        assert SCHEME.branching("anatomical", "910") == [4, 1, 1]
 
     def test_code_tables_give_the_same_as_codes_that_cover_them(self):
-        tables = [sorted({axis[:end] for axis in axes for end in range(1, len(axis) + 1)}) for axes in _axes(CODES)]
+        tables = {
+            name: sorted({axis[:end] for axis in axes for end in range(1, len(axis) + 1)})
+            for name, axes in _axes(CODES).items()
+        }
         made = irma.Scheme.from_tables(tables)
         assert (made.cost(CODES) == SCHEME.cost(CODES)).all()
 
-    def test_what_is_not_in_the_table_is_refused(self):
-        with pytest.raises(SeverityError, match="anatomical axis '910' is not in the code table: '9' at position 1"):
-            SCHEME.errors(["1121-120-200-700"], ["1121-120-910-700"])
+    def test_a_truth_that_leaves_what_is_known_is_scored_all_the_same(self):
+        unknown = "1121-120-910-700"
+        assert SCHEME.errors([unknown], [unknown]) == 0
+        assert SCHEME.errors(["1121-120-200-700"], [unknown]) == pytest.approx(1 / 4)
+        assert SCHEME.errors(["1121-120-9**-700"], [unknown]) == pytest.approx(reference("9**", "910", (4, 1, 1)) / 4)
+
+    def test_wrong_codes_and_tables_are_refused(self):
         with pytest.raises(SeverityError, match="No IRMA code"):
             irma.Scheme.from_codes([])
-        with pytest.raises(SeverityError, match="one for each of technical"):
-            irma.Scheme.from_tables([["1"]])
+        with pytest.raises(SeverityError, match="'tecnical' is no axis of the IRMA code. Did you mean 'technical'"):
+            irma.Scheme.from_tables({"tecnical": ["1"]})
         with pytest.raises(SeverityError, match="directional code table holds '12345'"):
-            irma.Scheme.from_tables([["1"], ["12345"], ["1"], ["1"]])
+            irma.Scheme.from_tables({"technical": ["1"], "directional": ["12345"]})
         with pytest.raises(SeverityError, match="biological code table is empty"):
-            irma.Scheme.from_tables([["1"], ["1"], ["1"], []])
+            irma.Scheme.from_tables({"technical": ["1"], "biological": []})
+
+    def test_a_scheme_comes_back_from_json(self):
+        content = json.loads(json.dumps(SCHEME.to_json()))
+        assert irma.Scheme.from_json(content).following == SCHEME.following
+        assert content["anatomical"]["31"] == "0ab"
+
+    def test_one_axis_alone_is_that_axis_of_the_whole(self):
+        truths = [CODES[index] for index in (0, 2, 3, 5)]
+        answers = ["1121-1*0-200-7**", CODES[3], CODES[4], CODES[0]]
+        whole = SCHEME.axis_errors(answers, truths)
+        for column, axis in enumerate(irma.AXES):
+            alone = irma.Scheme.from_codes(_axes(CODES)[axis], [axis])
+            found = alone.errors(_axes(answers)[axis], _axes(truths)[axis])
+            assert found == pytest.approx(whole[:, column])
+        assert SCHEME.errors(answers, truths) == pytest.approx(whole.mean(axis=1))
 
     def test_an_image_is_the_mean_of_its_axes_and_a_run_the_sum_of_its_images(self):
         answer, truth = "112*-127-310-500", "1121-127-31a-700"
         axes = [
             reference(said, true, SCHEME.branching(axis, true))
-            for axis, (said, true) in enumerate(zip(answer.split("-"), truth.split("-"), strict=True))
+            for axis, said, true in zip(irma.AXES, answer.split("-"), truth.split("-"), strict=True)
         ]
         assert axes[1] == 0 and axes[3] == 1 and 0 < axes[0] < 0.5
         errors = SCHEME.errors([answer, truth, answer], [truth] * 3)
         assert errors == pytest.approx([sum(axes) / 4, 0, sum(axes) / 4])
         assert SCHEME.score([answer, truth, answer], [truth] * 3) == pytest.approx(sum(axes) / 2)
 
-    def test_a_clutter_axis_is_left_out_of_the_mean(self):
-        whole, part = SCHEME.errors(["2000-127-31a-500"] * 2, ["1121-127-31a-500", "1121-127-31a-C"])
-        assert whole == pytest.approx(1 / 4) and part == pytest.approx(1 / 3)
-        assert SCHEME.errors(["2000-127-31a-500"], ["C-C-C-C"]) == 0
-        assert SCHEME.errors(["****-***-***-***"], ["1121-127-31a-C"]) == pytest.approx(1 / 2)
+    def test_a_clutter_axis_costs_nothing_and_the_others_keep_their_quarter(self):
+        whole, part = SCHEME.errors(["2000-127-31a-700"] * 2, ["1121-127-31a-500", "1121-127-31a-C"])
+        assert whole == pytest.approx(2 / 4) and part == pytest.approx(1 / 4)
+        assert SCHEME.errors(["2000-127-31a-500"], ["C-C-C-C"]) == SCHEME.errors(["2000-127-31a-500"], ["C"]) == 0
+        errors = SCHEME.axis_errors(["2000-127-31a-700"] * 2, ["1121-127-31a-500", "1121-127-31a-C"])
+        assert numpy.isnan(errors).tolist() == [[False] * 4, [False] * 3 + [True]]
+        # To claim clutter where there is something to see is a mistake like any other.
+        assert SCHEME.errors(["1121-127-31a-C"], ["1121-127-31a-500"]) == pytest.approx(1 / 4)
 
     def test_numbers_of_answers_and_truths_must_agree(self):
         with pytest.raises(SeverityError, match="2 answers for 1 true"):
@@ -225,7 +273,7 @@ class TestTruncation:
         axes = _axes(CODES)
         for p, answer, claimed in zip(posteriors, answers, expected, strict=True):
             total = 0.0
-            for axis, truths in enumerate(axes):
+            for axis, truths in axes.items():
                 alphabet = sorted({character for text in truths for character in text} | set("*z"))
                 branching = [SCHEME.branching(axis, truth) for truth in truths]
                 best = min(
@@ -261,5 +309,6 @@ class TestTruncation:
             irma.truncate(numpy.ones((1, len(CODES))), CODES, SCHEME)
 
 
-def _axes(codes: list[str]) -> list[list[str]]:
-    return [list(axis) for axis in zip(*(code.split("-") for code in codes), strict=True)]
+def _axes(codes: list[str]) -> dict[str, list[str]]:
+    axes = zip(*(code.split("-") for code in codes), strict=True)
+    return {name: list(axis) for name, axis in zip(irma.AXES, axes, strict=True)}

@@ -112,7 +112,9 @@ def test_views_of_a_study_share_their_labels_and_studies_their_patient(collectio
 
 
 def test_the_reader_of_chexpert_reads_it(collection):
-    tidy = read(collection, views=["frontal", "lateral"])
+    found = read(collection, views=["frontal", "lateral"])
+    assert found.labels == LABELS and found.notes == {"official splits": {"valid.csv": "test"}}
+    tidy = found.table
     assert len(tidy) == OPTIONS["images"]
     assert all((collection / path).is_file() for path in tidy["path"])
     assert set(tidy["view"]) <= {"PA", "AP", "lateral"}

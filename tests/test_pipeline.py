@@ -12,10 +12,13 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import pytest
 import safetensors.numpy
 import yaml
+from PIL import Image
 
+from severity.datasets import nih14
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
@@ -292,6 +295,59 @@ def test_a_stray_run_is_not_counted(workspace):
     finally:
         stray.unlink()
     workspace.repro()
+
+
+def make_chest_xray14(folder: Path) -> None:
+    """Sixty images of noise in ChestX-ray14's form."""
+    (folder / "images").mkdir(parents=True)
+    names = [each for each in nih14.LABELS if each != "No Finding"]
+    lines = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
+    for number in range(60):
+        name = f"{number:08d}_000.png"
+        levels = numpy.random.default_rng(number).integers(0, 256, (24, 20), dtype=numpy.uint8)
+        Image.fromarray(levels).save(folder / "images" / name)
+        lines.append(f"{name},{names[number % len(names)]},0,{number},50,F,PA")
+    (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_policy_or_a_split_decodes_nothing(workspace):
+    with workspace.params() as (params, save):
+        params["datasets"]["phantom"]["labels"]["uncertain"] = "zeros"
+        params["prepare"]["seed"] = 1
+        save()
+        assert workspace.changed() == {"prepare"}
+        params["decode"]["workers"] = 2
+        save()
+        assert workspace.changed() == {"prepare"}
+        params["decode"]["aspect"] = "pad"
+        save()
+        assert workspace.changed() == {"decode", "prepare"}
+
+
+def test_code_that_reads_tables_decodes_nothing(workspace):
+    with workspace.text("severity/datasets/chexpert.py", "# changed\n"):
+        assert workspace.changed() == {"collect", "read"}
+    with workspace.text("severity/labelling.py", "# changed\n"):
+        assert workspace.changed() == {"prepare"}
+
+
+def test_another_collection_and_back_prepares_nothing_again(workspace):
+    make_chest_xray14(workspace.folder / "data/external/ChestX-ray14")
+    before = (workspace.folder / "data/prepared/summary.json").read_bytes()
+    first = ["collect", "read", "decode", "prepare", "describe", "hierarchy"]
+    with workspace.params() as (params, save):
+        params["data"]["name"] = "nih14"
+        save()
+        assert sorted(workspace.repro("describe", "hierarchy")) == sorted(first)
+        assert json.loads((workspace.folder / "data/prepared/summary.json").read_text())["dataset"] == "nih14"
+    assert set(workspace.repro("hierarchy")) <= {"describe"}
+    assert (workspace.folder / "data/prepared/summary.json").read_bytes() == before
+    with workspace.params() as (params, save):
+        params["data"]["name"] = "nih14"
+        save()
+        assert workspace.repro("hierarchy") == []
+    workspace.repro()
+    assert workspace.changed() == set()
 
 
 def test_a_damaged_collection_stops_with_the_reason_and_a_failed_stage_changes_nothing(workspace):

@@ -58,7 +58,7 @@ def test_a_lock_whose_folder_was_removed_meanwhile_holds_nothing(tmp_path, monke
     assert runs._locked(folder) is None
     held = runs._locked(folder)
     assert held is not None and (folder / "lock").exists()
-    with pytest.raises(SeverityError, match="Another process"):
+    with pytest.raises(BlockingIOError):
         runs._locked(folder)
     held.close()
 

@@ -10,6 +10,18 @@ from severity.datasets import chexpert
 from severity.hierarchy import Hierarchy
 
 TOP = Path(__file__).resolve().parent.parent
+# Trees whose labels the medmnist package knows, and a set that each is for; tests/test_medmnist.py holds them against it.
+MEDMNIST = {
+    "chestmnist": "chestmnist",
+    "pneumoniamnist": "pneumoniamnist",
+    "dermamnist": "dermamnist",
+    "octmnist": "octmnist",
+    "pathmnist": "pathmnist",
+    "bloodmnist": "bloodmnist",
+    "organmnist": "organamnist",
+    "retinamnist": "retinamnist",
+    "tissuemnist": "tissuemnist",
+}
 
 
 def six_classes() -> Hierarchy:

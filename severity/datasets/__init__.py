@@ -8,7 +8,8 @@ from severity.errors import SeverityError, nearest
 
 
 def find(name: str) -> ModuleType:
-    """The module of the collection `name`; it has LABELS, collect(root, out, *, ...) and read(root, *, ...).
+    """The module of the collection `name`; it has collect(root, out, *, ...), which writes the
+    folder `out` and returns the number of images, and read(root, *, ...), which returns a `severity.collection.Collection`.
 
     Raises:
         SeverityError: no file of this folder has that name.

@@ -5,20 +5,23 @@ arXiv:1901.07031. To be had, after agreeing to its terms, at https://stanfordmlg
 
 Form (CheXpert-v1.0-small, and CheXpert-v1.0 alike)::
 
-    <root>/train.csv   223,414 images of 64,540 patients; labels mined from the radiologists' reports
-    <root>/valid.csv   234 images of 200 other patients; labels by three radiologists, each 1 or 0
+    <root>/train.csv         223,414 images of 64,540 patients; labels mined from the radiologists' reports
+    <root>/valid.csv         234 images of 200 other patients; labels by three radiologists, each 1 or 0
+    <root>/test_labels.csv   668 images of 500 other patients; labels by five radiologists; or test.csv, or neither
     <root>/train/patient00001/study1/view1_frontal.jpg
     <root>/valid/patient64541/study1/view1_frontal.jpg
+    <root>/test/patient64741/study1/view1_frontal.jpg
 
-The column ``Path`` names an image, the release's own top folder in front. What a cell of a label column means:
+The column ``Path`` names an image, the release's own top folder in front or not. What a cell of a label column means:
 
     1.0    positive: the report mentions the observation and affirms it
     0.0    negative: the report mentions it and denies it
     -1.0   uncertain: the report hedges ("may represent"), or contradicts itself
     blank  unmentioned: the report says nothing about it
 
-The hidden test set of the competition is not part of the release; here the radiologists' 234 images are the test split,
-and `severity.splits` cuts the validation split out of train.csv, by patient.
+The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234 images
+are the validation split, as they were made to be; without it they are the test split, and `severity.splits` cuts the
+validation split out of train.csv, by patient. docs/data.md tells more.
 """
 
 from pathlib import Path
@@ -26,7 +29,8 @@ from pathlib import Path
 import pandas
 
 from severity import manifest, tables
-from severity.errors import SeverityError
+from severity.collection import Collection
+from severity.errors import SeverityError, nearest
 
 LINK = "https://stanfordmlgroup.github.io/competitions/chexpert/"
 
@@ -47,7 +51,10 @@ LABELS = (
     "Support Devices",
 )
 
-SPLITS = {"train.csv": "", "valid.csv": "test"}  # file -> split of its rows; '' is divided later
+TRAIN, VALID = "train.csv", "valid.csv"
+TESTS = ("test_labels.csv", "test.csv")  # Names that the test table has been handed out under.
+ROLES = ("auto", "validation", "test")  # what valid.csv may be
+# Of train.csv and valid.csv; the test table has Path and the labels, and may have the others.
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 VIEWS = ("frontal", "lateral")
 
@@ -57,7 +64,9 @@ SIDES = {"Frontal": "frontal", "Lateral": "lateral"}
 # LL and RL (left, right lateral) stand in a few rows that Frontal/Lateral calls frontal: which of the two is wrong the
 # collection does not tell, so these keep the plain word.
 PROJECTIONS = {"AP": "AP", "PA": "PA", "LL": "", "RL": "", "": ""}
-PATH = r"^(?:[^/]+/)?(?P<path>(?P<id>(?:train|valid)/(?P<patient>patient[^/]+)/.+)\.[^./]+)$"
+PATH = r"^(?:[^/]+/)?(?P<path>(?P<id>(?:train|valid|test)/(?P<patient>patient[^/]+)/.+)\.[^./]+)$"
+ASTRAY = r"(?:^|/)\.\.(?:/|$)|[\\\x00]"  # what would lead out of the root, on any system
+SIDE = r"_(frontal|lateral)\.[^./]+$"
 
 
 def collect(root: Path | str, out: Path | str, *, images: int) -> int:
@@ -65,7 +74,8 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
 
     Args:
         root: folder of the collection.
-        images: how many images train.csv and valid.csv must name together: 223648 in the release; 0 accepts any number.
+        images: how many images its tables must name together: 223648 in the release, 224316 with the test set; 0 accepts
+            any number.
 
     Returns:
         The number of images.
@@ -75,74 +85,108 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     """
     root = Path(root)
     manifest.check_root(root, "chexpert", LINK)
-    table = read(root, views=list(VIEWS))
-    manifest.check_count(len(table), images, "chexpert")
-    manifest.write(out, root, images=table["path"], label_tables=SPLITS)
-    return len(table)
+    paths = read(root, views=list(VIEWS)).table["path"]
+    manifest.check_count(len(paths), images, "chexpert")
+    manifest.write(out, root, images=paths, label_tables=_splits(root, "auto"))
+    return len(paths)
 
 
-def read(root: Path | str, *, views: list) -> pandas.DataFrame:
-    """Read a collection of CheXpert's form into one tidy table, in the order of its files.
+def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
+    """Read a collection of CheXpert's form, in the order of its files.
 
     Args:
         root: folder of the collection.
         views: which images: 'frontal', 'lateral' or both.
+        valid: the split of the images in valid.csv: 'validation'; 'test', and then a test table is left alone; or
+            'auto': 'validation' if there is a test table, else 'test'.
 
     Returns:
         One row an image: id (path without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age (years),
-        view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('test' for valid.csv, else ''), and one
-        float column a label: 1, 0, -1 (uncertain), NaN (unmentioned).
+        view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('' for train.csv), and the states of
+        LABELS. Where the test table has no column for the side, the image's file name tells it.
 
     Raises:
-        SeverityError: a table or a column is missing, a cell holds something unknown, or two rows name one image.
+        SeverityError: a table or a column is missing, a cell holds something unknown, a path leads out of the root, two
+            rows name one image, or there are two test tables.
     """
     tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
-    table = pandas.concat([_read_table(Path(root) / name, split) for name, split in SPLITS.items()], ignore_index=True)
-    frontal = table["view"] != "lateral"
-    wanted = (frontal & ("frontal" in views)) | (~frontal & ("lateral" in views))
-    return table[wanted].reset_index(drop=True)
+    root = Path(root)
+    splits = _splits(root, valid)
+    table, odd = zip(*(_read_table(root / name, split) for name, split in splits.items()), strict=True)
+    table, odd = pandas.concat(table, ignore_index=True), pandas.concat(odd, ignore_index=True)
+    wanted = table["view"].where(table["view"] == "lateral", "frontal").isin(views)
+    notes = {"official splits": {name: split for name, split in splits.items() if split}}
+    notes |= {words: int(count) for words, count in odd[wanted].sum().items() if count}
+    return Collection(table[wanted].reset_index(drop=True), LABELS, notes=notes)
 
 
-def _read_table(path: Path, split: str) -> pandas.DataFrame:
+def _splits(root: Path, valid: str) -> dict[str, str]:
+    """File name of each table to read -> split of its images; '' is divided later."""
+    if valid not in ROLES:
+        raise SeverityError(f"params.yaml: the data set's read.valid is {valid!r}. {nearest(valid, ROLES)}")
+    tests = [name for name in TESTS if (root / name).is_file()]
+    if len(tests) > 1:
+        raise SeverityError(f"{root} has {' and '.join(tests)}, two tables of one test set: keep one of them.")
+    if valid == "auto":
+        valid = "validation" if tests else "test"
+    return {TRAIN: "", VALID: valid} | {name: "test" for name in tests if valid == "validation"}
+
+
+def _read_table(path: Path, split: str) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """One table tidied, and one bool column a kind of oddity in it, named in words."""
     if not path.is_file():
         raise SeverityError(
-            f"{path} is missing: a collection of CheXpert's form has {' and '.join(SPLITS)} in the folder that `root` of "
+            f"{path} is missing: a collection of CheXpert's form has {TRAIN} and {VALID} in the folder that `root` of "
             f"the data set names in params.yaml.{_below(path)}"
         )
-    raw = tables.read_text(path, [*COLUMNS, *LABELS])
+    test = path.name in TESTS
+    raw = tables.read_text(path, [*(COLUMNS[:1] if test else COLUMNS), *LABELS])
     parts = _paths(raw["Path"], path)
-    side = tables.mapped(raw, "Frontal/Lateral", SIDES, path)
+    side = _sides(raw, path)
+    raw = raw.reindex(columns=[*COLUMNS, *LABELS], fill_value="")
     projection = tables.mapped(raw, "AP/PA", PROJECTIONS, path)
+    stated = tables.numbers(raw["Age"], "Age", path)
+    # An age of 0 (3 images of the release) stands for one that is not known.
+    age = tables.plausible(stated.mask(stated == 0))
     tidy = {
         "id": parts["id"],
         "path": parts["path"],
         "patient": parts["patient"],
         "sex": tables.mapped(raw, "Sex", SEXES, path),
-        "age": tables.numbers(raw["Age"], "Age", path),
+        "age": age,
         "view": projection.where((side == "frontal") & (projection != ""), side),
         "split": split,
     }
-    return pandas.DataFrame(tidy | {label: tables.mapped(raw, label, STATES, path) for label in LABELS})
+    odd = {
+        f"ages of 0 or above {tables.OLDEST} years, taken as unknown": stated.notna() & age.isna(),
+        "images of patients of unknown sex": raw["Sex"] == "Unknown",
+        "frontal images with LL or RL in AP/PA, taken as frontal": (side == "frontal")
+        & raw["AP/PA"].isin(["LL", "RL"]),
+    }
+    states = {label: tables.mapped(raw, label, STATES, path) for label in LABELS}
+    return pandas.DataFrame(tidy | states), pandas.DataFrame(odd)
 
 
 def _paths(column: pandas.Series, path: Path) -> pandas.DataFrame:
     parts = column.str.extract(PATH)
-    bad = parts["path"].isna().to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise SeverityError(
-            f"{path}, line {tables.line(row)}, column 'Path': {column.iloc[row]!r} is not of the form "
-            f"CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg ({int(bad.sum())} such rows)."
-        )
-    again = column.duplicated().to_numpy()
-    if again.any():
-        row = int(again.argmax())
-        first = int((column == column.iloc[row]).to_numpy().argmax())
-        raise SeverityError(
-            f"{path}: lines {tables.line(first)} and {tables.line(row)} both name {column.iloc[row]!r}; "
-            f"each image has one row ({int(again.sum())} repeated rows)."
-        )
+    tables.refuse(
+        parts["path"].isna() | column.str.contains(ASTRAY),
+        column,
+        "Path",
+        path,
+        "is not of the form CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
+    )
+    tables.refuse_repeats(parts["id"], "Path", path)
     return parts
+
+
+def _sides(raw: pandas.DataFrame, path: Path) -> pandas.Series:
+    """'frontal' or 'lateral' of each row, from its column or else from the file name."""
+    if "Frontal/Lateral" in raw.columns:
+        return tables.mapped(raw, "Frontal/Lateral", SIDES, path)
+    side = raw["Path"].str.extract(SIDE, expand=False)
+    tables.refuse(side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral")
+    return side
 
 
 def _below(path: Path) -> str:

@@ -9,20 +9,24 @@ Form; images lie in any of these folders, and only those that are there count, f
     <root>/Data_Entry_2017_v2020.csv   or one of TABLES, plain or .gz; one row an image
     <root>/train_val_list.txt          86,524 file names, one a line } official split, divided by patient;
     <root>/test_list.txt               25,596 file names             } both or neither
+    <root>/BBox_List_2017.csv          984 boxes of 8 findings in 880 images, plain or .gz; may be missing
     <root>/images_001/images/00000001_000.png ... <root>/images_012/images/   or <root>/images/, or <root>/
 
 ``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` stands alone and is a class of its own here. The
-labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state.
+labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are drawn
+by hand. docs/data.md tells more.
 """
 
 import os
 import sys
 from pathlib import Path
 
+import numpy
 import pandas
 
 from severity import manifest, tables
-from severity.errors import SeverityError, nearest
+from severity.collection import BOX, Collection, no_boxes
+from severity.errors import SeverityError
 
 LINK = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 
@@ -54,6 +58,12 @@ SEXES = {"F": "F", "M": "M", "": ""}
 # The first release writes ages as 058Y, 011M, 003D: years, months, days.
 YEARS = {"Y": 1.0, "M": 1 / 12, "D": 1 / 365.25, "": 1.0}
 
+BOXES = ("BBox_List_2017.csv",)
+# The header of that file is "Bbox [x,y,w,h]" and three empty names; its commas part columns within the brackets too.
+BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
+BOX_LABELS = {"Infiltrate": "Infiltration"}  # its words for findings, where they differ
+BOX_SIDE = 1024  # Boxes are in pixels of the released images, 1024 x 1024; the radiographs themselves were larger.
+
 
 def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     """Check that the collection is of the right form, and write its manifest into the folder `out`.
@@ -71,17 +81,18 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     """
     root = Path(root)
     manifest.check_root(root, "nih14", LINK)
-    table = read(root, views=list(VIEWS))
-    manifest.check_count(len(table), images, "nih14")
-    lists = [name for name in LISTS if (root / name).is_file()]
-    manifest.write(out, root, images=table["path"], label_tables=[_find_table(root).name, *lists])
-    return len(table)
+    paths = read(root, views=list(VIEWS)).table["path"]
+    manifest.check_count(len(paths), images, "nih14")
+    beside = [_find_table(root), tables.find(root, BOXES), *(root / name for name in LISTS)]
+    there = [path.name for path in beside if path is not None and path.is_file()]
+    manifest.write(out, root, images=paths, label_tables=there)
+    return len(paths)
 
 
-def read(root: Path | str, *, views: list) -> pandas.DataFrame:
-    """Read ChestX-ray14, or a part of it, into one tidy table, in the order of its label table.
+def read(root: Path | str, *, views: list) -> Collection:
+    """Read ChestX-ray14, or a part of it, in the order of its label table.
 
-    Rows whose image is not there are left out, and their number is told on stderr.
+    Rows whose image is not there are left out; their number is told on stderr and in the notes.
 
     Args:
         root: folder of the collection.
@@ -89,49 +100,62 @@ def read(root: Path | str, *, views: list) -> pandas.DataFrame:
 
     Returns:
         One row an image: id (file name without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age
-        (years), view ('PA', 'AP'), split ('test' for test_list.txt, else ''), and one float column a label: 1 or 0.
+        (years), view ('PA', 'AP'), split ('test' for test_list.txt, else ''), and LABELS, each 1 or 0; and the boxes of
+        these images.
 
     Raises:
         SeverityError: no table or image, a missing column, an unknown value or finding, a repeated image, one official
-            list without the other, or an image in none or both of them.
+            list without the other, an image in none or both of them, or a box outside of its image.
     """
     tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     path = _find_table(root)
     raw = tables.read_text(path, COLUMNS)
-    names = raw["Image Index"]
-    _refuse_repeats(names, path)
+    names = _file_names(raw["Image Index"], path)
     found = _find_images(root)
+    stated = _ages(raw["Patient Age"], path)
     tidy = {
         "id": names.str.replace(r"\.[^.]*$", "", regex=True),
         "path": names.map(found),
         "patient": raw["Patient ID"],
         "sex": tables.mapped(raw, _sex_column(raw, path), SEXES, path),
-        "age": _ages(raw["Patient Age"], path),
+        "age": tables.plausible(stated),
         "view": tables.mapped(raw, "View Position", {view: view for view in VIEWS}, path),
         "split": _official_splits(root, names),
     }
     table = pandas.concat([pandas.DataFrame(tidy), _states(raw["Finding Labels"], path)], axis=1)
     there = table["path"].notna()
-    if not there.any():
-        raise SeverityError(
-            f"{root}: none of the {len(table)} images named by {path.name} is there. They are looked for in "
-            f"{root}/images, {root} and {root}/images_*/images."
-        )
-    if not there.all():
-        print(
-            f"{root}: {int((~there).sum())} of {len(table)} rows of {path.name} have no image there and are left out.",
-            file=sys.stderr,
-        )
-    return table[there & table["view"].isin(views)].reset_index(drop=True)
+    _tell_missing(root, path, there)
+    kept = there & table["view"].isin(views)
+    boxes, box_notes = _read_boxes(root, dict(zip(names[kept], table["id"][kept], strict=True)))
+    mistyped = stated.notna() & table["age"].isna()
+    notes = {
+        "official splits": {name: split for name, split in LISTS.items() if (table["split"] == "test").any() and split},
+        f"rows of {path.name} without an image, left out": int((~there).sum()),
+        f"ages outside 0 to {tables.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
+        **box_notes,
+    }
+    notes = {words: note for words, note in notes.items() if note}
+    return Collection(table[kept].reset_index(drop=True), LABELS, boxes=boxes, notes=notes)
 
 
 def _find_table(root: Path) -> Path:
-    candidates = [root / (name + suffix) for name in TABLES for suffix in ("", ".gz")]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise SeverityError(f"{root} has no label table. Looked for {', '.join(TABLES)}, plain or with .gz.")
+    path = tables.find(root, TABLES)
+    if path is None:
+        raise SeverityError(f"{root} has no label table. Looked for {', '.join(TABLES)}, plain or with .gz.")
+    return path
+
+
+def _file_names(names: pandas.Series, path: Path) -> pandas.Series:
+    tables.refuse(
+        names.str.contains(r"[/\\\x00]") | (names == ""),
+        names,
+        "Image Index",
+        path,
+        "is no file name; it wants no folder",
+    )
+    tables.refuse_repeats(names, "Image Index", path)
+    return names
 
 
 def _find_images(root: Path) -> dict[str, str]:
@@ -141,18 +165,27 @@ def _find_images(root: Path) -> dict[str, str]:
     for folder in (root / "images", root, *parts):
         if not folder.is_dir():
             continue
+        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         for name in sorted(name for name in os.listdir(folder) if name.lower().endswith((".png", ".jpg", ".jpeg"))):
-            path = (folder / name).relative_to(root).as_posix()
+            path = prefix + name
             if name in found:
                 raise SeverityError(f"{root}: {name} is there twice: {found[name]} and {path}. Remove one.")
             found[name] = path
     return found
 
 
-def _refuse_repeats(names: pandas.Series, path: Path) -> None:
-    again = names[names.duplicated()]
-    if len(again):
-        raise SeverityError(f"{path}: {len(again)} images have more than one row: {tables.listed(again)}.")
+def _tell_missing(root: Path, path: Path, there: pandas.Series) -> None:
+    """Tell on stderr how many rows have no image; raise SeverityError if none has one."""
+    if not there.any():
+        raise SeverityError(
+            f"{root}: none of the {len(there)} images named by {path.name} is there. They are looked for in "
+            f"{root}/images, {root} and {root}/images_*/images."
+        )
+    if not there.all():
+        print(
+            f"{root}: {int((~there).sum())} of {len(there)} rows of {path.name} have no image there and are left out.",
+            file=sys.stderr,
+        )
 
 
 def _sex_column(raw: pandas.DataFrame, path: Path) -> str:
@@ -169,21 +202,16 @@ def _ages(texts: pandas.Series, path: Path) -> pandas.Series:
 
 def _states(findings: pandas.Series, path: Path) -> pandas.DataFrame:
     """One float column a label, 1 where the text names it, else 0."""
-    named = findings.str.split("|").explode()
-    unknown = named[~named.isin(LABELS)]
-    if len(unknown):
-        raise SeverityError(
-            f"{path}, line {tables.line(int(unknown.index[0]))}, column 'Finding Labels': "
-            f"{unknown.iloc[0]!r} is no finding of this collection. {nearest(unknown.iloc[0], LABELS)}"
-        )
-    states = pandas.get_dummies(named, dtype=float).groupby(level=0).max().reindex(columns=LABELS, fill_value=0.0)
-    torn = states.index[(states["No Finding"] == 1) & (states.sum(axis=1) > 1)]
-    if len(torn):
-        raise SeverityError(
-            f"{path}, line {tables.line(int(torn[0]))}, column 'Finding Labels': {findings.iloc[torn[0]]!r} says both "
-            "'No Finding' and a finding."
-        )
-    return states
+    column = "Finding Labels"
+    codes, texts = pandas.factorize(findings)  # 836 different texts in the whole collection
+    named = [text.split("|") for text in texts]
+    unknown = [next((word for word in words if word not in LABELS), None) for words in named]
+    first = pandas.Series(unknown, dtype=object).iloc[codes]
+    tables.refuse(first.notna(), first, column, path, "is no finding of this collection", LABELS)
+    torn = numpy.array(["No Finding" in words and len(words) > 1 for words in named])
+    tables.refuse(torn[codes], findings, column, path, "says both 'No Finding' and a finding")
+    states = numpy.array([[float(label in words) for label in LABELS] for words in named])
+    return pandas.DataFrame(states[codes], columns=list(LABELS))
 
 
 def _official_splits(root: Path, names: pandas.Series) -> pandas.Series:
@@ -196,8 +224,7 @@ def _official_splits(root: Path, names: pandas.Series) -> pandas.Series:
             f"{root} has {there[0]} but not {missing}. Put both there for the official split, or neither to have all "
             "images divided by patient."
         )
-    members = {name: pandas.Series((root / name).read_text(encoding="utf-8").split()) for name in LISTS}
-    listed_in = {name: names.isin(members[name]) for name in LISTS}
+    listed_in = {name: names.isin(tables.read_words(root / name)) for name in LISTS}
     for wrong, words in (
         (~pandas.concat(listed_in, axis=1).any(axis=1), "in neither of"),
         (pandas.concat(listed_in, axis=1).all(axis=1), "in both of"),
@@ -208,3 +235,36 @@ def _official_splits(root: Path, names: pandas.Series) -> pandas.Series:
                 f"{tables.listed(names[wrong])}. Remove both lists to have all images divided by patient."
             )
     return listed_in["test_list.txt"].map({True: "test", False: ""})
+
+
+def _read_boxes(root: Path, ids: dict[str, str]) -> tuple[pandas.DataFrame, dict[str, int]]:
+    """The boxes of the images that are kept, and what was done to the others.
+
+    Args:
+        ids: file name -> id of the images that are kept.
+    """
+    path = tables.find(root, BOXES)
+    if path is None:
+        return no_boxes(), {}
+    raw = tables.read_text(path, ["Image Index", "Finding Label", *BOX_COLUMNS])
+    label = raw["Finding Label"].replace(BOX_LABELS)
+    findings = LABELS[1:]
+    tables.refuse(~label.isin(findings), label, "Finding Label", path, "is no finding of this collection", findings)
+    left, top, width, height = (tables.numbers(raw[column], column, path) / BOX_SIDE for column in BOX_COLUMNS)
+    edges = pandas.DataFrame({"left": left, "top": top, "right": left + width, "bottom": top + height})
+    inside = edges.clip(0, 1)
+    sound = numpy.isfinite(edges).all(axis=1) & (inside["left"] < inside["right"]) & (inside["top"] < inside["bottom"])
+    tables.refuse(
+        ~sound,
+        raw[list(BOX_COLUMNS)].agg(",".join, axis=1),
+        "Bbox [x,y,w,h]",
+        path,
+        f"is no box in an image of {BOX_SIDE} x {BOX_SIDE} pixels",
+    )
+    boxes = inside.assign(id=raw["Image Index"].map(ids), label=label)[list(BOX)]
+    kept = boxes["id"].notna()
+    notes = {
+        "bounding boxes cut off at the edge of their image": int((edges != inside).any(axis=1)[kept].sum()),
+        "bounding boxes of images that are not here, left out": int((~kept).sum()),
+    }
+    return boxes[kept].reset_index(drop=True), notes

@@ -1,0 +1,29 @@
+"""Decode and resize every image once.
+
+Reads   params.yaml; data/collection/images.csv, data/raw/<name>; the folder datasets.<name>.root
+Writes  data/images (see severity/decoded.py); on the way data/unfinished, from which a stopped run is taken up again
+Run     python -m stages.decode
+Time    TIME
+"""
+
+from severity import collection, errors, params, storage
+
+
+def main() -> None:
+    settings = params.load()
+    name = settings["data"]["name"]
+    summary = params.call(
+        storage.decode,
+        "data/images",
+        collection.read_images("data/collection"),
+        values=settings["decode"],
+        where="decode",
+        dataset=name,
+        root=settings["datasets"][name]["root"],
+        scratch="data/unfinished",
+    )
+    print(storage.sentence(summary))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,50 @@
+"""Describe the prepared collection: the data card.
+
+Reads   params.yaml; data/images, data/prepared
+Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
+        plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv
+Run     python -m stages.describe
+Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
+        of 223,414 images of 224 x 224 take a minute
+"""
+
+from severity import (
+    collection,
+    datacard,
+    datacard_figures,
+    decoded,
+    drawing,
+    duplicates,
+    errors,
+    files,
+    params,
+    prepared,
+)
+
+
+def main() -> None:
+    settings = params.load()
+    table = prepared.read_table("data/prepared")
+    summary = prepared.read_summary("data/prepared")
+    boxes = files.read_csv("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
+    images = decoded.open_images("data/images")
+    found = params.call(duplicates.find, images, table.frame, values=settings["describe"], where="describe")
+    labels, together, broken = datacard.label_table(summary), datacard.cooccurrence(table), datacard.violations(summary)
+    card = datacard.card(table, summary, decoded.read_summary("data/images"), boxes, found)
+    with files.replacing("metrics/data") as folder:
+        folder.mkdir()
+        files.write_json(folder / "card.json", card)
+        files.write_text(folder / "card.md", datacard.page(card, broken, found.pairs))
+        files.write_csv(folder / "labels.csv", labels)
+        files.write_csv(folder / "cooccurrence.csv", together)
+        files.write_csv(folder / "violations.csv", broken)
+        files.write_csv(folder / "near_duplicates.csv", found.pairs)
+    with files.replacing("plots/data") as folder:
+        folder.mkdir()
+        for name, picture in datacard_figures.draw_all(table, labels, together, found, images, card["dataset"]).items():
+            drawing.write(picture, folder / name)
+    print(datacard.sentence(card))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -72,13 +72,24 @@ class Augmentation:
                 )
         self.ranges = given
 
-    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator."""
+    def __call__(
+        self, images: torch.Tensor, generator: torch.Generator, whole: int | None = None, own: slice = slice(None)
+    ) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator.
+
+        Where several processes share a batch, `whole` is its number of images and `own` tells which of them these are:
+        an image's random numbers depend on its place in the whole batch alone.
+        """
+        whole = len(images) if whole is None else whole
+
         # Drawn on the CPU, so that the same seed augments alike on every device.
-        draws = torch.rand(len(images), 6, generator=generator).mul_(2).sub_(1).to(images.device)
+        def rand(*columns: int) -> torch.Tensor:
+            return torch.rand(whole, *columns, generator=generator)[own]
+
+        draws = rand(6).mul_(2).sub_(1).to(images.device)
         ranges, given = self.ranges, images
         if ranges["flip"]:
-            turned = torch.rand(len(images), generator=generator) < ranges["flip"]
+            turned = rand() < ranges["flip"]
             images = torch.where(_per_image(turned.to(images.device)), images.flip(3), images)
         if ranges["rotation"] or ranges["translation"] or ranges["scale"]:
             images = torch.nn.functional.grid_sample(
@@ -92,12 +103,12 @@ class Augmentation:
             images = images.sub_(mean) if images is not given else images - mean
             images = images.mul_(contrast).add_(mean).add_(brightness).clamp_(0, 1)
         if ranges["gamma"]:
-            exponent = (torch.rand(len(images), generator=generator) * 2 - 1).mul_(math.log1p(ranges["gamma"])).exp_()
+            exponent = (rand() * 2 - 1).mul_(math.log1p(ranges["gamma"])).exp_()
             images = images.pow(_per_image(exponent.to(images.device)))
         if ranges["noise"]:
-            images = self._noisy(images, generator)
+            images = self._noisy(images, rand(), generator, whole, own)
         if ranges["erase"]:
-            images = self._erased(images, generator)
+            images = self._erased(images, rand(5))
         return images
 
     def _affine(self, draws: torch.Tensor) -> torch.Tensor:
@@ -109,16 +120,18 @@ class Augmentation:
         rows = torch.stack([torch.stack([cosine, -sine], dim=1), torch.stack([sine, cosine], dim=1)], dim=1)
         return torch.cat([rows, shift.unsqueeze(2)], dim=2)
 
-    def _noisy(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        deviation = (torch.rand(len(images), generator=generator) * self.ranges["noise"]).to(images.device)
+    def _noisy(
+        self, images: torch.Tensor, draws: torch.Tensor, generator: torch.Generator, whole: int, own: slice
+    ) -> torch.Tensor:
+        deviation = (draws * self.ranges["noise"]).to(images.device)
         # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
         seed = int(torch.randint(2**62, (), generator=generator))
-        own = torch.Generator(images.device).manual_seed(seed)
-        noise = torch.randn(images.shape, generator=own, device=images.device)
+        seeded = torch.Generator(images.device).manual_seed(seed)
+        noise = torch.randn((whole, *images.shape[1:]), generator=seeded, device=images.device)[own]
         return noise.mul_(_per_image(deviation)).add_(images).clamp_(0, 1)
 
-    def _erased(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        draws = torch.rand(len(images), 5, generator=generator).to(images.device)
+    def _erased(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        draws = draws.to(images.device)
         area, ratio = draws[:, 1] * self.ranges["erase_area"], (3 / 10) ** (2 * draws[:, 2] - 1)
         inside = torch.ones((), dtype=torch.bool, device=images.device)
         for axis, share, place in ((2, (area * ratio).sqrt(), draws[:, 3]), (3, (area / ratio).sqrt(), draws[:, 4])):

@@ -75,39 +75,45 @@ class Augmentation:
                 )
         self.ranges = given
 
-    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator."""
-        draws, noise = self._draw(len(images), generator, images.device)
+    def __call__(
+        self, images: torch.Tensor, generator: torch.Generator, whole: int | None = None, own: slice = slice(None)
+    ) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator.
+
+        Where several processes share a batch, `whole` is its number of images and `own` tells which of them these are:
+        an image's random numbers depend on its place in the whole batch alone.
+        """
+        draws = self._draw(len(images) if whole is None else whole, own, images, generator)
         if images.device.type != "cpu" or images.numel() <= AT_ONCE:
-            return self._changed(images, draws, noise)
+            return self._changed(images, draws)
         # A processor is several times as fast on few images, which stay in its cache from step to step. Copied first: in
         # the order in which sampling asks for them, pixels come from memory four times as slowly as one after the other.
         few = max(1, AT_ONCE // images[0].numel())
         changed = torch.empty_like(images)
         for start in range(0, len(images), few):
             part = slice(start, start + few)
-            changed[part] = self._changed(
-                images[part].clone(), {name: draw[part] for name, draw in draws.items()}, noise
-            )
+            changed[part] = self._changed(images[part].clone(), {name: draw[part] for name, draw in draws.items()})
         return changed
 
     def _draw(
-        self, images: int, generator: torch.Generator, device: torch.device
-    ) -> tuple[dict[str, torch.Tensor], torch.Generator]:
-        """All random numbers of a batch but the noise itself, (images, ...) each; and what that is drawn from."""
+        self, whole: int, own: slice, images: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """All random numbers of the `own` images of a batch of `whole`, (B, ...) each."""
         # Drawn on the CPU, so that the same seed augments alike on every device.
-        draws = {"always": torch.rand(images, 6, generator=generator).mul_(2).sub_(1)}
+        draws = {"always": torch.rand(whole, 6, generator=generator).mul_(2).sub_(1)}
         draws |= {
-            name: torch.rand(images, count, generator=generator)
+            name: torch.rand(whole, count, generator=generator)
             for name, count in (("flip", 1), ("gamma", 1), ("noise", 1), ("erase", 5))
             if self.ranges[name]
         }
-        noise = torch.Generator(device)
+        draws = {name: draw[own].to(images.device) for name, draw in draws.items()}
         if self.ranges["noise"]:  # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
-            noise.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return {name: draw.to(device) for name, draw in draws.items()}, noise
+            seeded = torch.Generator(images.device)
+            seeded.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            draws["grain"] = torch.randn((whole, *images.shape[1:]), generator=seeded, device=images.device)[own]
+        return draws
 
-    def _changed(self, images: torch.Tensor, draws: dict[str, torch.Tensor], noise: torch.Generator) -> torch.Tensor:
+    def _changed(self, images: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
         ranges, given, always = self.ranges, images, draws["always"]
         if ranges["flip"]:
             images = torch.where(_per_image(draws["flip"] < ranges["flip"]), images.flip(3), images)
@@ -124,8 +130,8 @@ class Augmentation:
         if ranges["gamma"]:
             images = images.pow(_per_image(((2 * draws["gamma"] - 1) * math.log1p(ranges["gamma"])).exp()))
         if ranges["noise"]:
-            grains = torch.randn(images.shape, generator=noise, device=images.device)
-            images = grains.mul_(_per_image(ranges["noise"] * draws["noise"])).add_(images).clamp_(0, 1)
+            deviation = _per_image(ranges["noise"] * draws["noise"])
+            images = draws["grain"].mul_(deviation).add_(images).clamp_(0, 1)
         if ranges["erase"]:
             images = self._erased(images, draws["erase"])
         return images

@@ -10,11 +10,31 @@ from tqdm import tqdm
 
 from severity import loading
 from severity.errors import SeverityError
+from severity.group import Group
 from severity.images import scaled
 
 
-def device(name: str) -> torch.device:
-    """The device that params name: ``auto`` takes a GPU when there is one. Raises SeverityError when it is not there."""
+def device(name: str, group: Group | None = None) -> torch.device:
+    """The device that params name: ``auto`` takes a GPU when there is one. Raises SeverityError when it is not there.
+
+    With a group of several processes, this process's own among the visible GPUs, which becomes torch's current one.
+    """
+    on = _named(name)
+    if group is None or group.size == 1 or on.type == "cpu":
+        return on
+    visible = torch.cuda.device_count()
+    # Slurm may show each process its own GPU alone, or show all to all.
+    number = 0 if visible == 1 else group.local
+    if on.index is not None or number >= visible:
+        raise SeverityError(
+            f"params.yaml: {group.size} processes want a GPU each, but the device is {name} and process {group.local + 1} "
+            f"of this machine sees {visible}. Set device to auto and start no more processes than there are GPUs."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def _named(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.split(":")[0] not in ("cpu", "cuda"):
@@ -68,14 +88,22 @@ def logits(
     batch_size: int,
     on: torch.device,
     description: str | None = None,
+    group: Group | None = None,
 ) -> torch.Tensor:
     """Raw logits of the given rows of (N, H, W) uint8 images, (len(rows), outputs) float32 on the CPU, in order.
 
-    `description` names the progress bar; without one there is none.
+    `description` names the progress bar; without one there is none. The processes of a `group` divide the rows among
+    them, and each gets all logits.
     """
+    group = group or Group()
     network.eval()
-    picks = [(rows[start : start + batch_size],) for start in range(0, len(rows), batch_size)]
+    own = rows[group.share(len(rows))]
+    # One row at least is run: only the network knows how many logits it gives.
+    run = own if len(own) else rows[:1]
+    picks = [(run[start : start + batch_size],) for start in range(0, len(run), batch_size)]
     batches = loading.read_ahead((images,), picks, on)
     if description:
-        batches = tqdm(batches, total=len(picks), desc=description, unit="batch", disable=None)
-    return torch.cat([network(scaled(block)).float().cpu() for (block,) in batches])
+        hidden = None if group.first else True
+        batches = tqdm(batches, total=len(picks), desc=description, unit="batch", disable=hidden)
+    found = torch.cat([network(scaled(block)).float().cpu() for (block,) in batches])
+    return group.gathered(found[: len(own)], len(rows))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 import pandas
+import timm.layers
 import torch
 from tqdm import tqdm
 
@@ -15,10 +16,11 @@ from severity import discrimination, inference, loading
 from severity import params as parameters
 from severity.checkpoint import Checkpoint
 from severity.errors import SeverityError, nearest
+from severity.group import Group
 from severity.images import Augmentation, mixing, scaled
 from severity.links import LOSS_PREFIX, Link
 from severity.optimisation import Optimiser, Schedule, Watch, averaged
-from severity.runs import Run
+from severity.runs import Run, seed_for
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -72,6 +74,7 @@ class Engine:
     accumulate: int
     mixup: float
     precision: str
+    group: Group = Group()
 
 
 def fit(
@@ -81,7 +84,8 @@ def fit(
     train: Split,
     validation: Split,
     run: Run,
-    scratch: Path,
+    scratch: Path | None,
+    group: Group | None = None,
     *,
     epochs: int,
     patience: int = 0,
@@ -99,17 +103,22 @@ def fit(
     compile: bool = False,
     device: str,
     augmentation: dict,
+    sync_batchnorm: bool = False,
 ) -> tuple[dict[str, torch.Tensor], pandas.DataFrame]:
     """Train `network` with `loss` and return its best weights and the history of its epochs.
 
     The same arguments give the same result on the same machine, also when training was killed and resumed: order of
     images, augmentation and dropout depend on the run's name and the epoch alone.
 
+    The processes of a `group` divide every batch among them and all return the same. Up to rounding it is what one
+    process returns, but for what a network does with a part of a batch: statistics of batch norms, and dropout.
+
     Args:
         network: gives ``loss.outputs`` logits for (B, 1, H, W) images in [0, 1].
         loss: what to train with; parameters of its own are trained along.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
-        run: names the random numbers. scratch: folder for the state of the unfinished run.
+        run: names the random numbers.
+        scratch: folder for the state of the unfinished run; of a group's processes the first alone uses it.
         epochs: at most. patience: so many epochs without a better one end the training; 0 never does.
         batch_size: images at a time. accumulate: so many batches make one step of the optimiser.
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
@@ -123,6 +132,7 @@ def fit(
         precision: ``float32``, or ``bfloat16`` for autocast. compile: with torch.compile, where it works.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.images.Augmentation`.
+        sync_batchnorm: batch norms of several GPUs take their statistics from the whole batch.
 
     Returns:
         the state dict of the network, with that of the loss under ``loss.``, in the epoch with the highest validation
@@ -131,7 +141,7 @@ def fit(
 
     Raises:
         SeverityError: an option is out of range or does not fit network, loss or device; loss or gradient is no longer a
-            finite number; no training image carries information for the loss; or no validation label has both positive
+            finite number; a batch is too small for the group; no training image carries information for the loss; or no validation label has both positive
             and negative images.
     """
     _check(
@@ -140,9 +150,12 @@ def fit(
         freeze_epochs=freeze_epochs, layer_decay=layer_decay, ema=ema, mixup=mixup,
     )  # fmt: skip
     augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
-    on = inference.device(device)
+    group = group or Group()
+    on = inference.device(device, group)
     _check_fit(network, loss, on, run, precision, mixup=mixup, parts=freeze_epochs > 0 or layer_decay < 1)
     loss.cpu().observe(torch.from_numpy(train.targets))
+    if sync_batchnorm and group.size > 1:
+        network = _synchronised(network, on)
     network, loss = inference.placed(network, on), loss.to(on)
     train = informative(loss, train)
     trained = torch.nn.ModuleDict({"network": network, "loss": loss})
@@ -153,12 +166,15 @@ def fit(
     )
     engine = Engine(
         run, on, trained, inference.compiled(network, on) if compile else network, optimiser,
-        averaged(trained, ema), augment, batch_size, accumulate, mixup, precision,
+        averaged(trained, ema), augment, batch_size, accumulate, mixup, precision, group,
     )  # fmt: skip
     kept = engine.average.module if engine.average else trained
-    checkpoint = Checkpoint(scratch)
+    checkpoint = Checkpoint(scratch) if group.first else None
     done = _resume(checkpoint, engine)
-    progress = tqdm(total=epochs * steps, initial=done.epoch * steps, desc=run.name, unit="step", disable=None)
+    progress = tqdm(
+        total=epochs * steps, initial=done.epoch * steps, desc=run.name, unit="step",
+        disable=None if group.first else True,
+    )  # fmt: skip
     for epoch in range(done.epoch, epochs):
         if done.stalled(patience):
             break
@@ -168,8 +184,10 @@ def fit(
         if freeze_epochs:
             _freeze(network, epoch < freeze_epochs)
         train_loss = train_epoch(engine, images, train, epoch=epoch, progress=progress)
+        for each in (trained, *([kept] if engine.average else [])):
+            group.average_buffers(each)
         validation_loss, auroc = _validate(
-            kept["network"], kept["loss"], images, validation, batch_size=batch_size, on=on
+            kept["network"], kept["loss"], images, validation, batch_size=batch_size, on=on, group=group
         )
         done.history.append(
             {
@@ -185,7 +203,7 @@ def fit(
             done.best_auroc = auroc
             done.best = _copied(kept["network"].state_dict()) | _copied(kept["loss"].state_dict(prefix=LOSS_PREFIX))
         progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{auroc:.4f}")
-        if checkpoint.due():
+        if checkpoint and checkpoint.due():
             checkpoint.save({**_states(engine), "progress": vars(done)})
     progress.close()
     history = pandas.DataFrame(done.history)
@@ -253,6 +271,15 @@ def _check_fit(
         )
 
 
+def _synchronised(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
+    if on.type != "cuda":
+        raise SeverityError(
+            f"params.yaml: train.sync_batchnorm is true, but torch has that for GPUs alone, and this is {on}. Set it to "
+            "false, or train.devices to 1."
+        )
+    return timm.layers.convert_sync_batchnorm(network)  # torch's own would lose the activations in timm's norms.
+
+
 def _freeze(network: torch.nn.Module, frozen: bool) -> None:
     """Let the classifier alone train, the rest doing what it does in inference; or let all train."""
     network.train(not frozen).requires_grad_(not frozen)
@@ -263,7 +290,11 @@ def _freeze(network: torch.nn.Module, frozen: bool) -> None:
 def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: int, progress: tqdm) -> float:
     """One pass over the training images; returns the mean loss per image."""
     plan = loading.epoch(engine.run, epoch, len(train.rows), batch_size=engine.batch_size, accumulate=engine.accumulate)
-    picks = [(train.rows[chosen], chosen) for chosen in plan.batches]
+    group = engine.group
+    _check_shares(plan, group)
+    if not group.first:
+        torch.manual_seed(seed_for(engine.run.name, "epoch", epoch, "process", group.rank))  # of its own dropout
+    picks = [(train.rows[chosen[group.share(len(chosen))]], chosen) for chosen in plan.batches]
     batches = loading.read_ahead((images, train.targets), picks, engine.on)
     total, watch = torch.zeros((), device=engine.on), Watch(engine.on)
     for number, parts in enumerate(plan.steps):
@@ -271,9 +302,11 @@ def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: i
         for chosen in parts:
             share = len(chosen) / sum(map(len, parts))
             block, targets = next(batches)
-            value = gradient(engine, engine.augment(scaled(block), plan.generator), targets, plan.generator, share)
+            inputs = engine.augment(scaled(block), plan.generator, len(chosen), group.share(len(chosen)))
+            value = gradient(engine, inputs, targets, plan.generator, share)
             total += value * len(chosen)
             values.append(value)
+        group.sum_gradients(engine.trained)
         step = epoch * len(plan.steps) + number
         norm = engine.optimiser.step(step)
         if engine.average:
@@ -286,18 +319,33 @@ def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: i
     return float(total) / len(train.rows)
 
 
+def _check_shares(plan: loading.Epoch, group: Group) -> None:
+    smallest = min(map(len, plan.batches))
+    if group.size > 1 and smallest < 2 * group.size:
+        raise SeverityError(
+            f"A batch of {smallest} images cannot be shared by {group.size} processes, of which each needs 2. Lower "
+            "train.devices (or start fewer processes), or raise train.batch_size in params.yaml."
+        )
+
+
 def gradient(
     engine: Engine, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float
 ) -> torch.Tensor:
-    """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss."""
+    """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss.
+
+    `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the whole.
+    """
     dtype = PRECISIONS[engine.precision]
+    group, images = engine.group, len(targets)
     others = weights = None
     if engine.mixup:
-        partners, weights = (each.to(engine.on) for each in mixing(len(inputs), engine.mixup, generator))
-        inputs = torch.lerp(inputs[partners], inputs, weights.view(-1, 1, 1, 1))
+        partners, weights = (each.to(engine.on) for each in mixing(images, engine.mixup, generator))
+        own = group.share(images)
+        inputs = torch.lerp(group.gathered(inputs, images)[partners[own]], inputs, weights[own].view(-1, 1, 1, 1))
         others = targets[partners]
     with torch.autocast(engine.on.type, dtype=dtype, enabled=dtype is not None):
         logits = engine.forward(inputs)
+    logits = group.gathered(logits, images)
     if others is None:
         value = engine.trained["loss"](logits=logits, targets=targets)
     else:
@@ -327,9 +375,10 @@ def _validate(
     *,
     batch_size: int,
     on: torch.device,
+    group: Group = Group(),  # noqa: B008 - immutable
 ) -> tuple[float, float]:
-    """Mean loss and macro-AUROC over the validation images."""
-    logits = inference.logits(network, images, validation.rows, batch_size=4 * batch_size, on=on).to(on)
+    """Mean loss and macro-AUROC over the validation images, the same in all processes of a group."""
+    logits = inference.logits(network, images, validation.rows, batch_size=4 * batch_size, on=on, group=group).to(on)
     with torch.no_grad():
         value = float(loss(logits=logits, targets=torch.from_numpy(validation.targets).to(on)))
         marginal = loss.marginal(logits).cpu().numpy()
@@ -340,7 +389,7 @@ def _validate(
             f"No label has both positive and negative images among the {len(validation.rows)} validation images, so no "
             "epoch can be called the best. Raise prepare.validation_fraction in params.yaml."
         )
-    return value, auroc
+    return group.agreed((value, auroc))
 
 
 def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -352,13 +401,14 @@ def _states(engine: Engine) -> dict[str, dict[str, Any]]:
     return states | ({"average": engine.average.state_dict()} if engine.average else {})
 
 
-def _resume(checkpoint: Checkpoint, engine: Engine) -> _Progress:
-    saved = checkpoint.load()
+def _resume(checkpoint: Checkpoint | None, engine: Engine) -> _Progress:
+    saved = engine.group.agreed(checkpoint.load() if checkpoint else None)
     if saved is None:
         return _Progress()
     engine.trained.load_state_dict(saved["trained"])
     engine.optimiser.adamw.load_state_dict(saved["optimiser"])
     if engine.average:
         engine.average.load_state_dict(saved["average"])
-    print(f"resuming after epoch {saved['progress']['epoch']}")
+    if checkpoint:
+        print(f"resuming after epoch {saved['progress']['epoch']}")
     return _Progress(**saved["progress"])

@@ -9,11 +9,13 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 
-from severity import decoded, errors, files, inference, models, params, prepared, runs
+from severity import decoded, errors, files, inference, models, params, prepared, processes, runs
+from severity.group import Group
 from severity.predictions import Predictions
 
 
@@ -22,12 +24,20 @@ def main() -> None:
     runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
+    devices, device = settings["predict"].pop("devices", 1), settings["predict"].get("device", "auto")
+    processes.start(write, run, settings, devices=devices, device=device, section="predict")
+
+
+def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
+    """Predict in one of the processes of a group; the first alone writes."""
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
     predictions = params.call(
-        predict, model, run, settings["data"]["name"], values=settings["predict"], where="predict"
+        predict, model, run, settings["data"]["name"], group, values=settings["predict"], where="predict"
     )
+    if not group.first:
+        return
     predictions.write(Path("data/predictions") / f"{run.name}.npz")
     # A time is no result: it is never the same again. So it lies beside the results, where DVC does not look.
     seconds = {"images": len(predictions.ids), "seconds": time.monotonic() - started}
@@ -40,17 +50,18 @@ def predict(
     model: models.Model,
     run: runs.Run,
     dataset: str,
+    group: Group,
     *,
     batch_size: int,
     device: str,
 ) -> Predictions:
     """Posterior, marginal and truth of all validation and test images, in data-set order."""
     table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
-    hierarchy, loss, on = model.hierarchy, model.loss, inference.device(device)
+    hierarchy, loss, on = model.hierarchy, model.loss, inference.device(device, group)
     rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
     network = inference.placed(model.network, on)
     logits = inference.logits(
-        network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}"
+        network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}", group=group
     ).double()  # so that rows still sum to one once they are rounded to float32
     chosen = table.frame.iloc[rows]
     return Predictions(

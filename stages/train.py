@@ -5,14 +5,31 @@ Writes  data/models/<run>/: the best epoch's weights, the history of the epochs,
         severity/models.py)
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
+        On several devices: train.devices in params.yaml, torchrun, or srun; see docs/scaling.md
 """
 
 import argparse
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy
 
-from severity import backbones, decoded, errors, files, inference, losses, models, params, prepared, runs, training
+from severity import (
+    backbones,
+    decoded,
+    errors,
+    files,
+    inference,
+    losses,
+    models,
+    params,
+    prepared,
+    processes,
+    runs,
+    training,
+)
+from severity.group import Group
 from severity.hierarchy import Hierarchy
 
 
@@ -21,6 +38,12 @@ def main() -> None:
     runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
+    devices, device = settings["train"].pop("devices", 1), settings["train"].get("device", "auto")
+    processes.start(train, run, settings, devices=devices, device=device, section="train")
+
+
+def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
+    """Train in one of the processes of a group; the first alone holds the run and writes."""
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     record = runs.record(
@@ -34,13 +57,18 @@ def main() -> None:
     cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
     loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
     # The loss's module is loaded by now, so the sources are all there. They are no part of the record: a changed comment
-    # starts an unfinished run afresh, but leaves no trace in what comes out.
-    with runs.scratch(run, [record, runs.sources()]) as scratch:
+    # starts an unfinished run afresh, but leaves no trace in what comes out. Nor is the number of processes: a run may be
+    # resumed with another.
+    held = runs.scratch(run, [record, runs.sources()]) if group.first else contextlib.nullcontext()
+    with held as scratch:
         network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs)
         splits = [_split(table, name, hierarchy) for name in ("train", "validation")]
         weights, history = params.call(
-            training.fit, network, loss, images, *splits, run, scratch, values=settings["train"], where="train"
+            training.fit, network, loss, images, *splits, run, scratch, group, values=settings["train"], where="train"
         )
+        if not group.first:
+            return
+        record["processes"] = group.size
         models.write(
             Path("data/models") / run.name,
             network=network, weights=weights, history=history, record=record, hierarchy=hierarchy, cost=cost,

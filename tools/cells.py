@@ -1,0 +1,213 @@
+"""Run the cells of the grid that are not up to date side by side on one machine, each pinned to its own devices.
+
+Reads   what `dvc status` says
+Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
+Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores
+        python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
+        python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with train.devices: all)
+        python -m tools.cells --list                    only say which are not up to date
+        Then `dvc repro` finds them all up to date and runs what comes after.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from severity import errors, params, runs
+from severity.errors import SeverityError
+
+LOGS = Path("data/unfinished/logs")
+# The stages that all cells need, and the two that a cell is.
+BEFORE = ("prepare", "hierarchy")
+CELL = ("train", "predict")
+# A cell that is told to end gets so many seconds before it is killed.
+PATIENCE = 20.0
+
+
+def stale() -> list[str]:
+    """The cells whose network or predictions DVC would make again, in the order of the grid."""
+    told = dvc("status", "--json", *CELL)
+    found = {name.partition("@")[2] for name in json.loads(told.splitlines()[-1])}
+    return [run.name for run in runs.grid(params.load()) if run.name in found]
+
+
+def through_dvc(cell: str) -> list[str]:
+    """The command that makes one cell and records it in dvc.lock."""
+    return ["dvc", "--wait-for-lock", "repro", "--single-item", *(f"{stage}@{cell}" for stage in CELL)]
+
+
+def direct(cell: str) -> list[str]:
+    """The command that makes one cell without DVC; `record` tells DVC of it afterwards."""
+    (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
+    options = f"--backbone {run.backbone} --loss {run.loss} --seed {run.seed}"
+    stages = [f"python -m stages.{stage} {options}" for stage in CELL]
+    return ["sh", "-c", f"{stages[0]} && exec {stages[1]}"]
+
+
+def inputs() -> str:
+    """Stands for all that cells are made from: code, params, and the summaries of their data."""
+    files = [Path("params.yaml"), Path("dvc.yaml"), *Path().glob("severity/**/*.py"), *Path().glob("stages/*.py")]
+    files += [*Path("data/hierarchy").glob("*"), Path("data/images/summary.json"), Path("data/prepared/summary.json")]
+    contents = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
+    return runs.fingerprint(contents)
+
+
+def record(cells: Sequence[str], made_from: str) -> None:
+    """Write cells that were made without DVC into dvc.lock and DVC's cache.
+
+    Raises:
+        SeverityError: what they were made from has changed since: DVC would call them up to date all the same.
+    """
+    if inputs() != made_from:
+        raise SeverityError(
+            "params.yaml, code or data changed while the cells ran, so nobody can say what they were made from. Undo the "
+            "change and record them then, or run them again."
+        )
+    if cells:
+        dvc("commit", "--force", *(f"{stage}@{cell}" for cell in cells for stage in CELL))
+
+
+def dvc(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["dvc", *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise SeverityError("dvc is not on the PATH. Activate the environment: source .venv/bin/activate") from None
+    if done.returncode:
+        raise SeverityError(f"dvc {' '.join(arguments[:4])} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+@dataclass
+class _Running:
+    name: str
+    process: subprocess.Popen
+    log: TextIO
+    slot: int
+    since: float = field(default_factory=time.monotonic)
+
+
+def aside(commands: Mapping[str, Sequence[str]], slots: Sequence[Mapping[str, str]], logs: Path) -> dict[str, int]:
+    """Run commands side by side, one in each slot; one that fails stops no other.
+
+    Args:
+        commands: what to run, by name, in this order.
+        slots: the environment variables that a command gets in this slot, besides those of this process.
+        logs: folder for the output of each, in <name>.log; removed when it ends well.
+
+    Returns:
+        the exit status of those that failed, by name; negative: the signal.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, free, running, failed = list(commands.items()), list(range(len(slots))), [], {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                name, command = waiting.pop(0)
+                running.append(_start(name, command, free.pop(0), slots, logs))
+            time.sleep(0.1)
+            for each in [each for each in running if each.process.poll() is not None]:
+                running.remove(each)
+                free.append(each.slot)
+                status = _ended(each)
+                if status:
+                    failed[each.name] = status
+    finally:
+        _stop(running)
+    return failed
+
+
+def _start(name: str, command: Sequence[str], slot: int, slots: Sequence[Mapping[str, str]], logs: Path) -> _Running:
+    log = open(logs / f"{name}.log", "w+", encoding="utf-8")
+    process = subprocess.Popen(
+        command, env=os.environ | dict(slots[slot]), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the whole session of each.
+        preexec_fn=runs.die_with_parent,
+    )  # fmt: skip
+    print(f"{name}: started{_where(slots[slot])}", flush=True)
+    return _Running(name, process, log, slot)
+
+
+def _where(slot: Mapping[str, str]) -> str:
+    return f" on device {slot['CUDA_VISIBLE_DEVICES']}" if "CUDA_VISIBLE_DEVICES" in slot else ""
+
+
+def _ended(each: _Running) -> int:
+    """Say how it ended; returns its exit status."""
+    seconds, status = time.monotonic() - each.since, each.process.returncode
+    each.log.close()
+    if status == 0:
+        os.unlink(each.log.name)
+        print(f"{each.name}: done in {seconds:.0f} s", flush=True)
+        return 0
+    last = [line for line in Path(each.log.name).read_text("utf-8", "replace").splitlines() if line.strip()][-3:]
+    print(f"{each.name}: FAILED ({status}) after {seconds:.0f} s; {each.log.name} ends with", flush=True)
+    print("".join(f"    {line}\n" for line in last), end="", flush=True)
+    return status
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    for each in running:
+        os.killpg(each.process.pid, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    for each in running:
+        try:
+            each.process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(each.process.pid, signal.SIGKILL)
+            each.process.wait()
+        each.log.close()
+
+
+def slots(jobs: int | None, devices: Sequence[str]) -> list[dict[str, str]]:
+    """The environments of so many commands side by side: devices in turn, and their share of the processor's cores."""
+    count = jobs or len(devices) or 1
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+    pinned = [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {} for slot in range(count)]
+    return [{"OMP_NUM_THREADS": threads, **each} for each in pinned]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, help="how many side by side; default: one for each of --devices, else 1")
+    parser.add_argument("--devices", nargs="+", default=[], help="values of CUDA_VISIBLE_DEVICES, one for each job")
+    parser.add_argument("--list", action="store_true", help="only say which cells are not up to date")
+    parser.add_argument(
+        "--direct", action="store_true",
+        help="run without DVC and record all at the end: for more than about 100 cells",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.jobs is not None and options.jobs < 1:
+        raise SeverityError(f"--jobs is {options.jobs}; it must be 1 or more.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    dvc("repro", *BEFORE)
+    cells = stale()
+    if options.list:
+        print("\n".join(cells) or "All cells are up to date.")
+        return
+    made_from = inputs()
+    command = direct if options.direct else through_dvc
+    failed = aside({cell: command(cell) for cell in cells}, slots(options.jobs, options.devices), LOGS)
+    if options.direct:
+        record([cell for cell in cells if cell not in failed], made_from)
+    if failed:
+        raise SeverityError(
+            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what is "
+            "done stays done, and training resumes where it was."
+        )
+    print(f"{len(cells)} cells made; now run `dvc repro`.")
+
+
+if __name__ == "__main__":
+    try:
+        errors.run(main)
+    except KeyboardInterrupt:
+        sys.exit("stopped; run again: what is done stays done, and training resumes where it was")

@@ -204,6 +204,9 @@ def _missing_runs(found: Findings) -> Iterator[str]:
             yield f"Run {run.name} is in the grid and has no metrics (metrics/runs/{run.name}.json)."
         if run not in found.records:
             yield f"Run {run.name} has no record of its training (data/models/{run.name}/record.json)."
+    for key, words in (("versions", "with different versions of libraries"), ("prepared", "on different data")):
+        if len({str(record[key]) for record in found.records.values()}) > 1:
+            yield f"The runs do not compare like with like: they were trained {words} (see Libraries and data)."
     seeds: dict[tuple[str, str], int] = {}
     for run in found.grid:
         seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)

@@ -8,6 +8,8 @@ from typing import Any
 VOID = ("img", "input", "br")
 INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*|\[([^\]]+)\]\([^)\s]*\)")
 NUMBER = re.compile(r"([+−-]?)(\d[\d,]*(?:\.\d+)?)")
+# A number, its interval in brackets, and what is said of it.
+INTERVAL = re.compile(r"([^()]+) (\([^()]*\))(.*)")
 
 
 class Html(str):
@@ -85,7 +87,13 @@ def _inline(text: str) -> Html:
         code, strong, emphasis, link = found.groups()
         parts.append(text[last : found.start()])
         parts.append(
-            tag("code", code) if code else tag("strong", strong) if strong else tag("em", emphasis) if emphasis else link
+            tag("code", code)
+            if code
+            else tag("strong", strong)
+            if strong
+            else tag("em", emphasis)
+            if emphasis
+            else link
         )
         last = found.end()
     return join([*parts, text[last:]])
@@ -93,9 +101,14 @@ def _inline(text: str) -> Html:
 
 def _table(lines: list[str], source: str) -> Html:
     headings, rule, *rows = ([cell.strip() for cell in _cells(line)] for line in lines)
-    right = [cell.endswith(":") for cell in rule]
+    # A column may be set on the right and hold words all the same.
+    right = [
+        each.endswith(":") and any(NUMBER.match(row[column]) for row in rows if column < len(row))
+        for column, each in enumerate(rule)
+    ]
     body = [
-        tag("tr", *(_cell(cell, right[column : column + 1] == [True]) for column, cell in enumerate(row))) for row in rows
+        tag("tr", *(_cell(cell, column < len(right) and right[column]) for column, cell in enumerate(row)))
+        for row in rows
     ]
     return table([(_inline(words), right[column]) for column, words in enumerate(headings)], body, about=source)
 
@@ -106,8 +119,12 @@ def _cells(line: str) -> list[str]:
 
 def _cell(text: str, right: bool) -> Html:
     number = NUMBER.match(text) if right else None
-    value = number and f"{'' if number[1] in ('', '+') else '-'}{number[2].replace(',', '')}"
-    return tag("td", _inline(text), class_="n" if right else None, data_v=value)
+    if not number:
+        return tag("td", _inline(text), class_="n" if right else None)
+    told = INTERVAL.fullmatch(text)
+    words = join([_inline(told[1] + told[3]), tag("small", told[2])]) if told else _inline(text)
+    value = f"{'' if number[1] in ('', '+') else '-'}{number[2].replace(',', '')}"
+    return tag("td", words, class_="n", data_v=value)
 
 
 def table(headings: Iterable[tuple[Any, bool]], rows: Iterable[Html], *, about: str, **attributes: Any) -> Html:

@@ -18,7 +18,7 @@ import pandas
 import yaml
 from PIL import Image
 
-from severity import findings, leaders, markup
+from severity import cells, findings, leaders, markup
 from severity.findings import Figure, Findings
 from severity.hierarchy import Hierarchy
 from severity.leaders import AXES, Leader
@@ -116,6 +116,11 @@ def _number(value: Any, text: Any = None, **attributes: Any) -> Html:
     known = value is not None and not pandas.isna(value)
     shown = _digits(value) if text is None else text
     return tag("td", shown, **{"class_": "n", "data_v": f"{value:.10g}" if known else "", **attributes})
+
+
+def _fixed(value: float | None) -> Html:
+    """A cell with three decimals, as in the summary."""
+    return _number(value, None if value is None else f"{value:.3f}")
 
 
 # --- What was run
@@ -254,7 +259,7 @@ def _summary(found: Findings) -> Iterator[Html]:
         ": the best median of the column, shown to be better in every comparison that was made of it. ",
         tag("span", "☆ underlined", class_="lead"),
         ": the best median, but no difference is shown in at least one of them, or none was made; the list below the table "
-        "says which. The best of many rows on the same test images is always a little flattered.",
+        "says which. A tie has no mark. The best of many rows on the same test images is always a little flattered.",
     )
     rows = [_summary_row(row, number, columns, best) for number, row in enumerate(table.to_dict("records"))]
     heads = [*((axis, False) for axis in AXES), ("runs", True), *((words, True) for words in columns.values())]
@@ -266,7 +271,9 @@ def _summary(found: Findings) -> Iterator[Html]:
     )
     yield tag("ul", *(_standing(table, number, columns[key], each) for (number, key), each in best.items()))
     yield _source(
-        findings.TABLE, "metrics/comparisons/comparisons.md", keys=f"columns {', '.join(columns)}; each with _min and _max"
+        findings.TABLE,
+        "metrics/comparisons/comparisons.md",
+        keys=f"columns {', '.join(columns)}; each with _min and _max",
     )
     yield tag(
         "p",
@@ -288,13 +295,13 @@ def _standing(table: pandas.DataFrame, number: int, heading: str, leader: Leader
 def _summary_row(
     row: dict[str, Any], number: int, columns: dict[str, str], best: dict[tuple[int, str], Leader]
 ) -> Html:
-    cells = [tag("th", row["backbone"], scope="row"), tag("td", row["loss"]), tag("td", row["rule"])]
-    cells.append(_number(row["runs"]))
+    line = [tag("th", row["backbone"], scope="row"), tag("td", row["loss"]), tag("td", row["rule"])]
+    line.append(_number(row["runs"]))
     for key in columns:
         leader = best.get((number, key))
         source = f"{findings.TABLE}, line {number + 2}, column {key}"
         if pandas.isna(row[key]):
-            cells.append(_number(None, title=source))
+            line.append(_number(None, title=source))
             continue
         words = f"{row[key]:.3f}"
         value = (
@@ -304,13 +311,17 @@ def _summary_row(
             if leader.shown
             else tag("span", f"☆ {words}", class_="lead")
         )
-        spread = tag("small", f"{row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f}")
-        cells.append(_number(row[key], join([value, " ", spread]), title=source))
-    return tag("tr", *cells)
+        spread = tag("small", f"{row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f}") if row["runs"] > 1 else ""
+        line.append(_number(row[key], join([value, " ", spread]), title=source))
+    return tag("tr", *line)
 
 
 def _filtered(
-    table: Html, name: str, choices: Sequence[tuple[str, int, list[str]]], rows: int, chosen: dict[str, str] | None = None
+    table: Html,
+    name: str,
+    choices: Sequence[tuple[str, int, list[str]]],
+    rows: int,
+    chosen: dict[str, str] | None = None,
 ) -> Html:
     """A table with a row of controls above it: for each choice heading, column and words; and free text."""
     chosen = chosen or {}
@@ -332,14 +343,14 @@ def _baselines(found: Findings) -> Iterator[Html]:
     rules = record.get("baselines", {}).get("single_decision", {})
     if not rules:
         return
-    keys = list(next(iter(rules.values())))
+    headings = {metric: heading for metric, heading in cells.METRICS.values() if metric in next(iter(rules.values()))}
     rows = [
-        tag("tr", tag("th", rule.replace("_", " "), scope="row"), *(_number(values[key]) for key in keys))
+        tag("tr", tag("th", rule.replace("_", " "), scope="row"), *(_fixed(values[key]) for key in headings))
         for rule, values in rules.items()
     ]
     yield tag("h3", "Decisions that look at no image")
     yield tag("p", "To hold the table above against: a rule that beats none of these has learnt nothing.")
-    heads = [("decision", False), *((key.replace("_", " "), True) for key in keys)]
+    heads = [("decision", False), *((heading, True) for heading in headings.values())]
     yield markup.table(heads, rows, about="Baselines")
     yield _source(f"metrics/runs/{run.name}.json", keys="baselines.single_decision")
 
@@ -369,8 +380,8 @@ def _frame(frame: pandas.DataFrame, path: Path, name: str) -> Html:
     shown = [column for column in frame if column not in empty]
     rows = []
     for number, row in enumerate(frame[shown].to_dict("records")):
-        cells = [tag("td", row[column]) if column in words else _number(row[column]) for column in shown]
-        rows.append(tag("tr", *cells, title=f"{path}, line {number + 2}"))
+        line = [tag("td", row[column]) if column in words else _number(row[column]) for column in shown]
+        rows.append(tag("tr", *line, title=f"{path}, line {number + 2}"))
     heads = []
     for column in shown:
         number = column not in words
@@ -400,7 +411,11 @@ def _figure(figure: Figure) -> Html:
     with Image.open(figure.png) as image:
         width, height = (round(side * 96 / DPI) for side in image.size)
     picture = _embedded(
-        figure.png.read_bytes(), "png", alt=f"{figure.title}. The numbers are in {figure.csv}.", width=width, height=height
+        figure.png.read_bytes(),
+        "png",
+        alt=f"{figure.title}. The numbers are in {figure.csv}.",
+        width=width,
+        height=height,
     )
     caption = tag("figcaption", tag("strong", f"{figure.title}. "), figure.caption)
     return join(
@@ -481,13 +496,13 @@ def _mistake(mistake: dict[str, Any], pixels: numpy.ndarray | None) -> Html:
 def _cases(found: Findings) -> Iterator[Html]:
     if not found.explained:
         yield tag("p", "None.")
-    for run, cases in found.explained.items():
+    for run, told in found.explained.items():
         folder = findings.EXPLAINED / run
-        rule = cases["rule"].iloc[0] if len(cases) else ""
-        yield tag("p", f"{len(cases)} images of the run {run} under {rule}.")
-        for case in cases.head(CASES).to_dict("records"):
+        rule = told["rule"].iloc[0] if len(told) else ""
+        yield tag("p", f"{len(told)} images of the run {run} under {rule}.")
+        for case in told.head(CASES).to_dict("records"):
             yield _case(case, folder)
-        left = cases["case"].iloc[CASES:]
+        left = told["case"].iloc[CASES:]
         if len(left):
             yield tag("p", f"{len(left)} more are in {folder}: {', '.join(left)}.")
         yield _source(folder / "index.csv")

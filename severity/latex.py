@@ -33,6 +33,12 @@ def number(value: float, form: str) -> str:
     return f"{value:{form}}".replace("-", "$-$").replace("+", "$+$")
 
 
+def stacked(words: str) -> str:
+    """A heading with a line a word, so that its column is no wider than its numbers."""
+    lines = escape(words).replace(" \\%", "~\\%").replace(" ", "\\\\")
+    return f"\\shortstack[r]{{{lines}}}"
+
+
 def table(
     headings: Sequence[str], groups: Iterable[Sequence[Sequence[str]]], *, words: int, caption: str, label: str
 ) -> str:
@@ -51,7 +57,7 @@ def table(
     )
     head = f"\\toprule\n{' & '.join(headings)} \\\\\n\\midrule\n"
     told = f"\\caption{{{caption}}}\\label{{{label}}}"
-    style = "\\footnotesize\n\\setlength{\\tabcolsep}{4pt}\n"
+    style = "\\setlength{\\abovecaptionskip}{0pt}\n\\setlength{\\belowcaptionskip}{6pt}\n\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
     if sum(map(len, groups)) <= LONGEST:
         plain = body.replace("\\\\*", "\\\\")
         inner = f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n{head}{plain}\\bottomrule\n\\end{{tabular}}\n"

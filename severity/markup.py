@@ -23,7 +23,7 @@ def escape(text: Any) -> Html:
 
 def join(parts: Iterable[Any], between: str = "") -> Html:
     """Parts one after the other."""
-    return Html(escape(between).join(escape(part) for part in parts))
+    return Html(escape(between).join(map(escape, parts)))
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Html:

@@ -118,6 +118,11 @@ def _number(value: Any, text: Any = None, **attributes: Any) -> Html:
     return tag("td", shown, **{"class_": "n", "data_v": f"{value:.10g}" if known else "", **attributes})
 
 
+def _name(words: str) -> Html:
+    """Words that may be broken after a low line."""
+    return join(words.split("_"), Html("_<wbr>"))
+
+
 def _fixed(value: float | None) -> Html:
     """A cell with three decimals, as in the summary."""
     return _number(value, None if value is None else f"{value:.3f}")
@@ -295,7 +300,11 @@ def _standing(table: pandas.DataFrame, number: int, heading: str, leader: Leader
 def _summary_row(
     row: dict[str, Any], number: int, columns: dict[str, str], best: dict[tuple[int, str], Leader]
 ) -> Html:
-    line = [tag("th", row["backbone"], scope="row"), tag("td", row["loss"]), tag("td", row["rule"])]
+    line = [
+        tag("th", _name(row["backbone"]), scope="row"),
+        tag("td", _name(row["loss"])),
+        tag("td", _name(row["rule"])),
+    ]
     line.append(_number(row["runs"]))
     for key in columns:
         leader = best.get((number, key))
@@ -380,7 +389,7 @@ def _frame(frame: pandas.DataFrame, path: Path, name: str) -> Html:
     shown = [column for column in frame if column not in empty]
     rows = []
     for number, row in enumerate(frame[shown].to_dict("records")):
-        line = [tag("td", row[column]) if column in words else _number(row[column]) for column in shown]
+        line = [tag("td", _name(row[column])) if column in words else _number(row[column]) for column in shown]
         rows.append(tag("tr", *line, title=f"{path}, line {number + 2}"))
     heads = []
     for column in shown:

@@ -28,7 +28,7 @@ def summary_latex(found: Findings) -> str:
             second.append(f"\\scriptsize {spread}" if spread and row["runs"] > 1 else "")
         groups.append([first, second] if any(second) else [first])
     caption = f"{latex.escape(_about(found))} {SHOWN}Underlined: {BEST}"
-    headings = [*AXES, "runs", *map(latex.escape, columns.values())]
+    headings = [*AXES, "runs", *map(latex.stacked, columns.values())]
     return PREAMBLE + latex.table(headings, groups, words=len(AXES), caption=caption, label="tab:severity-summary")
 
 
@@ -108,7 +108,7 @@ def _pairs(found: Findings, name: str, frame: pandas.DataFrame, places: list[str
         f"milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's correction over "
         "the table leaves a difference shown. What is not bold is not shown to be equal."
     )
-    headings = [*places, "A", "B", *(latex.escape(SHORT.get(metric, metric.replace("_", " "))) for metric in metrics)]
+    headings = [*places, "A", "B", *(latex.stacked(SHORT.get(metric, metric.replace("_", " "))) for metric in metrics)]
     return latex.table(
         headings, groups, words=len(places) + 2, caption=latex.escape(caption), label=f"tab:severity-{name}"
     )

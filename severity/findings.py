@@ -211,9 +211,9 @@ def _missing_runs(found: Findings) -> Iterator[str]:
     for run in found.grid:
         seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)
     for number, words in ((0, "Empty cells, without any run"), (1, "Cells of one seed, whose spread is unknown")):
-        cells_ = ["-".join(cell) for cell, count in seeds.items() if count == number]
-        if cells_:
-            yield f"{words}: {', '.join(cells_)}."
+        names = ["-".join(cell) for cell, count in seeds.items() if count == number]
+        if names:
+            yield f"{words}: {'all' if len(names) == len(seeds) > 1 else ', '.join(names)}."
 
 
 def _missing_numbers(found: Findings) -> Iterator[str]:
@@ -225,9 +225,9 @@ def _missing_numbers(found: Findings) -> Iterator[str]:
         if cell not in rows:
             yield f"The cell {'-'.join(cell)} has no row in {TABLE}."
     for key, heading in leaders.columns(found.table).items():
-        rows_ = found.table[found.table[key].isna()]
-        if len(rows_):
-            names = ["-".join(row) for row in rows_[list(leaders.AXES)].to_numpy()]
+        blank = found.table[found.table[key].isna()]
+        if len(blank):
+            names = ["-".join(row) for row in blank[list(leaders.AXES)].to_numpy()]
             yield f"n/a, since a seed lacks it: {heading} of {', '.join(names)}."
 
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-VOID = ("img", "input", "br")
+LONGEST = 40  # rows of a table in a page that are shown without being asked for
+VOID = ("img", "input", "wbr")
 INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*|\[([^\]]+)\]\([^)\s]*\)")
 NUMBER = re.compile(r"([+−-]?)(\d[\d,]*(?:\.\d+)?)")
 # A number, its interval in brackets, and what is said of it.
@@ -110,7 +111,8 @@ def _table(lines: list[str], source: str) -> Html:
         tag("tr", *(_cell(cell, column < len(right) and right[column]) for column, cell in enumerate(row)))
         for row in rows
     ]
-    return table([(_inline(words), right[column]) for column, words in enumerate(headings)], body, about=source)
+    whole = table([(_inline(words), right[column]) for column, words in enumerate(headings)], body, about=source)
+    return whole if len(rows) <= LONGEST else tag("details", tag("summary", f"{len(rows):,} rows"), whole)
 
 
 def _cells(line: str) -> list[str]:

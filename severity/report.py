@@ -28,13 +28,17 @@ from severity.runs import Run
 TEMPLATE = Path(__file__).with_name("report.html")
 FOLDER = "plots"  # where the page lies: links are relative to it
 DPI = 150  # of the figures
-OPEN = 40  # rows of a table, or nodes of a tree, that are shown without being asked for
+OPEN = 40  # nodes of a tree that are shown without being asked for
 CASES = 24  # explained images that are part of the page; others are named
 WIDEST = 1200  # pixels of the picture of a case
 THUMBNAIL = 224  # pixels
 # The sections of params.yaml that say what was run; of the data sets only the one that was used.
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
 PARAMS += ("explain",)
+# What the stage writes beside the page.
+TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/tables/comparisons.tex")
+# What is told of a rule with every run.
+RUN = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the columns of the comparisons are headed.
 HEADINGS = {
@@ -86,12 +90,14 @@ def page(found: Findings, images: Any = None) -> str:
 
 def _source(*paths: Path | str, keys: str = "") -> Html:
     """The line that says where numbers come from: links to files, and what of them."""
-    links = join((tag("a", path, href=_relative(path)) for path in paths), ", ")
+    links = join(map(_link, paths), ", ")
     return tag("p", "Source: ", links, f": {keys}" if keys else "", class_="source")
 
 
-def _relative(path: Path | str) -> str:
-    return Path(os.path.relpath(path, FOLDER)).as_posix()
+def _link(path: Path | str) -> Any:
+    """A link to a file of the study; its name alone where there is none."""
+    written = path in TABLES or Path(path).exists()
+    return tag("a", path, href=Path(os.path.relpath(path, FOLDER)).as_posix()) if written else str(path)
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> Html:
@@ -120,7 +126,7 @@ def _number(value: Any, text: Any = None, **attributes: Any) -> Html:
 
 def _name(words: str) -> Html:
     """Words that may be broken after a low line."""
-    return join(words.split("_"), Html("_<wbr>"))
+    return join(words.split("_"), join(["_", tag("wbr")]))
 
 
 def _fixed(value: float | None) -> Html:
@@ -283,13 +289,10 @@ def _summary(found: Findings) -> Iterator[Html]:
     yield tag(
         "p",
         "For a paper: ",
-        join((tag("a", path, href=_relative(path)) for path in TABLES), ", "),
+        join(map(_link, TABLES), ", "),
         class_="source",
     )
     yield from _baselines(found)
-
-
-TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/tables/comparisons.tex")
 
 
 def _standing(table: pandas.DataFrame, number: int, heading: str, leader: Leader) -> Html:
@@ -401,7 +404,7 @@ def _frame(frame: pandas.DataFrame, path: Path, name: str) -> Html:
         for column in ("backbone", "loss", "rule", "label", "metric", "verdict", "reading")
         if column in shown
     ]
-    first = {"metric": frame["metric"].iloc[0]} if "metric" in shown and len(frame) > OPEN else {}
+    first = {"metric": frame["metric"].iloc[0]} if "metric" in shown and len(frame) > markup.LONGEST else {}
     table = markup.table(heads, rows, about=str(path), id=name)
     return join([_filtered(table, name, choices, len(rows), first), _source(path, keys=", ".join(shown))])
 
@@ -574,6 +577,3 @@ def _run(found: Findings, run: Run) -> Iterator[Html]:
         yield _source(f"data/models/{run.name}/record.json")
     else:
         yield tag("p", "No record of its training.")
-
-
-RUN = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")

@@ -64,7 +64,7 @@ def _about(found: Findings) -> str:
     name = settings["data"]["name"]
     tree, cost = settings["datasets"][name]["hierarchy"], settings["cost"]["name"]
     seeds = sorted(found.table["runs"].unique())
-    runs = f"{seeds[0]}" if seeds == seeds[:1] else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
+    runs = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]]))) or "no"
     scored = sorted({record["counts"]["scored"] for record in found.metrics.values()})
     images = " or ".join(f"{count:,}" for count in scored) or "no"
     patients = found.counts.get("test", {}).get("patients")

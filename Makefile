@@ -35,6 +35,7 @@ test: extra
 bench: setup
 	python -m benchmarks.losses --threads 1
 	python -m benchmarks.decisions
+	python -m benchmarks.training
 
 lint: setup
 	ruff check .

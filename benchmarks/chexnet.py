@@ -14,7 +14,19 @@ from typing import Any
 import numpy
 import scipy.stats
 
-from severity import costs, decisions, discrimination, errors, files, markdown, metrics, resampling, tables, trees
+from severity import (
+    adoption,
+    costs,
+    decisions,
+    discrimination,
+    errors,
+    files,
+    markdown,
+    metrics,
+    resampling,
+    tables,
+    trees,
+)
 from severity.datasets import nih14
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -81,8 +93,8 @@ def findings_only(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy
 def with_no_finding(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
     """All images and classes: p(No Finding) = prod (1 - m), as if labels were independent; findings share the rest by m."""
     tree = _nih_tree()
-    nothing = (1 - marginal).prod(axis=1, keepdims=True)
-    posterior = numpy.hstack([nothing, (1 - nothing) * marginal / marginal.sum(axis=1, keepdims=True)])
+    nothing, findings = adoption.complement(marginal)
+    posterior = numpy.hstack([nothing[:, None], findings])
     truth = numpy.hstack([~truth.any(axis=1, keepdims=True), truth])
     order = [(NO_FINDING, *FINDINGS).index(label) for label in tree.classes]
     return Case(tree, posterior[:, order], truth[:, order], patients)

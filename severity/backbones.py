@@ -32,6 +32,11 @@ class Backbone(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network((images - self.mean) / self.std)  # Three means broadcast a grey image to three channels.
 
+    def classifiers(self) -> list[torch.nn.Module]:
+        """The layers that give the logits; all others give features."""
+        names = self.network.pretrained_cfg["classifier"]
+        return [self.network.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+
 
 def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
     """Build a backbone with a fresh classifier.
@@ -140,6 +145,7 @@ def _replace_classifier(network: torch.nn.Module, outputs: int) -> None:
     name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, torch.nn.Linear(last.in_features, outputs))
+    network.pretrained_cfg = {"classifier": name}  # where timm's models say the same
 
 
 def _checkpoint(path: str) -> dict[str, torch.Tensor]:

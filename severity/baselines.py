@@ -14,7 +14,8 @@ def rankings(
     """Rankings of classes by what is known without looking at an image.
 
     Args:
-        validation: (M, K) bool truth of the validation images, where frequencies come from.
+        validation: (M, K) bool truth of the validation images, where frequencies come from; without a row there is only
+            `random`.
         images: N, how many images to decide for.
 
     Returns:
@@ -25,7 +26,7 @@ def rankings(
     known = validation[validation.any(axis=1)]
     size = validation.shape[1]
     frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(size, 1 / size)
-    constant = {"majority": "argmax", "least_risk": "crm"}
+    constant = {"majority": "argmax", "least_risk": "crm"} if len(validation) else {}
     found = {
         name: decisions.rank(rule, posterior=frequency[None], cost=cost, hierarchy=hierarchy)
         for name, rule in constant.items()
@@ -39,21 +40,26 @@ def label_sets(*, validation: numpy.ndarray, images: int, seed: int) -> dict[str
     """Sets of labels by what is known without looking at an image.
 
     Args:
-        validation: (M, K) truth of the validation images, 1, 0 or NaN = masked. images: N.
+        validation: (M, K) truth of the validation images, 1, 0 or NaN = masked; without a row there are only the sets
+            that no frequency is wanted for, all_positive and all_negative. images: N.
 
     Returns:
         name -> (N, K) bool. all_positive, all_negative; majority: the most frequent set, masked labels read as not
         true, the first of equals; random: each label by itself as often as it is true.
     """
     size = validation.shape[1]
+    found = {
+        "all_positive": numpy.ones((images, size), dtype=bool),
+        "all_negative": numpy.zeros((images, size), dtype=bool),
+    }
+    if not len(validation):
+        return found
     sets, first, counts = numpy.unique(validation == 1, axis=0, return_index=True, return_counts=True)
     most = numpy.flatnonzero(counts == counts.max())
     majority = sets[most[first[most].argmin()]]
     known = (~numpy.isnan(validation)).sum(axis=0)
     frequency = (validation == 1).sum(axis=0) / numpy.maximum(known, 1)
-    return {
-        "all_positive": numpy.ones((images, size), dtype=bool),
-        "all_negative": numpy.zeros((images, size), dtype=bool),
+    return found | {
         "majority": numpy.tile(majority, (images, 1)),
         "random": numpy.random.default_rng(seed_for("random labels", seed)).random((images, size)) < frequency,
     }

@@ -1,6 +1,6 @@
 """Cells of the comparison: all seeds of one backbone and loss, under one decision rule. Medians, table, headline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,19 @@ IRMA = {"irma_sum": ("sum", "IRMA score"), "irma_mean": ("mean", "IRMA error")}
 
 
 def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> dict[Run, dict[str, Any]]:
-    """The metrics of exactly the runs that the grid names; other files in the folder are not looked at.
+    """The metrics of exactly the runs that params name; other files in the folder are not looked at.
 
     Raises:
-        SeverityError: a run has no file, or the file lacks a rule.
+        SeverityError: a run has no file, or the file lacks a rule and does not say why.
     """
     found = {}
     for run in runs:
         path = Path(folder) / f"{run.name}.json"
         if not path.exists():
-            raise SeverityError(f"The run {run.name} of the grid has no metrics: {path} is missing. Run `dvc repro`.")
+            raise SeverityError(f"The run {run.name} has no metrics: {path} is missing. Run `dvc repro`.")
         found[run] = files.read_json(path)
         for rule in rules:
-            if rule not in found[run]["rules"]:
+            if rule not in found[run]["rules"] and rule not in found[run].get("not_available", ()):
                 raise SeverityError(f"{path} has no metrics for the rule {rule!r}. Run `dvc repro evaluate`.")
     return found
 
@@ -64,21 +64,38 @@ def all_rules(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> list[st
 def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
     """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds.
 
-    A rule that only the IRMA score knows decides no class: what is told of decided classes is not there.
+    A rule that only the IRMA score knows decides no class: what is told of decided classes is not there. Where a seed has
+    no numbers for the rule (not_available), all three are None.
     """
-    decides = rule in seeds[0]["rules"]
+    decides = any(rule in run["rules"] or rule in run.get("not_available", ()) for run in seeds)
     values = {
-        key: [run["rules"][rule][metric] if metric else run[key] for run in seeds]
+        key: [_under(run["rules"], rule, metric) if metric else run[key] for run in seeds]
         for key, (metric, _) in METRICS.items()
         if decides or not metric
     }
     if all("irma" in run for run in seeds):
-        values |= {key: [run["irma"]["rules"][rule][metric] for run in seeds] for key, (metric, _) in IRMA.items()}
+        values |= {
+            key: [_under(run["irma"]["rules"], rule, metric) for run in seeds] for key, (metric, _) in IRMA.items()
+        }
     record: dict[str, Any] = {"runs": len(seeds)}
     for key, each in values.items():
         summary = over_seeds(each)
         record |= {key: summary["median"], f"{key}_min": summary["min"], f"{key}_max": summary["max"]}
     return record
+
+
+def _under(rules: dict[str, dict[str, Any]], rule: str, metric: str) -> float | None:
+    return rules[rule][metric] if rule in rules else None
+
+
+def common_rules(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The rules for which all of these runs have numbers, in the first one's order."""
+    return [rule for rule in records[0]["rules"] if all(rule in record["rules"] for record in records)]
+
+
+def known_rules(records: Iterable[dict[str, Any]]) -> list[str]:
+    """The rules for which any of these runs has numbers, in the order in which they are met."""
+    return list(dict.fromkeys(rule for record in records for rule in record["rules"]))
 
 
 def comparison(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.DataFrame:
@@ -112,19 +129,20 @@ def _spread(median: float | None, least: float | None, most: float | None) -> st
 def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
     """Backbone and loss of the cell with the highest median validation macro-AUROC; the first of equals.
 
-    Chosen on validation images, never on the test images whose numbers are then told.
-
-    Raises:
-        SeverityError: no cell has a validation macro-AUROC in all its seeds.
+    Chosen on validation images, never on the test images whose numbers are then told. Where no cell has a validation
+    macro-AUROC in all its seeds, as with predictions made elsewhere of test images alone, it is the first.
     """
-    scores = {
+    scores = validation_scores(found)
+    known = {cell: score for cell, score in scores.items() if score is not None}
+    return max(known, key=known.__getitem__) if known else next(iter(scores))
+
+
+def validation_scores(found: dict[Run, dict[str, Any]]) -> dict[tuple[str, str], float | None]:
+    """Backbone and loss -> median validation macro-AUROC; None where a seed has none."""
+    return {
         (backbone, loss): over_seeds([run["validation"]["macro_auroc"] for run in seeds])["median"]
         for backbone, loss, seeds in by_cell(found)
     }
-    known = {cell: score for cell, score in scores.items() if score is not None}
-    if not known:
-        raise SeverityError("No cell has a validation macro-AUROC: no label has both kinds of images there.")
-    return max(known, key=known.__getitem__)
 
 
 def choose(found: dict[Run, dict[str, Any]], cell: str, where: str) -> list[dict[str, Any]]:
@@ -155,6 +173,8 @@ def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str
     cell = best(found)
     seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == cell]
     record: dict[str, Any] = {"cell": "-".join(cell), "runs": len(found)}
+    if all(score is None for score in validation_scores(found).values()):
+        record["chosen"] = "the first (no run has a validation macro-AUROC)"
     record["macro_auroc"] = medians(seeds, rules[0])["macro_auroc"]
     for rule in rules:
         summary = medians(seeds, rule)

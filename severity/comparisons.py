@@ -84,6 +84,11 @@ def compare(
         )
     settings = Settings(resamples, permutations, level, seed)
     found = scores.collect(read, grid, hierarchy, cost, rules=rules)
+    if baseline_rule not in found.rules:
+        raise SeverityError(
+            f"params.yaml: compare.baseline_rule is {baseline_rule!r}, but {', '.join(found.left_out[baseline_rule])} cannot have "
+            f"it for want of validation images. {nearest(baseline_rule, found.rules)}"
+        )
     base = found.rules.index(baseline_rule)
     tables = {
         "rules": compared(found, list(_rule_pairs(found, base)), settings, keys=["backbone", "loss"]),

@@ -54,6 +54,8 @@ def _missing(study: Study) -> str:
     lines = []
     if found.missing:
         lines.append(f"Runs without predictions: {', '.join(run.name for run in found.missing)}.")
+    for rule, names in found.left_out.items():
+        lines.append(f"The rule {rule} is in no comparison: {', '.join(names)} have no validation images to fit it on.")
     empty = ["-".join(cell) for cell, seeds in found.cells.items() if not seeds]
     if empty:
         lines.append(f"Cells without any run: {', '.join(empty)}.")
@@ -137,7 +139,7 @@ def _skewness(study: Study) -> str:
     known = rows.dropna(subset="mean")
     zero = int((known["median"] == 0).sum())
     skewed = known["skewness"].dropna()
-    lines = [f"The median is 0 in {zero} of {len(known)} rows: there more than half of the decisions are right."]
+    lines = [f"The median is 0 in {zero} of {len(known)} rows: there at least half of the decisions cost nothing."]
     apart = known[(known["mean"] - known["median"]).abs() > (known["upper"] - known["lower"])]
     lines.append(f"Mean and median are further apart than the interval of the mean is wide in {len(apart)}.")
     if len(skewed):

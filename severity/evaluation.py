@@ -18,10 +18,13 @@ from severity import (
     nulls,
     temperature,
 )
+from severity.errors import SeverityError, nearest
 from severity.hierarchy import Hierarchy
 from severity.irma_facts import IrmaFacts
 from severity.predictions import Predictions
 
+# Why a rule has no numbers: predictions made elsewhere may hold test images alone.
+NEEDS_VALIDATION = "not available: no validation images"
 # What is told of decisions that are only there to compare with.
 BRIEF = ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in metrics.DEPTHS))
 
@@ -43,7 +46,8 @@ def evaluate(
 
     Args:
         predictions: of validation and test images; test images are scored, in data-set order. Temperatures, thresholds
-            and the frequencies of the baselines come from validation images.
+            and the frequencies of the baselines come from validation images; without any, what needs them is left out
+            and, where it is a rule, named under not_available.
         cost: (K, K) cost[decision, truth].
         rules: names in `decisions.RULES`, with `_ts` appended: on temperature-scaled probabilities.
         multi_label: names in `multilabel.RULES`, likewise.
@@ -55,7 +59,9 @@ def evaluate(
 
     Returns:
         classes, class_hash; counts: images, scored, without_truth; labels: AUROC and average precision of each; macro_auroc,
-        macro_average_precision; validation: macro_auroc; rules: for each rule what `metrics.single_decision` gives,
+        macro_average_precision; validation: macro_auroc, None without such images, and top1_error of
+        each rule, None where no such image has a true class; not_available: for each rule that
+        cannot be had, why; rules: for each rule what `metrics.single_decision` gives,
         batches, severity by label, least and most severe mistakes; nodes: `node_metrics.score` of the most probable
         class and of `decisions.climb`; calibration; multi_label: thresholds, rules, warnings where a baseline is not
         beaten; baselines: single_decision and multi_label; null_hierarchies: see `_null_hierarchies`; with
@@ -64,11 +70,16 @@ def evaluate(
     Raises:
         SeverityError: an unknown rule, a split without images, or a self-check that fails.
     """
-    case = _Case(predictions.part("test"), predictions.part("validation"), hierarchy, cost)
+    for words, known in ((rules, decisions.RULES), (multi_label, multilabel.RULES)):
+        for word in words:
+            if temperature.split(word)[0] not in known:
+                raise SeverityError(f"params.yaml: evaluate: unknown decision rule {word!r}. {nearest(word, known)}")
+    validation = predictions.part("validation") if predictions.has("validation") else None
+    case = _Case(predictions.part("test"), validation, hierarchy, cost)
     scored = metrics.has_truth(case.truth)
     labels = _labels(case.test, hierarchy)
-    rankings = {rule: _rank(rule, case, hierarchy, cost) for rule in rules}
-    sets = {rule: _decide(rule, case, hierarchy) for rule in multi_label}
+    rankings = {rule: _rank(rule, case, hierarchy, cost) for rule in rules if case.can(rule)}
+    sets = {rule: _decide(rule, case, hierarchy) for rule in multi_label if case.can(rule)}
     trivial = _baselines(case, seed)
     found = {
         "classes": list(hierarchy.classes),
@@ -76,7 +87,8 @@ def evaluate(
         "counts": {"images": len(scored), "scored": int(scored.sum()), "without_truth": int((~scored).sum())},
         "macro_auroc": discrimination.macro(labels, "auroc"),
         "macro_average_precision": discrimination.macro(labels, "average_precision"),
-        "validation": {"macro_auroc": discrimination.macro(_labels(case.validation, hierarchy), "auroc")},
+        "validation": _validation(case, list(rankings)),
+        "not_available": {rule: NEEDS_VALIDATION for rule in (*rules, *multi_label) if not case.can(rule)},
         "labels": labels,
         "rules": {
             rule: _single_decision(ranking, case, batch_size=batch_size, mistakes=mistakes)
@@ -99,9 +111,14 @@ class _Case:
     """One run's test and validation images with what they are scored by, plain and temperature-scaled."""
 
     test: Predictions
-    validation: Predictions
+    validation: Predictions | None
     hierarchy: Hierarchy
     cost: numpy.ndarray
+
+    def can(self, word: str) -> bool:
+        """Whether a rule can be had: temperatures and best thresholds want validation images."""
+        rule, scaled = temperature.split(word)
+        return self.validation is not None or not (scaled or rule in multilabel.FITTED)
 
     @cached_property
     def truth(self) -> numpy.ndarray:
@@ -117,7 +134,7 @@ class _Case:
             "marginal": temperature.fit_marginal(seen.marginal, seen.truth),
         }
 
-    def _scale(self, part: Predictions) -> Predictions:
+    def scale(self, part: Predictions) -> Predictions:
         return replace(
             part,
             posterior=temperature.scale(part.posterior, self.temperatures["posterior"]),
@@ -127,18 +144,35 @@ class _Case:
     @cached_property
     def scaled(self) -> Predictions:
         """The test images with temperature-scaled probabilities."""
-        return self._scale(self.test)
+        return self.scale(self.test)
 
     @cached_property
-    def thresholds(self) -> dict[bool, numpy.ndarray]:
-        """(K,) thresholds of the plain marginals (False) and of the scaled ones (True)."""
-        seen = {False: self.validation, True: self._scale(self.validation)}
+    def thresholds(self) -> dict[bool, numpy.ndarray | None]:
+        """(K,) thresholds of the plain marginals (False) and of the scaled ones (True); None without validation images."""
+        if self.validation is None:
+            return dict.fromkeys((False, True))
+        seen = {False: self.validation, True: self.scale(self.validation)}
         return {scaled: multilabel.best_thresholds(part.marginal, part.truth) for scaled, part in seen.items()}
 
     def named(self, word: str) -> tuple[str, bool, Predictions]:
         """The rule that a word names, whether it wants scaled probabilities, and the test images with them."""
         rule, scaled = temperature.split(word)
         return rule, scaled, self.scaled if scaled else self.test
+
+
+def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
+    seen = case.validation
+    if seen is None:
+        return {"macro_auroc": None, "top1_error": {}}
+    truth = seen.truth == 1
+    known = metrics.has_truth(truth)
+    errors: dict[str, float | None] = dict.fromkeys(rules)
+    for word in rules if known.any() else ():
+        rule, scaled = temperature.split(word)
+        posterior = (case.scale(seen) if scaled else seen).posterior[known]
+        ranking = decisions.rank(rule, posterior=posterior, cost=case.cost, hierarchy=case.hierarchy)
+        errors[word] = float((~truth[known][numpy.arange(len(ranking)), ranking[:, 0]]).mean())
+    return {"macro_auroc": discrimination.macro(_labels(seen, case.hierarchy), "auroc"), "top1_error": errors}
 
 
 def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[str, Any]]:
@@ -191,14 +225,15 @@ def _nodes(case: _Case, threshold: float) -> dict[str, Any]:
         "climb_threshold": threshold,
         "argmax": score(case.hierarchy.class_nodes[case.test.posterior.argmax(axis=1)]),
         "climb": score(climb(case.test)),
-        "climb_ts": score(climb(case.scaled)),
+        "climb_ts": score(climb(case.scaled)) if case.validation else None,
     }
 
 
 def _calibration(case: _Case) -> dict[str, Any]:
     found = {}
-    for suffix, test in (("", case.test), (temperature.SUFFIX, case.scaled)):
-        heat = case.temperatures if suffix else dict.fromkeys(case.temperatures, 1.0)
+    for suffix in ("", temperature.SUFFIX) if case.validation else ("",):
+        test = case.scaled if suffix else case.test
+        heat = case.temperatures if suffix else {"posterior": 1.0, "marginal": 1.0}
         found[f"posterior{suffix}"] = {
             "temperature": heat["posterior"],
             **calibration.of_posterior(posterior=test.posterior, truth=case.truth, hierarchy=case.hierarchy),
@@ -221,8 +256,9 @@ def _score_sets(
 
 def _multi_label(sets: dict[str, numpy.ndarray], case: _Case, trivial: dict[str, dict[str, Any]]) -> dict[str, Any]:
     found = _score_sets(sets, case, case.hierarchy, case.cost)
+    thresholds = case.thresholds[False].tolist() if case.validation else None
     return {
-        "thresholds": dict(zip(case.hierarchy.classes, case.thresholds[False].tolist(), strict=True)),
+        "thresholds": thresholds and dict(zip(case.hierarchy.classes, thresholds, strict=True)),
         "rules": found,
         "warnings": [
             {"rule": rule, **warning} for rule in found for warning in multilabel.not_better(found[rule], trivial)
@@ -232,10 +268,11 @@ def _multi_label(sets: dict[str, numpy.ndarray], case: _Case, trivial: dict[str,
 
 def _baselines(case: _Case, seed: int) -> dict[str, Any]:
     images = len(case.truth)
+    seen = case.validation.truth if case.validation else case.test.truth[:0]
     orders = baselines.rankings(
-        validation=case.validation.truth == 1, images=images, cost=case.cost, hierarchy=case.hierarchy, seed=seed
+        validation=seen == 1, images=images, cost=case.cost, hierarchy=case.hierarchy, seed=seed
     )
-    sets = baselines.label_sets(validation=case.validation.truth, images=images, seed=seed)
+    sets = baselines.label_sets(validation=seen, images=images, seed=seed)
     return {
         "single_decision": {name: _brief(ranking, case, case.cost) for name, ranking in orders.items()},
         "multi_label": _score_sets(sets, case, case.hierarchy, case.cost),

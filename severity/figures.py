@@ -24,7 +24,44 @@ FRONT = {"color": "#CCCCCC", "linewidth": 4, "marker": "o", "markersize": 15, "s
 LEVELS = {"hd_at_1": "Hierarchical distance @1", "mistake_severity": "Mistake severity"}
 
 
-def draw_all(
+def draw_scores(
+    *,
+    found: dict[Run, dict],
+    hierarchy: Hierarchy,
+    cost: numpy.ndarray,
+    cell: str,
+    labels: int,
+    classes: int,
+) -> dict[str, Picture]:
+    """The figures that need no image, by the stem of their files.
+
+    Args:
+        found: metrics of every run, as `severity.cells.read_runs` gives them.
+        hierarchy: the label tree.
+        cost: (K, K) costs, rows decisions and columns truths.
+        cell: the backbone and loss to show in detail, as `<backbone>-<loss>`; `best` takes the one with the highest
+            median validation AUROC.
+        labels: how many labels, the most severe first, to show.
+        classes: the largest number of classes for which tree and cost matrix are drawn.
+
+    Raises:
+        SeverityError: no run has this `cell`, or a number is below one.
+    """
+    _check_numbers(labels=labels, classes=classes)
+    chosen = cells.choose(found, cell, "plot.cell")
+    about, facts, tree_facts = _facts(chosen)
+    return {
+        "tradeoff": draw_tradeoff(
+            cells.comparison(found, cells.known_rules(found.values())), facts=facts, unit=about["cost"]
+        ),
+        "labels": draw_labels(chosen, limit=labels, facts=facts),
+        "batches": draw_batches(chosen, facts=facts),
+        "tree": draw_tree(hierarchy, about["labels"], limit=classes, facts=tree_facts),
+        "cost": draw_cost(cost, hierarchy.classes, limit=classes, facts=f"{tree_facts}, cost {about['cost']}"),
+    }
+
+
+def draw_images(
     *,
     found: dict[Run, dict],
     histories: pandas.DataFrame,
@@ -32,51 +69,45 @@ def draw_all(
     ids: Sequence[str],
     examples: numpy.ndarray,
     example_rows: pandas.DataFrame,
-    hierarchy: Hierarchy,
-    train_counts: Mapping[str, Mapping],
-    cost: numpy.ndarray,
     cell: str,
     mistakes: int,
-    labels: int,
     classes: int,
 ) -> dict[str, Picture]:
-    """All figures of a study, by the stem of their files.
+    """The figures that want images or trained networks, by the stem of their files.
 
     Args:
-        found: metrics of every run of the grid, as `severity.cells.read_runs` gives them.
+        found, cell: as for `draw_scores`.
         histories: as for `draw_curves`.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         examples, example_rows: one image a label (L, H, W) uint8, and a table with the columns label and id.
-        hierarchy: the label tree.
-        train_counts: for each label its number of `positives` in the train split.
-        cost: (K, K) costs, rows decisions and columns truths.
-        cell: the backbone and loss to show in detail, as `<backbone>-<loss>`; `best` takes the one with the highest
-            median validation AUROC.
         mistakes: how many of the least and of the most severe mistakes to show.
-        labels: how many labels, the most severe first, to show.
-        classes: the largest number of classes for which tree, cost matrix and examples are drawn.
+        classes: the largest number of examples.
 
     Raises:
-        SeverityError: `cell` is not in the grid, a number is below one, or a mistake is not among the images.
+        SeverityError: no run has this `cell`, a number is below one, or a mistake is not among the images.
     """
-    for name, value in (("mistakes", mistakes), ("labels", labels), ("classes", classes)):
-        if not isinstance(value, int) or value < 1:
-            raise SeverityError(f"params.yaml: plot.{name} is {value!r}; it must be a whole number from 1 on.")
+    _check_numbers(mistakes=mistakes, classes=classes)
     chosen = cells.choose(found, cell, "plot.cell")
     best_run = max(chosen, key=lambda record: record["validation"]["macro_auroc"] or 0.0)
-    about = chosen[0]
-    facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
-    tree_facts = f"{about['dataset']}, hierarchy {about['hierarchy']}"
+    about, facts, _ = _facts(chosen)
     return {
-        "tradeoff": draw_tradeoff(cells.comparison(found, list(about["rules"])), facts=facts, unit=about["cost"]),
-        "labels": draw_labels(chosen, limit=labels, facts=facts),
-        "batches": draw_batches(chosen, facts=facts),
         "curves": draw_curves(histories, facts=about["dataset"]),
         "mistakes": draw_mistakes(best_run, images, ids, count=mistakes, facts=facts),
-        "tree": draw_tree(hierarchy, train_counts, limit=classes, facts=tree_facts),
         "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=about["dataset"]),
-        "cost": draw_cost(cost, hierarchy.classes, limit=classes, facts=f"{tree_facts}, cost {about['cost']}"),
     }
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise SeverityError(f"params.yaml: plot.{name} is {value!r}; it must be a whole number from 1 on.")
+
+
+def _facts(chosen: Sequence[Mapping]) -> tuple[Mapping, str, str]:
+    """The first run of a cell, and what titles say of data and tree."""
+    about = chosen[0]
+    images = f"{about['dataset']}, {about['counts']['scored']:,} test images"
+    return about, images, f"{about['dataset']}, hierarchy {about['hierarchy']}"
 
 
 def _cell(record: Mapping) -> str:
@@ -221,14 +252,14 @@ def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Pictur
         limit: how many labels to show, those of the largest severity by the first rule.
         facts: data set and number of images, for the title.
     """
-    first = records[0]
+    first, rules = records[0], cells.common_rules(records)
     rows = []
     for label, scores in first["labels"].items():
         row = {"label": label, "positives": scores["positives"], "runs": len(records)}
-        for rule in first["rules"]:
+        for rule in rules:
             row |= _spread(f"severity_{rule}", [each["rules"][rule]["labels"][label]["severity"] for each in records])
         rows.append(row | _spread("auroc", [each["labels"][label]["auroc"] for each in records]))
-    severities = [f"severity_{rule}" for rule in first["rules"]]
+    severities = [f"severity_{rule}" for rule in rules]
     table = pandas.DataFrame(rows).sort_values(severities[0], ascending=False, kind="stable", na_position="last")
     table = table.head(limit).reset_index(drop=True)
 
@@ -236,7 +267,7 @@ def draw_labels(records: Sequence[Mapping], *, limit: int, facts: str) -> Pictur
     figure = Figure(figsize=(10.5, 1.9 + height * len(table)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     shifts = (numpy.arange(len(severities)) - (len(severities) - 1) / 2) * 0.64 / len(severities)
-    for i, (rule, column) in enumerate(zip(first["rules"], severities, strict=True)):
+    for i, (rule, column) in enumerate(zip(rules, severities, strict=True)):
         marker, colour = RULE_MARKERS[i % len(RULE_MARKERS)], COLOURS[i % len(COLOURS)]
         _draw_spread(left, table, column, shifts[i], marker, colour, hollow=i == 0, label=rule)
     _mark_missing(left, table[severities].isna().all(axis=1))
@@ -294,7 +325,7 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     Raises:
         SeverityError: the runs were not cut into the same batches.
     """
-    rules = list(records[0]["rules"])
+    rules = cells.common_rules(records)
     size = records[0]["rules"][rules[0]]["batches"]["size"]
     table = pandas.concat([_batch_table(records, rule) for rule in rules], ignore_index=True)
     figure = Figure(figsize=(10.5, 1.4 + 2.4 * len(rules)), layout="constrained")
@@ -496,7 +527,7 @@ def _caption(mistake: Mapping, width: float) -> str:
 
 
 @styled
-def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limit: int, facts: str) -> Picture:
+def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int, facts: str) -> Picture:
     """The label tree from left to right, each node as far to the left as it is high.
 
     Two classes' lines meet at their lowest common ancestor, so that the axis shows the cost `lca_height` of confusing
@@ -504,14 +535,14 @@ def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limi
 
     Args:
         hierarchy: the label tree.
-        train_counts: for each label its number of `positives` in the train split.
+        counts: for each label its number of `positives` among the test images.
         limit: the largest number of classes that is drawn.
         facts: data set and hierarchy, for the title.
     """
-    table = _tree_table(hierarchy, train_counts)
+    table = _tree_table(hierarchy, counts)
     classes = len(hierarchy.classes)
     headline = f"Label tree: {facts}"
-    counts = f"{classes} classes, {len(table)} nodes (n: positive training images)"
+    size = f"{classes} classes, {len(table)} nodes (n: positive test images)"
     if classes > limit:
         return Picture(_too_many(headline, classes, limit), table)
 
@@ -537,16 +568,16 @@ def draw_tree(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping], *, limi
     note = "Height of the node (in brackets): the cost lca_height of deciding one class below it for another"
     figure.text(0.5, 0.12 / height, drawing.wrap(note, width - 0.4, 9), ha="center", va="bottom", fontsize=9)
     figure.suptitle(
-        f"{drawing.wrap(headline, width - 0.4, 11)}\n{drawing.wrap(counts, width - 0.4, 11)}", y=1 - 0.12 / height
+        f"{drawing.wrap(headline, width - 0.4, 11)}\n{drawing.wrap(size, width - 0.4, 11)}", y=1 - 0.12 / height
     )
     return Picture(figure, table)
 
 
-def _tree_table(hierarchy: Hierarchy, train_counts: Mapping[str, Mapping]) -> pandas.DataFrame:
+def _tree_table(hierarchy: Hierarchy, counts: Mapping[str, Mapping]) -> pandas.DataFrame:
     """One row a node: name, parent, height, the row in which it is drawn, label and number of positives."""
     label_of = dict(zip(hierarchy.class_nodes.tolist(), hierarchy.classes, strict=True))
     labels = [label_of.get(node, "") for node in range(len(hierarchy.names))]
-    positives = [train_counts[label]["positives"] if label in train_counts else None for label in labels]
+    positives = [counts[label]["positives"] if label in counts else None for label in labels]
     return pandas.DataFrame(
         {
             "node": hierarchy.names,

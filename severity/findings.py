@@ -73,14 +73,15 @@ class Figure:
 class Findings:
     """What there is of a study; all paths are relative to the folder that it was read in.
 
-    grid: the runs that params.yaml names. metrics, records: of those that have them. table: of cells, empty if there is
-    none. compared: the tables of `compare` by name. page, card: the comparisons and the data card in Markdown, '' if
-    there are none. counts: of the prepared images by split. decoded: how images were made square. locked: MD5 of data
-    folders that dvc.lock knows. explained: run -> its cases. missing: sentences.
+    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
+    table: of cells, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
+    data card in Markdown, '' if there are none. counts: of the prepared images by split. decoded: how images were made
+    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. missing: sentences.
     """
 
     settings: dict[str, Any]
-    grid: list[Run]
+    scored: list[Run]
+    trained: list[Run]
     metrics: dict[Run, dict[str, Any]]
     records: dict[Run, dict[str, Any]]
     hierarchy: Hierarchy
@@ -104,13 +105,14 @@ def read(settings: dict[str, Any]) -> Findings:
     Raises:
         SeverityError: there is no label tree, or a file is damaged. What else is not there is told in `missing`.
     """
-    grid = runs.grid(settings)
+    scored, trained = runs.scored(settings), runs.grid(settings)
     prepared = _json("data/prepared/summary.json")
     found = Findings(
         settings=settings,
-        grid=grid,
-        metrics=_of_runs(grid, "metrics/runs/{}.json"),
-        records=_of_runs(grid, "data/models/{}/record.json"),
+        scored=scored,
+        trained=trained,
+        metrics=_of_runs(scored, "metrics/runs/{}.json"),
+        records=_of_runs(trained, "data/models/{}/record.json"),
         hierarchy=Hierarchy.read("data/hierarchy/hierarchy.json"),
         counts=prepared.get("counts", {}),
         decoded=_json("data/images/summary.json"),
@@ -121,7 +123,7 @@ def read(settings: dict[str, Any]) -> Findings:
         card=_text(CARD),
         figures=list(_figures(FIGURES)),
         card_figures=list(_figures(CARD_FIGURES)),
-        explained=dict(_explained(grid)),
+        explained=dict(_explained(scored)),
         locked=locked("dvc.lock", ("data/images", "data/prepared")),
     )
     found.missing.extend(_missing(found))
@@ -136,8 +138,8 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _of_runs(grid: Iterable[Run], pattern: str) -> dict[Run, dict[str, Any]]:
-    found = {run: _json(pattern.format(run.name)) for run in grid}
+def _of_runs(named: Iterable[Run], pattern: str) -> dict[Run, dict[str, Any]]:
+    found = {run: _json(pattern.format(run.name)) for run in named}
     return {run: content for run, content in found.items() if content}
 
 
@@ -172,8 +174,8 @@ def _figures(titles: dict[str, str]) -> Iterator[Figure]:
             yield figure
 
 
-def _explained(grid: Iterable[Run]) -> Iterator[tuple[str, pandas.DataFrame]]:
-    for run in grid:
+def _explained(scored: Iterable[Run]) -> Iterator[tuple[str, pandas.DataFrame]]:
+    for run in scored:
         path = EXPLAINED / run.name / "index.csv"
         if path.exists():
             yield run.name, _csv(path, ("case", "id", "split", "truth", "decision", "run", "rule"))
@@ -199,16 +201,22 @@ def _missing(found: Findings) -> Iterator[str]:
 
 
 def _missing_runs(found: Findings) -> Iterator[str]:
-    for run in found.grid:
+    for run in found.scored:
         if run not in found.metrics:
-            yield f"Run {run.name} is in the grid and has no metrics (metrics/runs/{run.name}.json)."
-        if run not in found.records:
+            yield f"Run {run.name} is named in params.yaml and has no metrics (metrics/runs/{run.name}.json)."
+        if run in found.trained and run not in found.records:
             yield f"Run {run.name} has no record of its training (data/models/{run.name}/record.json)."
     for key, words in (("versions", "with different versions of libraries"), ("prepared", "on different data")):
-        if len({str(record[key]) for record in found.records.values()}) > 1:
+        if len({str(record.get(key)) for record in found.records.values()}) > 1:
             yield f"The runs do not compare like with like: they were trained {words} (see Libraries and data)."
+    lacking: dict[str, list[str]] = {}
+    for run, record in found.metrics.items():
+        for rule, why in record.get("not_available", {}).items():
+            lacking.setdefault(f"{rule} ({why})", []).append(run.name)
+    for rule, names in lacking.items():
+        yield f"Rule {rule}: {', '.join(names)}."
     seeds: dict[tuple[str, str], int] = {}
-    for run in found.grid:
+    for run in found.scored:
         seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)
     for number, words in ((0, "Empty cells, without any run"), (1, "Cells of one seed, whose spread is unknown")):
         names = ["-".join(cell) for cell, count in seeds.items() if count == number]

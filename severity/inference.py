@@ -1,13 +1,16 @@
 """Running a network over images, in order, without any random transform."""
 
 import os
+import warnings
+from collections.abc import Callable
 
 import numpy
 import torch
 from tqdm import tqdm
 
+from severity import loading
 from severity.errors import SeverityError
-from severity.images import batch
+from severity.images import scaled
 
 
 def device(name: str) -> torch.device:
@@ -34,6 +37,28 @@ def placed(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
     return network.to(on, memory_format=torch.channels_last)
 
 
+def compiled(network: torch.nn.Module, on: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """torch.compile of the network, which shares its weights; where that fails, a warning and the network itself.
+
+    Compiling waits for the first batch, so a failure is met there.
+    """
+    chosen = torch.compile(network)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        nonlocal chosen
+        try:
+            return chosen(images)
+        except Exception as error:  # Compilers fail in as many ways as there are compilers.
+            if chosen is network:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"torch.compile fails on {on} ({reason}); going on without it.", stacklevel=2)
+            chosen = network
+            return network(images)
+
+    return forward
+
+
 @torch.inference_mode()
 def logits(
     network: torch.nn.Module,
@@ -49,8 +74,8 @@ def logits(
     `description` names the progress bar; without one there is none.
     """
     network.eval()
-    starts = range(0, len(rows), batch_size)
+    picks = [(rows[start : start + batch_size],) for start in range(0, len(rows), batch_size)]
+    batches = loading.read_ahead((images,), picks, on)
     if description:
-        starts = tqdm(starts, desc=description, unit="batch", disable=None)
-    parts = [network(batch(images, rows[start : start + batch_size], on)).float().cpu() for start in starts]
-    return torch.cat(parts)
+        batches = tqdm(batches, total=len(picks), desc=description, unit="batch", disable=None)
+    return torch.cat([network(scaled(block)).float().cpu() for (block,) in batches])

@@ -14,6 +14,7 @@ class Link(torch.nn.Module):
 
     Attributes:
         outputs: number of logits a network must give; features, for a loss with layers of its own.
+        mixes: whether an image's loss depends on its own logits and targets alone, so that MixUp may weigh two targets.
 
     A subclass gives `posterior`, `marginal` and `per_image`. Calling the loss checks shapes, leaves out the images that
     carry no information for it and takes the mean over the others. Parameters of a loss are trained and saved with the
@@ -21,6 +22,7 @@ class Link(torch.nn.Module):
     """
 
     outputs: int
+    mixes = True
 
     def __init__(self, hierarchy: Hierarchy):
         super().__init__()
@@ -60,6 +62,30 @@ class Link(torch.nn.Module):
         Raises:
             SeverityError: shapes do not fit.
         """
+        counted, count = self._sums(logits, targets, None)
+        return counted / count.clamp(min=1)
+
+    def mixed(
+        self, *, logits: torch.Tensor, targets: torch.Tensor, others: torch.Tensor, shares: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean loss where an image has two targets, one with the share s, the other with 1 - s (MixUp).
+
+        It is s times the loss for the one and 1 - s times that for the other; for a loss that is linear in its target,
+        cross-entropy for one, that is the loss for the mixed target.
+
+        Args:
+            logits: (B, outputs), raw. targets, others: (B, K), as for `forward`. shares: (B,) in [0, 1].
+        """
+        first, first_count = self._sums(logits, targets, shares)
+        second, second_count = self._sums(logits, others, 1 - shares)
+        # With 1 in the place of what may be a fraction of an image, only a batch without any would differ.
+        count = first_count + second_count
+        return (first + second) / torch.where(count > 0, count, 1)
+
+    def _sums(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted sum of the losses of the images that count, and of their weights."""
         if logits.shape != (len(targets), self.outputs) or targets.shape[1:] != (len(self.classes),):
             raise SeverityError(
                 f"{type(self).__module__}: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit; "
@@ -69,8 +95,10 @@ class Link(torch.nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             full = logits if logits.dtype == torch.float64 else logits.float()
             losses, counts = self.per_image(full, targets.to(full.dtype))
-            counted = torch.where(counts, losses, torch.zeros_like(losses)).sum()
-            return counted / counts.sum().clamp(min=1)
+            losses = torch.where(counts, losses, torch.zeros_like(losses))
+            if weights is None:
+                return losses.sum(), counts.sum()
+            return (losses * weights).sum(), (counts * weights).sum()
 
 
 class SoftmaxLink(Link):

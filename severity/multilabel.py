@@ -76,13 +76,15 @@ def node_probabilities(marginal: numpy.ndarray, tree: LabelTree) -> numpy.ndarra
     return found
 
 
-def decide(rule: str, *, marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray) -> numpy.ndarray:
+def decide(
+    rule: str, *, marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None
+) -> numpy.ndarray:
     """Decide a set of labels for each image.
 
     Args:
         rule: a name in `RULES`.
         marginal: (N, K) probability of each label.
-        thresholds: (K,) as `best_thresholds` gives them; only `threshold_f1` uses them.
+        thresholds: (K,) as `best_thresholds` gives them; only those in `FITTED` use them.
 
     Returns:
         (N, K) bool. A set of `hbayes` never lacks a label above one that it names.
@@ -162,8 +164,10 @@ def _hbayes(marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.nda
     return said[tree.nodes].T
 
 
-Rule = Callable[[numpy.ndarray, Hierarchy, numpy.ndarray], numpy.ndarray]
+Rule = Callable[[numpy.ndarray, Hierarchy, numpy.ndarray | None], numpy.ndarray]
 RULES: dict[str, Rule] = {"threshold": _threshold, "threshold_f1": _threshold_f1, "hbayes": _hbayes}
+# Those whose thresholds are fitted on validation images.
+FITTED = ("threshold_f1",)
 
 
 def score(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:

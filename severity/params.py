@@ -27,7 +27,7 @@ class Named:
 
 
 class ListOf:
-    """A list, not empty and without repeats, of one type."""
+    """A list without repeats of one type."""
 
     def __init__(self, kind: type):
         self.kind = kind
@@ -45,9 +45,19 @@ SHAPE = {
     "losses": Named(OPTIONS),
     "train": OPTIONS,
     "predict": OPTIONS,
+    "adopt": {
+        "runs": ListOf(str),
+        "truth": str,
+        "kind": (str, dict),
+        "missing_class": str,
+        "unknown_ids": str,
+        "incomplete": str,
+        "validation_fraction": (float, int),
+        "seed": int,
+    },
     "evaluate": OPTIONS,
     "compare": OPTIONS,
-    "plot": OPTIONS,
+    "plot": {"cell": str, "mistakes": int, "labels": int, "classes": int},
     "explain": OPTIONS,
 }
 
@@ -56,8 +66,8 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     """Read and check params.yaml.
 
     Raises:
-        SeverityError: the file is missing or no YAML, a key is unknown or absent, a value has the wrong type, or `data`
-            or `grid` names something that has no section. The message names the key and the nearest known one.
+        SeverityError: the file is missing or no YAML, a key is unknown or absent, a value has the wrong type, `data`
+            or `grid` names something that has no section, or there is no run. The message names the key and the nearest known one.
     """
     path = Path(path)
     try:
@@ -71,6 +81,10 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     for axis, section in (("backbone", "backbones"), ("loss", "losses")):
         for name in params["grid"][axis]:
             _check_names(name, params[section], f"{path}: grid.{axis}", section)
+    if not all(params["grid"].values()) and not params["adopt"]["runs"]:
+        raise SeverityError(
+            f"{path}: there is no run. Each list of the grid needs at least one entry, unless adopt.runs has one."
+        )
     return params
 
 
@@ -104,8 +118,8 @@ def _check(value: Any, shape: Any, where: str) -> None:
 
 
 def _check_list(value: Any, kind: type, where: str) -> None:
-    if not isinstance(value, list) or not value:
-        raise SeverityError(f"{where} must be a list with at least one entry, but is {value!r}.")
+    if not isinstance(value, list):
+        raise SeverityError(f"{where} must be a list, but is {value!r}.")
     for entry in value:
         if not _is_a(entry, kind):
             raise SeverityError(f"{where}: {entry!r} must be of type {kind.__name__}.")

@@ -1,12 +1,15 @@
 """One run's predictions, the file that everything after training is computed from.
 
 ``<run>.npz`` holds ids, patients, split (N,) text; posterior, marginal, truth (N, K) float32, truth 1, 0 or NaN =
-masked; classes (K,) text; class_hash, run, dataset text. Predictions made elsewhere can enter here.
+masked; classes (K,) text; class_hash, run, dataset text; record, JSON text: what else is known of the run, such as its
+validation loss. Predictions made elsewhere get the same form (severity/adoption.py).
 """
 
+import json
 import zipfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -32,6 +35,16 @@ class Predictions:
     class_hash: numpy.ndarray
     run: numpy.ndarray
     dataset: numpy.ndarray
+    record: numpy.ndarray = field(default_factory=lambda: numpy.array("{}"))
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """`record`, read."""
+        return json.loads(str(self.record))
+
+    def has(self, split: str) -> bool:
+        """Whether any row is of this split."""
+        return bool((self.split == split).any())
 
     def part(self, split: str) -> "Predictions":
         """The rows of one split. Raises SeverityError when it has none."""
@@ -43,7 +56,7 @@ class Predictions:
     def write(self, path: Path | str) -> None:
         """Write the file whole; the same predictions give the same bytes."""
         with files.replacing(path) as beside:
-            numpy.savez(beside, **{field.name: getattr(self, field.name) for field in fields(self)})
+            numpy.savez(beside, **{each.name: getattr(self, each.name) for each in fields(self)})
 
     @classmethod
     def read(cls, path: Path | str, hierarchy: Hierarchy) -> "Predictions":
@@ -56,7 +69,7 @@ class Predictions:
         path = Path(path)
         try:
             with numpy.load(path, allow_pickle=False) as archive:
-                found = cls(**{field.name: archive[field.name] for field in fields(cls)})
+                found = cls(**{each.name: archive[each.name] for each in fields(cls)})
         except FileNotFoundError:
             raise SeverityError(f"The predictions {path} are missing. Run `dvc repro predict`.") from None
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -83,5 +96,9 @@ class Predictions:
             check_posterior(self.posterior, size)
         except SeverityError as error:
             raise SeverityError(f"{path}: {error}") from None
+        try:
+            json.loads(str(self.record))
+        except ValueError as error:
+            raise SeverityError(f"{path}: the record is no JSON: {error}") from None
         if not ((self.marginal >= 0) & (self.marginal <= 1)).all():
             raise SeverityError(f"{path}: a marginal is outside [0, 1].")

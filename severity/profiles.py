@@ -28,8 +28,8 @@ LOW_SEVERE, HIGH_SEVERE, NO_RELATION = "low AUROC, high severity", "high AUROC, 
 def distribution(found: Scores, cost: numpy.ndarray, settings: Settings, *, batch_size: int) -> pandas.DataFrame:
     """Severity over the images of each cell under each rule: mean with its interval, median, skewness, batches.
 
-    mean, lower and upper are of the means over seeds of each image; seed_* those of the single seeds; everything else the
-    median over seeds. batch_mean_sd_by_chance: the standard deviation that batch means would have if the images came in
+    mean, lower and upper are of the means over seeds of each image; right is the share of right decisions over all seeds;
+    seed_* the means of the single seeds; everything else the median over seeds. batch_mean_sd_by_chance: the standard deviation that batch means would have if the images came in
     random order, that of the images over the root of the batch size.
     """
     cells = {cell: list(seeds.values()) for cell, seeds in found.cells.items()}
@@ -47,6 +47,7 @@ def distribution(found: Scores, cost: numpy.ndarray, settings: Settings, *, batc
                 row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
                 row |= statistics.spread(found.severity[of_cell, rule].mean(axis=1))
                 row |= {"images": len(found.truth), "patients": found.patients}
+                row["right"] = 1 - found.values["top1_error"][of_cell, rule].mean()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
 
@@ -58,7 +59,6 @@ def _describe(severity: numpy.ndarray, cost: numpy.ndarray, batch_size: int) -> 
     several = len(full) > 1
     return {
         **{name: described[f"severity_{name}"] for name in ("median", "lower_quartile", "upper_quartile", "skewness")},
-        "right": float((severity == 0).mean()),
         "batch_size": batch_size,
         "batches": len(batches["means"]),
         "batch_mean_min": batches["mean_min"],

@@ -34,7 +34,7 @@ WIDEST = 1200  # pixels of the picture of a case
 THUMBNAIL = 224  # pixels
 # The sections of params.yaml that say what was run; of the data sets only the one that was used.
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
-PARAMS += ("explain",)
+PARAMS += ("explain", "adopt")
 # What the stage writes beside the page.
 TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/tables/comparisons.tex")
 # What is told of a rule with every run.
@@ -145,7 +145,9 @@ def _lead(found: Findings) -> Iterator[Html]:
         for axis, words in (("backbone", "backbones"), ("loss", "losses"), ("seed", "seeds"))
     )
     rules = ", ".join(found.settings["evaluate"]["rules"])
-    yield tag("p", f"{len(found.metrics)} of {len(found.grid)} runs: {counts}; decision rules: {rules}.")
+    adopted = len(found.scored) - len(found.trained)
+    counts = " and ".join([f"{counts} trained"] * bool(found.trained) + [f"{adopted} made elsewhere"] * bool(adopted))
+    yield tag("p", f"{len(found.metrics)} of {len(found.scored)} runs: {counts}; decision rules: {rules}.")
     headline = found.headline
     if headline:
         decided = [
@@ -157,8 +159,9 @@ def _lead(found: Findings) -> Iterator[Html]:
         ]
         yield tag(
             "p",
-            "Chosen on validation images: ",
+            "Chosen: " if "chosen" in headline else "Chosen on validation images: ",
             tag("strong", headline["cell"]),
+            f", {headline['chosen']}" if "chosen" in headline else "",
             f". On test images, as medians over seeds: macro-AUROC {_digits(headline['macro_auroc'], 3)}; "
             f"{'; '.join(decided)}.",
         )
@@ -180,6 +183,7 @@ def _what_was_run(found: Findings) -> Iterator[Html]:
             ("Backbones", ", ".join(settings["grid"]["backbone"])),
             ("Losses", ", ".join(settings["grid"]["loss"])),
             ("Seeds", ", ".join(map(str, settings["grid"]["seed"]))),
+            *([("Made elsewhere", ", ".join(settings["adopt"]["runs"]))] if settings["adopt"]["runs"] else []),
             ("Decision rules", ", ".join(settings["evaluate"]["rules"])),
         ]
     )
@@ -248,7 +252,7 @@ def _what_is_missing(found: Findings) -> Iterator[Html]:
     if found.missing:
         yield tag("ul", *(tag("li", sentence) for sentence in found.missing))
     else:
-        yield tag("p", "Nothing: every run of the grid has its metrics, every figure and table is there.")
+        yield tag("p", "Nothing: every run has its metrics, every figure and table is there.")
 
 
 # --- Summary
@@ -546,7 +550,7 @@ def _card(found: Findings) -> Iterator[Html]:
 
 
 def _runs(found: Findings) -> Iterator[Html]:
-    for run in found.grid:
+    for run in found.scored:
         yield _more(run.name, *_run(found, run))
 
 
@@ -571,9 +575,12 @@ def _run(found: Findings, run: Run) -> Iterator[Html]:
     else:
         yield tag("p", "No metrics.")
     if record:
-        own = {key: record[key] for key in ("backbones", "losses", "train", "prepared", "versions")}
+        own = {key: record[key] for key in ("backbones", "losses", "train", "prepared", "versions") if key in record}
         told = yaml.safe_dump(own, sort_keys=False, allow_unicode=True, width=72)
         yield tag("pre", told, tabindex="0")
         yield _source(f"data/models/{run.name}/record.json")
-    else:
+    elif run in found.trained:
         yield tag("p", "No record of its training.")
+    else:
+        yield tag("p", "Made elsewhere, not trained here.")
+        yield _source(f"metrics/runs/{run.name}.json", keys="adopted")

@@ -16,7 +16,8 @@ from severity import runs
 from severity.errors import SeverityError
 from severity.probabilities import chunks
 
-# Few patients are worked through as if they were this many eighths, so that many pairs do not make a large block of them.
+# Blocks are cut as if there were at least an eighth as many patients, or few patients would make large blocks, of many
+# pairs and many swaps.
 WIDE = 1 << 13
 # Statistics that differ by less than this share are ties: their sums are exact to rounding only.
 TIE = 1e-9

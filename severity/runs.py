@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from severity.errors import SeverityError, nearest
 
@@ -22,6 +23,9 @@ try:
     import fcntl
 except ImportError:  # Windows has no flock; there two processes can train the same run, wastefully but harmlessly.
     fcntl = None
+
+PREPARED = "data/prepared"  # where trained runs get their truth
+NAME = re.compile(r"(?P<backbone>[a-z][a-z0-9_]*)-(?P<loss>[a-z][a-z0-9_]*)-(?P<seed>0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, order=True)
@@ -42,6 +46,47 @@ def grid(params: dict[str, Any]) -> list[Run]:
     """All runs that `params['grid']` names, in its order: backbone, then loss, then seed."""
     axes = params["grid"]
     return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
+
+
+def adopted(params: dict[str, Any]) -> list[Run]:
+    """The runs that `params['adopt']['runs']` names: predictions made elsewhere, taken in by the stage adopt.
+
+    Raises:
+        SeverityError: a name is no <backbone>-<loss>-<seed>.
+    """
+    return [named(name) for name in params["adopt"]["runs"]]
+
+
+def named(name: str) -> Run:
+    """The run of a name such as ``chexnet-bce-0``. Raises SeverityError where it is not of this form."""
+    match = NAME.fullmatch(name)
+    if not match:
+        raise SeverityError(
+            f"{name!r} is no name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: lower-case letters, "
+            "digits and _ in the first two, a whole number without leading zeros as the third."
+        )
+    return Run(match["backbone"], match["loss"], int(match["seed"]))
+
+
+def scored(params: dict[str, Any]) -> list[Run]:
+    """All runs whose predictions are scored: those of the grid, then the adopted ones.
+
+    Raises:
+        SeverityError: an adopted one has no run's name, or that of one of the grid, or other images.
+    """
+    trained, taken_in = grid(params), adopted(params)
+    both = [run.name for run in taken_in if run in trained]
+    if both:
+        raise SeverityError(
+            f"params.yaml: adopt.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
+        )
+    truth = params["adopt"]["truth"]
+    if trained and taken_in and truth != PREPARED:
+        raise SeverityError(
+            f"params.yaml: adopt.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set adopt.truth to "
+            f"{PREPARED}, or empty the grid (grid.seed: [])."
+        )
+    return [*trained, *taken_in]
 
 
 def from_arguments(parser: argparse.ArgumentParser) -> Run:
@@ -95,6 +140,15 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def sources() -> dict[str, str]:
+    """SHA-256 of every file of the project's code that is loaded so far, by its path: what a result depends on."""
+    top = Path(__file__).resolve().parent.parent
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    paths = {Path(file).resolve() for file in loaded}
+    ours = sorted(path for path in paths if set(path.parents) & {top / "severity", top / "stages"})
+    return {str(path.relative_to(top)): hashlib.sha256(path.read_bytes()).hexdigest() for path in ours}
+
+
 @contextlib.contextmanager
 def scratch(run: Run, determined_by: Any, root: Path | str = "data/unfinished") -> Iterator[Path]:
     """Yield a folder for the state of an unfinished run; remove it when the block ends well.
@@ -120,31 +174,39 @@ def held(folder: Path, busy: str, comfort: str) -> Iterator[None]:
     Raises:
         SeverityError: when another process holds it.
     """
-    with contextlib.ExitStack() as stack:
-        lock = None
-        # The file that was locked may be one that another process has just removed with its folder.
-        while lock is None or not _is_file(lock, folder / "lock"):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = stack.enter_context(open(folder / "lock", "w"))
-            except FileNotFoundError:
-                continue
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise SeverityError(
-                        f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
-                    ) from None
+    lock = _locked(folder, busy, comfort)
+    while lock is None:
+        lock = _locked(folder, busy, comfort)
+    with lock:
         yield
-        shutil.rmtree(folder)
+        # Moved away before it is removed: else another process could lock a new file in a folder that is vanishing.
+        ended = folder.with_name(f".{folder.name}.ended-{os.getpid()}")
+        os.rename(folder, ended)
+        shutil.rmtree(ended)
 
 
-def _is_file(opened: Any, path: Path) -> bool:
+def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:
+    """The lock of a folder, which is made; None if who held it before removed folder and lock in this very moment."""
     try:
-        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")
+    except (FileExistsError, FileNotFoundError):
+        return None
+    if fcntl is None:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name)):
+            return lock
     except FileNotFoundError:
-        return False
+        pass
+    except BlockingIOError:
+        lock.close()
+        raise SeverityError(
+            f"{busy} (it holds {folder}/lock). Wait for it, or stop it and run again: {comfort}."
+        ) from None
+    lock.close()
+    return None
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -162,3 +224,18 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:  # It ended before the call.
         sys.exit("error: the process that started this one has ended.")
+
+
+def keep_memory() -> None:
+    """Ask the C library to keep the memory that is freed (glibc only; elsewhere nothing happens).
+
+    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large blocks
+    at each step: a small network loses a quarter of its time to fresh, zeroed pages. No number changes.
+    """
+    if sys.platform != "linux":
+        return
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
+        tune(trim_threshold, 2**31 - 1)
+        tune(map_threshold, 2**30) or tune(map_threshold, 2**25)  # Older ones allow no more than 32 MiB.

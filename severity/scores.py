@@ -24,7 +24,8 @@ class Scores:
 
     runs: those with predictions; grid: all that were asked for. values: name in `PARTS` -> (G, U, N). truth: (N, L) bool.
     patient: (N,) from 0 to P - 1. auroc: (G, L) over all test images, NaN where a label has one kind of image only.
-    without_truth: test images without a true class, left out.
+    without_truth: test images without a true class, left out. left_out: rules that some runs cannot have, for want of
+    validation images, and the names of those runs; such a rule is in no comparison.
     """
 
     grid: tuple[Run, ...]
@@ -36,6 +37,7 @@ class Scores:
     patient: numpy.ndarray
     auroc: numpy.ndarray
     without_truth: int
+    left_out: dict[str, tuple[str, ...]]
 
     @property
     def missing(self) -> tuple[Run, ...]:
@@ -109,6 +111,7 @@ def collect(
     """
     first: Predictions | None = None
     runs, found, auroc = [], [], []
+    left_out: dict[str, tuple[str, ...]] = {}
     for run in grid:
         predictions = read(run)
         if predictions is None:
@@ -117,24 +120,35 @@ def collect(
         first = first or test
         _check_same(first, test)
         runs.append(run)
-        found.append(_score(predictions, test, hierarchy, cost, rules))
+        for word in _unavailable(predictions, rules):
+            left_out[word] = (*left_out.get(word, ()), run.name)
+        found.append(_score(predictions, test, hierarchy, cost, [word for word in rules if word not in left_out]))
         auroc.append(_auroc(test, hierarchy))
     if first is None:
         raise SeverityError(f"None of the {len(grid)} runs of the grid has predictions. Run `dvc repro predict`.")
+    kept = tuple(word for word in rules if word not in left_out)
     truth = first.truth == 1
     scored = metrics.has_truth(truth)
     _, patient = numpy.unique(first.patients[scored], return_inverse=True)
     return Scores(
         grid=tuple(grid),
         runs=tuple(runs),
-        rules=tuple(rules),
+        rules=kept,
         classes=hierarchy.classes,
-        values={name: numpy.array([[each[name] for each in of_run] for of_run in found]) for name in PARTS},
+        values={name: numpy.array([[of_run[word][name] for word in kept] for of_run in found]) for name in PARTS},
         truth=truth[scored],
         patient=patient,
         auroc=numpy.array(auroc),
         without_truth=int((~scored).sum()),
+        left_out=left_out,
     )
+
+
+def _unavailable(predictions: Predictions, rules: Sequence[str]) -> list[str]:
+    """The rules that want a temperature, where there are no validation images to fit it on."""
+    if (predictions.split == "validation").any():
+        return []
+    return [word for word in rules if temperature.split(word)[1]]
 
 
 def _check_same(first: Predictions, other: Predictions) -> None:
@@ -149,14 +163,14 @@ def _check_same(first: Predictions, other: Predictions) -> None:
 
 def _score(
     predictions: Predictions, test: Predictions, hierarchy: Hierarchy, cost: numpy.ndarray, rules: Sequence[str]
-) -> list[dict[str, numpy.ndarray]]:
+) -> dict[str, dict[str, numpy.ndarray]]:
     """For each rule what `metrics.per_image` gives of the test images that have a true class."""
     truth = test.truth == 1
     scored = metrics.has_truth(truth)
     if not scored.any():
         raise SeverityError(f"None of the {len(truth)} test images of {test.run} has a true class to compare by.")
     posteriors = {False: test.posterior[scored]}
-    found = []
+    found = {}
     for word in rules:
         rule, scaled = temperature.split(word)
         if scaled and True not in posteriors:
@@ -164,7 +178,7 @@ def _score(
             heat = temperature.fit(seen.posterior, seen.truth == 1, hierarchy)
             posteriors[True] = temperature.scale(posteriors[False], heat)
         ranking = decisions.rank(rule, posterior=posteriors[scaled], cost=cost, hierarchy=hierarchy)
-        found.append(metrics.per_image(ranking=ranking, truth=truth[scored], cost=cost))
+        found[word] = metrics.per_image(ranking=ranking, truth=truth[scored], cost=cost)
     return found
 
 

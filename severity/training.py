@@ -1,46 +1,77 @@
 """Training one network: AdamW, warm-up and cosine, gradient clipping, the best epoch by validation macro-AUROC."""
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
-import timm.optim
 import torch
 from tqdm import tqdm
 
-from severity import discrimination, files, inference
+from severity import discrimination, inference, loading
 from severity import params as parameters
+from severity.checkpoint import Checkpoint
 from severity.errors import SeverityError, nearest
-from severity.images import Augmentation, batch
+from severity.images import Augmentation, mixing, scaled
 from severity.links import LOSS_PREFIX, Link
-from severity.runs import Run, seed_for
+from severity.optimisation import Optimiser, Schedule, Watch, averaged
+from severity.runs import Run
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-# The state of an unfinished run is saved when this many seconds have passed since the last time: often enough to lose
-# little, seldom enough that a short run never pays for it.
-SAVE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split: `rows` (n,) into the prepared images, `targets` (n, K) float32, NaN = masked."""
+    """The rows of one split: `rows` (n,) into the prepared images, `targets` (n, K) float32, NaN = masked.
+
+    `ids` (n,) names the images in messages; without it their rows do.
+    """
 
     rows: numpy.ndarray
     targets: numpy.ndarray
+    ids: numpy.ndarray | None = None
+
+    def part(self, places: numpy.ndarray) -> "Split":
+        """Some of the images, by place or by mask."""
+        return Split(self.rows[places], self.targets[places], None if self.ids is None else self.ids[places])
 
 
 @dataclass
-class _State:
+class _Progress:
     """What a resumed run needs beside the network and the optimiser."""
 
     epoch: int = 0
     best_auroc: float = -1.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def stalled(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        aurocs = [row["validation_macro_auroc"] for row in self.history]
+        return bool(patience) and len(aurocs) - 1 - aurocs.index(max(aurocs)) >= patience if aurocs else False
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What stays the same from epoch to epoch: `trained` holds network and loss, `forward` is the network to train with.
+
+    The other fields are what `fit` makes of its options.
+    """
+
+    run: Run
+    on: torch.device
+    trained: torch.nn.ModuleDict
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    optimiser: Optimiser
+    average: Any
+    augment: Augmentation
+    batch_size: int
+    accumulate: int
+    mixup: float
+    precision: str
 
 
 def fit(
@@ -53,12 +84,19 @@ def fit(
     scratch: Path,
     *,
     epochs: int,
+    patience: int = 0,
     batch_size: int,
+    accumulate: int = 1,
     learning_rate: float,
     weight_decay: float,
     warmup_epochs: float,
     gradient_clip: float,
+    freeze_epochs: int = 0,
+    layer_decay: float = 1.0,
+    ema: float = 0.0,
+    mixup: float = 0.0,
     precision: str,
+    compile: bool = False,
     device: str,
     augmentation: dict,
 ) -> tuple[dict[str, torch.Tensor], pandas.DataFrame]:
@@ -72,47 +110,68 @@ def fit(
         loss: what to train with; parameters of its own are trained along.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers. scratch: folder for the state of the unfinished run.
-        epochs, batch_size, learning_rate, weight_decay: of AdamW; norms and biases do not decay.
+        epochs: at most. patience: so many epochs without a better one end the training; 0 never does.
+        batch_size: images at a time. accumulate: so many batches make one step of the optimiser.
+        learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
-        precision: ``float32``, or ``bfloat16`` for autocast. device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
+        freeze_epochs: in the first so many epochs the classifier (and the loss) trains alone and the rest of the network
+            works as in inference; for pretrained networks, which `severity.backbones` builds.
+        layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
+        ema: decay of the moving average of all weights, which is then what is validated and kept; 0 is none.
+        mixup: alpha of MixUp, see `severity.images.mixing`; 0 is none.
+        precision: ``float32``, or ``bfloat16`` for autocast. compile: with torch.compile, where it works.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.images.Augmentation`.
 
     Returns:
         the state dict of the network, with that of the loss under ``loss.``, in the epoch with the highest validation
-        macro-AUROC (the first of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end), train_loss, validation_loss, validation_macro_auroc, best.
+        macro-AUROC (the first of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end),
+        train_loss, validation_loss, validation_macro_auroc, best.
 
     Raises:
-        SeverityError: an option is out of range, the loss is no longer a finite number, no training image carries
-            information for the loss, or no validation label has both positive and negative images.
+        SeverityError: an option is out of range or does not fit network, loss or device; loss or gradient is no longer a
+            finite number; no training image carries information for the loss; or no validation label has both positive
+            and negative images.
     """
-    _check(epochs, batch_size, learning_rate, weight_decay, warmup_epochs, gradient_clip, precision)
+    _check(
+        epochs=epochs, patience=patience, batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate,
+        weight_decay=weight_decay, warmup_epochs=warmup_epochs, gradient_clip=gradient_clip,
+        freeze_epochs=freeze_epochs, layer_decay=layer_decay, ema=ema, mixup=mixup,
+    )  # fmt: skip
     augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
     on = inference.device(device)
+    _check_fit(network, loss, on, run, precision, mixup=mixup, parts=freeze_epochs > 0 or layer_decay < 1)
     loss.cpu().observe(torch.from_numpy(train.targets))
     network, loss = inference.placed(network, on), loss.to(on)
     train = informative(loss, train)
     trained = torch.nn.ModuleDict({"network": network, "loss": loss})
-    optimizer = torch.optim.AdamW(timm.optim.param_groups_weight_decay(trained, weight_decay), lr=learning_rate)
-    steps = math.ceil(len(train.rows) / batch_size)
+    steps = loading.steps_in_epoch(len(train.rows), batch_size=batch_size, accumulate=accumulate)
     schedule = Schedule(learning_rate, warmup=round(warmup_epochs * steps), total=epochs * steps)
-    state, saved = _resume(scratch, trained, optimizer), time.monotonic()
-    progress = tqdm(total=epochs * steps, initial=state.epoch * steps, desc=run.name, unit="batch", disable=None)
-    for epoch in range(state.epoch, epochs):
-        loss.at_epoch(epoch, epochs)
-        train_loss = _train_epoch(
-            network, loss, images, train, optimizer, schedule,
-            run=run, epoch=epoch, steps=steps, clip=gradient_clip, precision=precision, augment=augment, on=on,
-            progress=progress,
-        )  # fmt: skip
-        if not math.isfinite(train_loss):
-            raise SeverityError(
-                f"{run.name}: in epoch {epoch + 1} the training loss became {train_loss}. Lower train.learning_rate "
-                f"({learning_rate:g}) or train.gradient_clip ({gradient_clip:g}) in params.yaml, lengthen "
-                f"train.warmup_epochs, or check losses.{run.loss}."
-            )
-        validation_loss, auroc = _validate(network, loss, images, validation, batch_size=batch_size, on=on)
-        state.history.append(
+    optimiser = Optimiser(
+        trained, schedule, weight_decay=weight_decay, layer_decay=layer_decay, gradient_clip=gradient_clip
+    )
+    engine = Engine(
+        run, on, trained, inference.compiled(network, on) if compile else network, optimiser,
+        averaged(trained, ema), augment, batch_size, accumulate, mixup, precision,
+    )  # fmt: skip
+    kept = engine.average.module if engine.average else trained
+    checkpoint = Checkpoint(scratch)
+    done = _resume(checkpoint, engine)
+    progress = tqdm(total=epochs * steps, initial=done.epoch * steps, desc=run.name, unit="step", disable=None)
+    for epoch in range(done.epoch, epochs):
+        if done.stalled(patience):
+            break
+        for each in {loss, kept["loss"]}:
+            each.at_epoch(epoch, epochs)
+        network.train()
+        if freeze_epochs:
+            _freeze(network, epoch < freeze_epochs)
+        train_loss = train_epoch(engine, images, train, epoch=epoch, progress=progress)
+        validation_loss, auroc = _validate(
+            kept["network"], kept["loss"], images, validation, batch_size=batch_size, on=on
+        )
+        done.history.append(
             {
                 "epoch": epoch + 1,
                 "learning_rate": schedule((epoch + 1) * steps - 1),
@@ -121,33 +180,17 @@ def fit(
                 "validation_macro_auroc": auroc,
             }
         )
-        state.epoch = epoch + 1
-        if auroc > state.best_auroc:
-            state.best_auroc = auroc
-            state.best = _copied(network.state_dict()) | _copied(loss.state_dict(prefix=LOSS_PREFIX))
+        done.epoch = epoch + 1
+        if auroc > done.best_auroc:
+            done.best_auroc = auroc
+            done.best = _copied(kept["network"].state_dict()) | _copied(kept["loss"].state_dict(prefix=LOSS_PREFIX))
         progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{auroc:.4f}")
-        if time.monotonic() - saved > SAVE_SECONDS:
-            _save(scratch, trained, optimizer, state)
-            saved = time.monotonic()
+        if checkpoint.due():
+            checkpoint.save({**_states(engine), "progress": vars(done)})
     progress.close()
-    history = pandas.DataFrame(state.history)
+    history = pandas.DataFrame(done.history)
     history["best"] = (history.index == history["validation_macro_auroc"].idxmax()).astype(int)
-    return state.best, history
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate of a step: linear from 0 over `warmup` steps, then half a cosine down to 0 at `total` steps."""
-
-    peak: float
-    warmup: int
-    total: int
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(1, self.total - self.warmup)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * share))
+    return done.best, history
 
 
 def informative(loss: Link, split: Split) -> Split:
@@ -163,71 +206,117 @@ def informative(loss: Link, split: Split) -> Split:
             f"Only {int(kept.sum())} of {len(kept)} training images carry a label for this loss; training needs at "
             "least 2. Check the split, the label policies (prepare in params.yaml) and the labels 'excluded' in the tree."
         )
-    return Split(split.rows[kept], split.targets[kept])
+    return split.part(kept)
 
 
-def _check(
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    warmup_epochs: float,
-    gradient_clip: float,
-    precision: str,
-) -> None:
-    for name, value, right, rule in (
-        ("epochs", epochs, epochs >= 1, "1 or more"),
-        ("batch_size", batch_size, batch_size >= 2, "2 or more"),
-        ("learning_rate", learning_rate, learning_rate > 0, "above 0"),
-        ("weight_decay", weight_decay, weight_decay >= 0, "0 or more"),
-        ("warmup_epochs", warmup_epochs, 0 <= warmup_epochs < epochs, f"0 or more and below epochs ({epochs})"),
-        ("gradient_clip", gradient_clip, gradient_clip > 0, "above 0"),
-    ):
-        if not right:
+def _check(*, epochs: int, **options: float) -> None:
+    rules = {
+        "patience": (lambda value: value >= 0, "0 or more"),
+        "batch_size": (lambda value: value >= 2, "2 or more"),
+        "accumulate": (lambda value: value >= 1, "1 or more"),
+        "learning_rate": (lambda value: value > 0, "above 0"),
+        "weight_decay": (lambda value: value >= 0, "0 or more"),
+        "warmup_epochs": (lambda value: 0 <= value < epochs, f"0 or more and below epochs ({epochs})"),
+        "gradient_clip": (lambda value: value > 0, "above 0"),
+        "freeze_epochs": (lambda value: 0 <= value <= epochs, f"0 or more and at most epochs ({epochs})"),
+        "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        "ema": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+        "mixup": (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
+    }
+    if epochs < 1:
+        raise SeverityError(f"params.yaml: train.epochs is {epochs}; it must be 1 or more.")
+    for name, value in options.items():
+        right, rule = rules[name]
+        if not right(value):
             raise SeverityError(f"params.yaml: train.{name} is {value}; it must be {rule}.")
+
+
+def _check_fit(
+    network: torch.nn.Module, loss: Link, on: torch.device, run: Run, precision: str, *, mixup: float, parts: bool
+) -> None:
+    """What depends on more than one option."""
     if precision not in PRECISIONS:
         raise SeverityError(f"params.yaml: train.precision is {precision!r}. {nearest(precision, PRECISIONS)}")
+    if precision == "bfloat16" and on.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise SeverityError(
+            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} lacks. Set it to float32."
+        )
+    if mixup and not loss.mixes:
+        raise SeverityError(
+            f"params.yaml: train.mixup is {mixup}, but with the loss {run.loss} an image's loss depends on the other "
+            "images of its batch, so two targets cannot be mixed. Set train.mixup to 0 or take this loss out of the grid."
+        )
+    if parts and not hasattr(network, "classifiers"):
+        raise SeverityError(
+            "params.yaml: train.freeze_epochs and train.layer_decay need a network of severity.backbones, which says "
+            "what its classifier is. Set them to 0 and 1."
+        )
 
 
-def _train_epoch(
-    network: torch.nn.Module,
-    loss: Link,
-    images: numpy.ndarray,
-    train: Split,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    *,
-    run: Run,
-    epoch: int,
-    steps: int,
-    clip: float,
-    precision: str,
-    augment: Augmentation,
-    on: torch.device,
-    progress: tqdm,
-) -> float:
+def _freeze(network: torch.nn.Module, frozen: bool) -> None:
+    """Let the classifier alone train, the rest doing what it does in inference; or let all train."""
+    network.train(not frozen).requires_grad_(not frozen)
+    for classifier in network.classifiers():
+        classifier.train().requires_grad_()
+
+
+def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: int, progress: tqdm) -> float:
     """One pass over the training images; returns the mean loss per image."""
-    seed = seed_for(run.name, "epoch", epoch)
-    torch.manual_seed(seed)  # Dropout and the like.
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(train.rows), generator=generator).numpy()
-    network.train()
-    total = torch.zeros((), device=on)
-    # Batches of nearly equal size: a last batch of one image would break batch normalisation.
-    for number, chosen in enumerate(numpy.array_split(order, steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(epoch * steps + number)
-        inputs = augment(batch(images, train.rows[chosen], on), generator)
-        targets = torch.from_numpy(train.targets[chosen]).to(on)
-        with torch.autocast(on.type, dtype=PRECISIONS[precision], enabled=PRECISIONS[precision] is not None):
-            value = loss(logits=network(inputs), targets=targets)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_([*network.parameters(), *loss.parameters()], clip)
-        optimizer.step()
-        total += value.detach() * len(chosen)
+    plan = loading.epoch(engine.run, epoch, len(train.rows), batch_size=engine.batch_size, accumulate=engine.accumulate)
+    picks = [(train.rows[chosen], chosen) for chosen in plan.batches]
+    batches = loading.read_ahead((images, train.targets), picks, engine.on)
+    total, watch = torch.zeros((), device=engine.on), Watch(engine.on)
+    for number, parts in enumerate(plan.steps):
+        values = []
+        for chosen in parts:
+            share = len(chosen) / sum(map(len, parts))
+            block, targets = next(batches)
+            value = gradient(engine, engine.augment(scaled(block), plan.generator), targets, plan.generator, share)
+            total += value * len(chosen)
+            values.append(value)
+        step = epoch * len(plan.steps) + number
+        norm = engine.optimiser.step(step)
+        if engine.average:
+            engine.average.update(engine.trained, step + 1)
+        watch.see(number, sum(values), norm)
+        spoiled = watch.spoiled(number, last=number + 1 == len(plan.steps))
+        if spoiled:
+            _stop(engine, train.part(numpy.concatenate(plan.steps[spoiled[0]])), epoch, len(plan.steps), *spoiled)
         progress.update()
-    return float(total) / len(order)
+    return float(total) / len(train.rows)
+
+
+def gradient(
+    engine: Engine, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float
+) -> torch.Tensor:
+    """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss."""
+    dtype = PRECISIONS[engine.precision]
+    others = weights = None
+    if engine.mixup:
+        partners, weights = (each.to(engine.on) for each in mixing(len(inputs), engine.mixup, generator))
+        inputs = torch.lerp(inputs[partners], inputs, weights.view(-1, 1, 1, 1))
+        others = targets[partners]
+    with torch.autocast(engine.on.type, dtype=dtype, enabled=dtype is not None):
+        logits = engine.forward(inputs)
+    if others is None:
+        value = engine.trained["loss"](logits=logits, targets=targets)
+    else:
+        value = engine.trained["loss"].mixed(logits=logits, targets=targets, others=others, shares=weights)
+    (value if share == 1 else value * share).backward()
+    return value.detach()
+
+
+def _stop(engine: Engine, batch: Split, epoch: int, steps: int, number: int, loss: float, norm: float) -> None:
+    names = [str(name) for name in (batch.rows if batch.ids is None else batch.ids)]
+    listed = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
+    rate, clip = engine.optimiser.schedule(epoch * steps + number), engine.optimiser.gradient_clip
+    in_full = "" if engine.precision == "float32" else " Set train.precision to float32."
+    raise SeverityError(
+        f"{engine.run.name}: in epoch {epoch + 1}, step {number + 1} of {steps}, the training loss became {loss:g} and the "
+        f"norm of its gradient {norm:g}. Lower train.learning_rate (here {rate:g}) or train.gradient_clip ({clip:g}) in "
+        f"params.yaml, or lengthen train.warmup_epochs.{in_full} Check losses.{engine.run.loss}. Look at the "
+        f"{len(names)} images of that step: {listed}."
+    )
 
 
 def _validate(
@@ -258,17 +347,18 @@ def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
 
 
-def _save(scratch: Path, trained: torch.nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
-    with files.replacing(scratch / "state.pt") as beside:
-        torch.save({"trained": trained.state_dict(), "optimizer": optimizer.state_dict(), **vars(state)}, beside)
+def _states(engine: Engine) -> dict[str, dict[str, Any]]:
+    states = {"trained": engine.trained.state_dict(), "optimiser": engine.optimiser.adamw.state_dict()}
+    return states | ({"average": engine.average.state_dict()} if engine.average else {})
 
 
-def _resume(scratch: Path, trained: torch.nn.Module, optimizer: torch.optim.Optimizer) -> _State:
-    path = scratch / "state.pt"
-    if not path.exists():
-        return _State()
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    trained.load_state_dict(saved.pop("trained"))
-    optimizer.load_state_dict(saved.pop("optimizer"))
-    print(f"resuming after epoch {saved['epoch']}")
-    return _State(**saved)
+def _resume(checkpoint: Checkpoint, engine: Engine) -> _Progress:
+    saved = checkpoint.load()
+    if saved is None:
+        return _Progress()
+    engine.trained.load_state_dict(saved["trained"])
+    engine.optimiser.adamw.load_state_dict(saved["optimiser"])
+    if engine.average:
+        engine.average.load_state_dict(saved["average"])
+    print(f"resuming after epoch {saved['progress']['epoch']}")
+    return _Progress(**saved["progress"])

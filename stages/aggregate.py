@@ -1,6 +1,6 @@
 """Medians over seeds, the table of the comparison, the headline.
 
-Reads   metrics/runs/<run>.json of exactly the runs that the grid names
+Reads   metrics/runs/<run>.json of exactly the runs that params name: the grid's and the adopted
 Writes  metrics/median/<backbone>-<loss>-<rule>.json, metrics/headline.json, metrics/table.csv, metrics/table.md
 Run     python -m stages.aggregate     a second
 """
@@ -11,7 +11,7 @@ from severity import cells, errors, files, params, runs
 def main() -> None:
     settings = params.load()
     rules = settings["evaluate"]["rules"]
-    found = cells.read_runs("metrics/runs", runs.grid(settings), rules)
+    found = cells.read_runs("metrics/runs", runs.scored(settings), rules)
     rules = cells.all_rules(found, rules)
     with files.replacing("metrics/median") as folder:
         folder.mkdir()
@@ -23,7 +23,9 @@ def main() -> None:
     files.write_text("metrics/table.md", cells.markdown(table))
     headline = cells.headline(found, rules)
     files.write_json("metrics/headline.json", headline)
-    print(f"{len(found)} runs; best on validation: {headline['cell']}, test macro-AUROC {headline['macro_auroc']:.4f}")
+    auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
+    chosen = headline.get("chosen", "best on validation")
+    print(f"{len(found)} runs; {chosen}: {headline['cell']}, test macro-AUROC {auroc}")
 
 
 if __name__ == "__main__":

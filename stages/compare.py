@@ -19,7 +19,7 @@ def main() -> None:
     study = params.call(
         comparisons.compare,
         lambda run: read(run, hierarchy),
-        runs.grid(settings),
+        runs.scored(settings),
         hierarchy,
         costs.read("data/cost/cost.csv", hierarchy.classes),
         values=settings["compare"],

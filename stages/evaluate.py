@@ -1,4 +1,4 @@
-"""Score every run of the grid under every decision rule, without torch.
+"""Score every run, of the grid and adopted, under every decision rule, without torch.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
 Writes  metrics/runs/<run>.json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from severity import costs, errors, evaluation, files, params, runs
+from severity import costs, errors, evaluation, files, lab, params, runs
 from severity.hierarchy import Hierarchy
 from severity.irma_facts import IrmaFacts
 from severity.predictions import Predictions
@@ -20,11 +20,12 @@ def main() -> None:
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
     irma = IrmaFacts.read("data/cost/irma.json")
-    grid = runs.grid(settings)
+    scored = runs.scored(settings)
     with files.replacing("metrics/runs") as folder:
         folder.mkdir()
-        for run in tqdm(grid, desc="evaluate", unit="run", disable=None):
+        for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
+            known = predictions.known
             found = params.call(
                 evaluation.evaluate,
                 predictions,
@@ -34,8 +35,9 @@ def main() -> None:
                 where="evaluate",
                 irma=irma,
             )
-            files.write_json(folder / f"{run.name}.json", {**runs.description(run, settings), **found})
-    print(f"scored {len(grid)} runs under {len(settings['evaluate']['rules'])} rules")
+            about = runs.description(run, settings) | {key: known[key] for key in ("adopted",) if key in known}
+            files.write_json(folder / f"{run.name}.json", {**about, **found, "lab": lab.report(found, known)})
+    print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")
 
 
 if __name__ == "__main__":

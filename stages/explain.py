@@ -18,26 +18,24 @@ import pandas
 from tqdm import tqdm
 
 from severity import (
-    backbones,
     cases,
     cells,
     costs,
     decoded,
+    decoding,
     drawing,
     errors,
     explanation,
     explanation_figures,
     files,
     inference,
-    losses,
+    models,
     params,
     runs,
 )
-from severity.backbones import Backbone
 from severity.collection import BOX
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
-from severity.links import Link
 from severity.predictions import Predictions
 
 EDGES = list(BOX[2:])
@@ -85,7 +83,8 @@ def explain(
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
     chosen = cases.find(predictions, record, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
     inference.deterministic(runs.seed_for(run.name))
-    network, loss = read_network(run, hierarchy)
+    model = models.read(Path("data/models") / run.name)
+    network, loss = model.network, model.loss
     images, boxes = read_images([case.id for case in chosen])
     cam, layers = explanation.choose(network, images.shape[1], cam=cam, layers=layers)
 
@@ -130,16 +129,6 @@ def choose_run(found: dict[runs.Run, dict[str, Any]], cell: str, seed: int | Non
     return seeds[seed]
 
 
-def read_network(run: runs.Run, hierarchy: Hierarchy) -> tuple[Backbone, Link]:
-    """Network and loss as they were trained: their numbers come from the run's record."""
-    folder = Path("data/models") / run.name
-    record = files.read_json(folder / "record.json")
-    cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
-    loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **record["losses"][run.loss])
-    model = record["backbones"][run.backbone]["model"]
-    return backbones.load(folder / "weights.safetensors", model=model, outputs=loss.outputs, loss=loss), loss
-
-
 def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
     """(n, S, S) uint8 prepared images, and all boxes of them: columns BOX, edges as shares of the prepared square.
 
@@ -152,7 +141,7 @@ def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
         raise SeverityError(f"data/images holds no image {ids[int(rows.argmin())]!r}. Run `dvc repro predict`.")
     boxes = files.read_csv("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
     boxes = boxes[boxes["id"].isin(ids)].merge(index[["id", "width", "height"]], on="id")
-    boxes[EDGES] = decoded.on_square(
+    boxes[EDGES] = decoding.on_square(
         boxes[EDGES].to_numpy(), boxes["width"], boxes["height"], size=summary["size"], aspect=summary["aspect"]
     )
     there = (boxes["left"] < boxes["right"]) & (boxes["top"] < boxes["bottom"])  # A crop may leave nothing of a box.

@@ -1,6 +1,6 @@
 """Build the label hierarchy and its costs.
 
-Reads   data/hierarchies/ (hand-written trees), data/prepared/summary.json (labels and facts of the data set)
+Reads   data/hierarchies/ (hand-written trees), data/collection/collection.json (labels and facts of the data set)
 Writes  data/hierarchy/hierarchy.json, lca_height.npy, path.npy (what depends on the tree alone: training reads these)
         data/cost/cost.csv (the cost that params name: evaluation reads it, so a changed cost retrains nothing)
         data/cost/irma.json (only where classes are IRMA codes: what their score is made of)
@@ -9,16 +9,17 @@ Run     python -m stages.hierarchy     about a second
 
 import numpy
 
-from severity import costs, errors, files, params, prepared, trees
+from severity import costs, errors, files, params, trees
 from severity.irma_facts import IrmaFacts
 
 
 def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
-    facts = prepared.read_summary("data/prepared")["facts"]
-    irma = IrmaFacts.find(facts)
-    hierarchy = trees.named("data/hierarchies", name, prepared.labels("data/prepared"), facts)
+    # What is known before any image is decoded: predictions made elsewhere need no more.
+    about = files.read_json("data/collection/collection.json")
+    irma = IrmaFacts.find(about["facts"])
+    hierarchy = trees.named("data/hierarchies", name, about["labels"], about["facts"])
     cost = params.call(
         costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy, irma=irma.cost if irma else None
     )

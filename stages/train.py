@@ -1,8 +1,8 @@
 """Train one network: one backbone, one loss, one seed.
 
 Reads   data/images, data/prepared, data/hierarchy
-Writes  data/models/<run>/: weights.safetensors (the best epoch's: the network's, and the loss's where it has any),
-        history.csv (one row an epoch), record.json
+Writes  data/models/<run>/: the best epoch's weights, the history of the epochs, and all that is needed to use them (see
+        severity/models.py)
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
 """
@@ -11,14 +11,14 @@ import argparse
 from pathlib import Path
 
 import numpy
-import safetensors.torch
 
-from severity import backbones, decoded, errors, files, inference, losses, params, prepared, runs, training
+from severity import backbones, decoded, errors, files, inference, losses, models, params, prepared, runs, training
 from severity.hierarchy import Hierarchy
 
 
 def main() -> None:
     runs.die_with_parent()
+    runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
@@ -30,22 +30,29 @@ def main() -> None:
         prepared=prepared.read_summary("data/prepared")["sha256"],
         hierarchy=files.read_json("data/hierarchy/hierarchy.json"),
     )
-    with runs.scratch(run, record) as scratch:
-        inference.deterministic(runs.seed_for(run.name))
-        cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
-        loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
+    inference.deterministic(runs.seed_for(run.name))
+    cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
+    loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
+    # The loss's module is loaded by now, so the sources are all there. They are no part of the record: a changed comment
+    # starts an unfinished run afresh, but leaves no trace in what comes out.
+    with runs.scratch(run, [record, runs.sources()]) as scratch:
         network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs)
-        splits = [training.Split(*prepared.part(table, [name], hierarchy.classes)) for name in ("train", "validation")]
+        splits = [_split(table, name, hierarchy) for name in ("train", "validation")]
         weights, history = params.call(
             training.fit, network, loss, images, *splits, run, scratch, values=settings["train"], where="train"
         )
-        with files.replacing(Path("data/models") / run.name) as folder:
-            folder.mkdir()
-            safetensors.torch.save_file(weights, folder / "weights.safetensors")
-            files.write_csv(folder / "history.csv", history)
-            files.write_json(folder / "record.json", record)
+        models.write(
+            Path("data/models") / run.name,
+            network=network, weights=weights, history=history, record=record, hierarchy=hierarchy, cost=cost,
+            size=images.shape[1:], outputs=loss.outputs,
+        )  # fmt: skip
     best = history.loc[history["best"] == 1].iloc[0]
     print(f"{run.name}: validation macro-AUROC {best['validation_macro_auroc']:.4f} in epoch {best['epoch']:.0f}")
+
+
+def _split(table: prepared.Table, name: str, hierarchy: Hierarchy) -> training.Split:
+    rows, targets = prepared.part(table, [name], hierarchy.classes)
+    return training.Split(rows, targets, table.frame["id"].to_numpy()[rows])
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ class TestAgainstTheMetricsOfTheRuns:
             for name, key in (("batch_mean_min", "mean_min"), ("mean_of_medians", "mean_of_medians")):
                 assert row[name] == pytest.approx(numpy.median([each["batches"][key] for each in found])), name
             assert row["mean"] == pytest.approx(numpy.mean([each["severity_mean"] for each in found]))
+            assert row["right"] == pytest.approx(1 - numpy.mean([each["top1_error"] for each in found]))
             assert row["lower"] < row["mean"] < row["upper"]
             full = [each["batches"]["means"][: each["images"] // 8] for each in found]
             assert row["batch_mean_sd"] == pytest.approx(numpy.median([numpy.std(means, ddof=1) for means in full]))
@@ -335,6 +336,19 @@ class TestWhatIsRefused:
 
         with pytest.raises(SeverityError, match=f"of the runs one-ce-0 and one-ce-1 differ in their {name}"):
             study(read)
+
+
+def test_a_rule_that_a_run_cannot_have_is_named_and_in_no_comparison():
+    """Without validation images there is no temperature to fit."""
+
+    found = study(lambda run: predictions(run).part("test"), rules=["argmax", "crm", "crm_ts"])
+    assert found.scores.rules == ("argmax", "crm")
+    assert set(found.tables["rules"]["A"]) == {"crm"}
+    page = conclusions.page(found)
+    names = ", ".join(run.name for run in GRID)
+    assert f"The rule crm_ts is in no comparison: {names} have no validation images to fit it on." in page
+    with pytest.raises(SeverityError, match="compare.baseline_rule is 'crm_ts', but one-ce-0"):
+        study(lambda run: predictions(run).part("test"), rules=["argmax", "crm_ts"], baseline_rule="crm_ts")
 
 
 def test_the_golden_study(tmp_path, capsys):

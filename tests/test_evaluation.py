@@ -260,7 +260,7 @@ class TestCells:
             (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
         wanted = [Run("r", "ce", 0), Run("d", "hxe", 2)]
         assert list(cells.read_runs(tmp_path, wanted, ["crm"])) == wanted
-        with pytest.raises(SeverityError, match="The run r-ce-9 of the grid has no metrics"):
+        with pytest.raises(SeverityError, match="The run r-ce-9 has no metrics"):
             cells.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
         with pytest.raises(SeverityError, match="no metrics for the rule 'hie'"):
             cells.read_runs(tmp_path, wanted, ["hie"])

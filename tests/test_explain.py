@@ -1,46 +1,22 @@
 """The stage from files to files, on a collection and a network made here."""
 
-import importlib.util
 import json
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-import safetensors.torch
 import torch
 import yaml
 from PIL import Image
 
-import severity
-from severity import backbones, costs, evaluation, explanation, files, losses
+from severity import backbones, costs, evaluation, explanation, files, losses, models
 from severity.errors import SeverityError
 from severity.predictions import Predictions
+from stages import explain
 from tests.test_cases import OPTIONS as EVALUATE
-from tests.trees import six_classes
-
-if importlib.util.find_spec("severity.decoded") is None:
-
-    def _on_square(edges, widths, heights, *, size, aspect):
-        """Of a crop and a squash."""
-        moved = numpy.array(edges, dtype=float)
-        for row, (width, height) in enumerate(zip(widths, heights, strict=True)):
-            if aspect == "crop":
-                both, side = numpy.array([width, height] * 2), min(width, height)
-                moved[row] = (moved[row] * both - (both - side) // 2) / side
-        return moved.clip(0, 1)
-
-    severity.decoded = types.ModuleType("severity.decoded")
-    severity.decoded.open_images = lambda folder: numpy.load(Path(folder) / "images.npy", mmap_mode="r")
-    severity.decoded.read_index = lambda folder: pandas.read_csv(Path(folder) / "index.csv")
-    severity.decoded.read_summary = lambda folder: files.read_json(Path(folder) / "summary.json")
-    severity.decoded.on_square = _on_square
-    sys.modules["severity.decoded"] = severity.decoded
-
-from stages import explain  # noqa: E402
+from tests.trees import TOP, six_classes
 
 TREE = six_classes()
 COST = costs.lca_height(TREE)
@@ -83,9 +59,10 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
         link = losses.build(loss, hierarchy=TREE, cost=COST, **options).eval()
         network = backbones.build(model="test_resnet", pretrained=False, outputs=link.outputs).eval()
         weights = network.state_dict() | {f"loss.{name}": value for name, value in link.state_dict().items()}
-        Path(f"data/models/{run}").mkdir(parents=True)
-        safetensors.torch.save_file(weights, f"data/models/{run}/weights.safetensors")
-        files.write_json(f"data/models/{run}/record.json", record)
+        models.write(
+            f"data/models/{run}", network=network, weights=weights, history=pandas.DataFrame({"epoch": [1]}),
+            record=record, hierarchy=TREE, cost=COST, size=(SIDE, SIDE), outputs=link.outputs,
+        )  # fmt: skip
         with torch.no_grad():
             logits = network(torch.from_numpy(images)[:, None] / 255).double()
             posterior, marginal = (each(logits).float().numpy() for each in (link.posterior, link.marginal))
@@ -100,6 +77,7 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
             class_hash=numpy.array(TREE.class_hash),
             run=numpy.array(run),
             dataset=numpy.array("made up"),
+            record=numpy.array("{}"),
         )
         made.write(f"data/predictions/{run}.npz")
         metrics = evaluation.evaluate(made, TREE, COST, **EVALUATE)
@@ -112,8 +90,11 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
         "grid": grid,
         "backbones": {"net": {"model": "test_resnet", "pretrained": False}},
         "losses": {loss: options},
+        "adopt": yaml.safe_load((TOP / "params.yaml").read_text())["adopt"],
+        "compare": {},
         "explain": SETTINGS,
-        **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate", "plot")},
+        **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate")},
+        "plot": yaml.safe_load((TOP / "params.yaml").read_text())["plot"],
     }
     Path("params.yaml").write_text(yaml.safe_dump(params))
 

@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import json
 import math
@@ -17,7 +18,8 @@ from severity import cells, costs, drawing, figures, files
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
-from stages import plot
+from stages import illustrate, plot
+from tests.trees import TOP
 
 TREE = {
     "Finding": None,
@@ -38,7 +40,9 @@ TREE = {
     "Support Devices": "Finding",
 }
 CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
-NAMES = ("tradeoff", "labels", "batches", "curves", "mistakes", "tree", "contact_sheet", "cost")
+SCORES = ("tradeoff", "labels", "batches", "tree", "cost")
+IMAGES = ("curves", "mistakes", "contact_sheet")
+NAMES = (*SCORES, *IMAGES)
 RULES = ("argmax", "crm")
 OPTIONS = {"cell": "best", "mistakes": 3, "labels": 30, "classes": 60}
 MEASURES = ("top1_error", "hd_at_1", "mistake_severity")
@@ -135,7 +139,7 @@ def history_of(run, random, epochs=5):
 
 
 def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "hxe_multilabel", "ce"), seeds=(0, 1)):
-    """All that `draw_all` wants, made up."""
+    """All that the figures want, made up."""
     random = numpy.random.default_rng(0)
     ids = [f"train/patient{i:05d}/study1/view1_frontal_with_a_long_name" for i in range(70)]
     found = {Run(*run): record_of(*run, random, ids) for run in itertools.product(backbones, losses, seeds)}
@@ -148,9 +152,18 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
         "examples": random.integers(0, 256, (len(CLASSES), 32, 32), dtype=numpy.uint8),
         "example_rows": pandas.DataFrame({"label": CLASSES, "id": example_ids}),
         "hierarchy": label_tree(),
-        "train_counts": {label: {"positives": 1000 + k} for k, label in enumerate(CLASSES)},
         "cost": costs.lca_height(label_tree()),
     }
+
+
+def draw_all(study, options=OPTIONS):
+    """All figures of a study, those of its scores first."""
+
+    def call(function):
+        wanted = inspect.signature(function).parameters
+        return function(**{name: value for name, value in (study | options).items() if name in wanted})
+
+    return call(figures.draw_scores) | call(figures.draw_images)
 
 
 def without_numbers(study):
@@ -169,17 +182,17 @@ def study():
 
 @pytest.fixture(scope="module")
 def drawn(study):
-    return figures.draw_all(**study, **OPTIONS)
+    return draw_all(study)
 
 
 @pytest.fixture(scope="module")
 def drawn_of_one_run():
-    return figures.draw_all(**study_of(("a",), ("ce",), (0,)), **OPTIONS)
+    return draw_all(study_of(("a",), ("ce",), (0,)))
 
 
 @pytest.fixture(scope="module")
 def drawn_without_numbers():
-    return figures.draw_all(**without_numbers(study_of(losses=("bce", "ce"))), **(OPTIONS | {"cell": "resnet10t-ce"}))
+    return draw_all(without_numbers(study_of(losses=("bce", "ce"))), OPTIONS | {"cell": "resnet10t-ce"})
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +245,7 @@ def test_every_figure_is_a_picture_and_a_table(written):
 
 def test_the_same_data_give_the_same_bytes_whatever_the_settings_of_the_person(study, written, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
-        for name, picture in figures.draw_all(**study, **OPTIONS).items():
+        for name, picture in draw_all(study).items():
             drawing.write(picture, tmp_path / name)
     for path in written.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
@@ -336,7 +349,7 @@ def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
 @pytest.mark.parametrize("value", [0, 2.5, None])
 def test_what_is_no_whole_number_from_one_on_is_refused(study, option, value):
     with pytest.raises(SeverityError, match=rf"plot\.{option} is {value}; it must be a whole number"):
-        figures.draw_all(**study, **(OPTIONS | {option: value}))
+        draw_all(study, OPTIONS | {option: value})
 
 
 # --- The tables hold what is drawn
@@ -513,21 +526,22 @@ def test_mistakes_of_an_unknown_image_are_refused(study):
         figures.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
 
-def test_tree(drawn, written):
+def test_tree(study, drawn, written):
     hierarchy = label_tree()
+    counts = [cells.choose(study["found"], "best", "plot.cell")[0]["labels"][label]["positives"] for label in CLASSES]
     table = pandas.read_csv(written / "tree.csv", keep_default_na=False).set_index("node")
     assert table.index.tolist() == list(hierarchy.names)
     leaves = table[table["height"] == 0].sort_values("row")
     assert leaves["row"].tolist() == list(range(len(CLASSES)))
     assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
-    assert leaves["positives"].tolist() == [str(1000 + k) for k in range(len(CLASSES))]
+    assert leaves["positives"].tolist() == [str(count) for count in counts]
     for node, row in table.iterrows():
         children = table[table["parent"] == node]
         if len(children):
             assert row["row"] == (children["row"].min() + children["row"].max()) / 2
             assert row["height"] == 1 + children["height"].max()
     written_texts = {text.get_text() for text in texts(drawn["tree"].figure)}
-    assert {f"{label} (n = {1000 + k:,})" for k, label in enumerate(CLASSES)} <= written_texts
+    assert {f"{label} (n = {n:,})" for label, n in zip(CLASSES, counts, strict=True)} <= written_texts
     assert "Consolidation\xa0(1)" in written_texts
     dots = [line for line in drawn["tree"].figure.axes[0].lines if line.get_marker() in "os"]
     assert sorted(line.get_ydata().item() for line in dots) == sorted(table["row"])
@@ -557,7 +571,7 @@ def test_cost_rows_are_decisions(tmp_path):
 
 
 def test_too_many_classes_are_said_not_drawn(study):
-    found = figures.draw_all(**study, **(OPTIONS | {"classes": 13}))
+    found = draw_all(study, OPTIONS | {"classes": 13})
     for name, rows in (("tree", len(label_tree().names)), ("cost", 14)):
         assert "too many classes to draw: 14" in all_text(found[name])
         assert len(found[name].table) == rows
@@ -579,9 +593,11 @@ def write_inputs(study):
         },
         "cost": {"name": "lca_height", "file": "cost.csv"},
         "grid": grid,
+        "adopt": yaml.safe_load((TOP / "params.yaml").read_text())["adopt"],
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
+        "compare": {},
         "plot": OPTIONS,
         **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }
@@ -601,7 +617,7 @@ def write_inputs(study):
     numpy.save("data/images/images.npy", study["images"])
     numpy.save("data/prepared/examples.npy", study["examples"])
     files.write_csv("data/prepared/examples.csv", study["example_rows"])
-    counts = {"train": {"labels": study["train_counts"]}}
+    counts = {"train": {"labels": dict.fromkeys(CLASSES, {})}}
     files.write_json("data/prepared/summary.json", {"images": len(study["ids"]), "counts": counts})
     files.write_json("data/images/summary.json", {"images": len(study["ids"]), "size": study["images"].shape[1]})
 
@@ -612,8 +628,9 @@ def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsy
     write_inputs(study)
     files.write_json("metrics/runs/stray-ce-0.json", {})
     plot.main()
-    assert capsys.readouterr().out == f"plots: {', '.join(NAMES)}\n"
-    for name, picture in figures.draw_all(**study, **OPTIONS).items():
+    illustrate.main()
+    assert capsys.readouterr().out == f"plots: {', '.join(SCORES)}\nplots: {', '.join(IMAGES)}\n"
+    for name, picture in draw_all(study).items():
         files.write_csv("expected.csv", picture.table)
         assert Path(f"plots/{name}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
         assert Path(f"plots/{name}.png").stat().st_size > 1000
@@ -625,4 +642,4 @@ def test_the_stage_names_what_is_missing(tmp_path, monkeypatch, missing):
     write_inputs(study_of(("resnet10t",), ("ce",), (0, 1)))
     (tmp_path / missing).unlink()
     with pytest.raises(SeverityError, match=missing):
-        plot.main()
+        illustrate.main()

@@ -16,6 +16,7 @@ SHIPPED = {
     "chexpert_pleural": chexpert.LABELS,
     "chexpert_competition": chexpert.LABELS,
     "nih14": nih14.LABELS,
+    "nih14_findings": nih14.LABELS,
 }
 
 

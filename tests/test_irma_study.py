@@ -371,6 +371,7 @@ def test_from_a_collection_to_its_metrics(phantoms, tmp_path, monkeypatch, axis)
     (tmp_path / "data").mkdir()
     shutil.copytree(TOP / "data/hierarchies", "data/hierarchies")
     collection = irma_phantom.read(phantoms, **section["read"])
+    collection.write("data/collection")
     preparation.prepare(
         "data/prepared",
         collection,
@@ -423,9 +424,9 @@ def test_from_a_collection_to_its_metrics(phantoms, tmp_path, monkeypatch, axis)
     assert table["irma_mean"].notna().all() and table["top1_error"].isna().tolist() == [False, False, True] * 2
     assert "irma_star_irma_mean" in json.loads((tmp_path / "metrics/headline.json").read_text())
     # Another collection leaves nothing of this one behind.
-    summary = json.loads((tmp_path / "data/prepared/summary.json").read_text())
-    summary["facts"] = {}
-    (tmp_path / "data/prepared/summary.json").write_text(json.dumps(summary))
+    about = json.loads((tmp_path / "data/collection/collection.json").read_text())
+    about["facts"] = {}
+    (tmp_path / "data/collection/collection.json").write_text(json.dumps(about))
     with pytest.raises(SeverityError, match="made of the IRMA codes"):
         hierarchy.main()
     section["hierarchy"], settings["cost"]["name"] = "written", "path"

@@ -19,10 +19,11 @@ import yaml
 from PIL import Image
 
 from severity.datasets import nih14
+from tests import golden
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
-AFTER = ["evaluate", "aggregate", "compare", "plot", "explain", "report"]
+AFTER = ["evaluate", "aggregate", "compare", "plot", "illustrate", "explain", "report"]
 
 
 def tiny(params: dict) -> dict:
@@ -45,7 +46,7 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_SITE_CACHE_DIR": str(folder.parent / "site-cache"),
             "DVC_NO_ANALYTICS": "1",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         }
         for name in ("PYTHONPATH", "PYTHONWARNINGS"):
             self.environment.pop(name, None)
@@ -91,10 +92,37 @@ class Workspace:
 def copy_project(folder: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(TOP / name, folder / name)
-    for name in ("stages", "severity", "data/costs", "data/hierarchies"):
+    for name in ("stages", "severity", "data/costs", "data/elsewhere", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
+
+
+def test_predictions_alone_are_scored_without_an_image(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    copy_project(folder)
+    shutil.copytree(golden.HERE / "elsewhere", folder / "data/elsewhere", dirs_exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(golden.settings(), sort_keys=False))
+    alone = Workspace(folder)
+    alone.run("git", "init", "--quiet")
+    adopted = [f"adopt@{run}" for run in golden.RUNS]
+    ran = alone.repro("aggregate", "plot")
+    assert sorted(ran) == sorted(["collect", "read", "hierarchy", *adopted, "evaluate", "aggregate", "plot"])
+    table = (folder / "metrics/table.csv").read_bytes()
+    assert b"softmax,ce,crm_ts" in table and (folder / "plots/tradeoff.png").stat().st_size > 1000
+    assert alone.repro("aggregate", "plot") == []
+    with alone.params() as (params, save):
+        params["evaluate"]["mistakes"] = 2
+        save()
+        assert "adopt" not in " ".join(alone.repro("aggregate", "plot"))
+        params["adopt"]["runs"] = list(golden.RUNS[:1])
+        save()
+        assert set(alone.repro("aggregate", "plot")) <= {"evaluate", "aggregate", "plot"}
+        assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
+    with alone.text("data/elsewhere/README.md", "changed\n"):
+        assert alone.repro("aggregate", "plot")[:2] == adopted
+    assert (folder / "metrics/table.csv").read_bytes() == table
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +154,10 @@ def test_what_a_run_leaves(workspace):
     medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
     assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in ("argmax", "crm")}
     assert len(json.loads((workspace.folder / "metrics/headline.json").read_text())) < 15
-    declared = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]["plot"]
-    for name in [*declared["plots"], *declared["outs"]]:
-        assert (workspace.folder / name).stat().st_size > 50, name
+    stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
+    for declared in (stages["plot"], stages["illustrate"]):
+        for name in [*declared["plots"], *declared["outs"]]:
+            assert (workspace.folder / name).stat().st_size > 50, name
     (explained,) = (workspace.folder / "plots/explain").iterdir()
     assert explained.name in CELLS and (explained / "index.csv").stat().st_size > 50
     assert not (workspace.folder / "data/unfinished").exists() or not any(
@@ -185,6 +214,9 @@ def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
         ran = workspace.repro()
         assert "evaluate" in ran and set(ran) <= set(AFTER)
         params["plot"]["mistakes"] = 2
+        save()
+        assert workspace.repro() == ["illustrate", "report"]
+        params["plot"]["labels"] = 5
         save()
         assert workspace.repro() == ["plot", "report"]
         params["explain"]["maps"] = 1
@@ -251,11 +283,11 @@ def test_the_code_after_prediction_reruns_no_network(workspace, name):
 def test_a_label_tree_reruns_what_depends_on_it(workspace):
     tree = workspace.folder / "data/hierarchies/chexpert_pleural.yaml"
     with workspace.text("data/hierarchies/nih14.yaml", "# another collection's tree\n"):
-        assert workspace.repro() == ["hierarchy"]  # same tree, same bytes: nothing follows
+        assert sorted(workspace.repro()) == ["hierarchy", "prepare"]  # same tree, same bytes: nothing follows
     before = tree.read_text()
     try:
         tree.write_text(before.replace("node: Pleural finding", "node: Pleura"))
-        assert workspace.repro("hierarchy") == ["hierarchy"]
+        assert sorted(workspace.repro("hierarchy")) == ["hierarchy", "prepare"]
         assert {stage for stage in workspace.changed() if "@" in stage} == cells("train", "-") | cells("predict", "-")
     finally:
         tree.write_text(before)

@@ -243,13 +243,13 @@ def test_nothing_missing_is_said(copy):
     summary = files.read_json(copy / "data/prepared/summary.json")
     summary["counts"]["test"]["labels"]["R & D"]["positives"] = 1
     files.write_json(copy / "data/prepared/summary.json", summary)
-    assert "Nothing: every run of the grid has its metrics" in section(tell(copy), "missing")
+    assert "Nothing: every run has its metrics" in section(tell(copy), "missing")
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("metrics/runs/resnet18-ce-0.json", "Run resnet18-ce-0 is in the grid and has no metrics"),
+        ("metrics/runs/resnet18-ce-0.json", "Run resnet18-ce-0 is named in params.yaml and has no metrics"),
         ("metrics/runs/resnet18-ce-0.json", "Cells of one seed, whose spread is unknown: resnet18-ce."),
         ("data/models/resnet18-ce-0/record.json", "Run resnet18-ce-0 has no record of its training"),
         ("plots/curves.png", "There is no figure plots/curves.png."),
@@ -317,6 +317,22 @@ def test_runs_that_do_not_belong_together_are_named(copy):
     assert "torch 1.0" in section(page, "run")
 
 
+def test_runs_made_elsewhere_have_no_record_and_rules_that_cannot_be_had_are_named(copy):
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["adopt"]["runs"] = ["published-bce-0"]
+    (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    record = files.read_json(copy / "metrics/runs/resnet18-bce-0.json")
+    why = "not available: no validation images"
+    record |= {"not_available": {"crm": why}, "validation": {"macro_auroc": None}}
+    del record["rules"]["crm"]
+    files.write_json(copy / "metrics/runs/published-bce-0.json", record)
+    page = tell(copy)
+    assert f"Rule crm ({why}): published-bce-0." in section(page, "missing")
+    assert "Run published-bce-0" not in section(page, "missing")
+    assert "9 of 9 runs: 2 backbones, 2 losses, 2 seeds trained and 1 made elsewhere" in Tree(page).text
+    assert section(page, "runs").count("Made elsewhere, not trained here.") == 1
+
+
 def test_labels_without_auroc_name_their_runs_where_not_all_lack_it(copy):
     path = copy / "metrics/runs/resnet18-ce-1.json"
     record = files.read_json(path)
@@ -355,7 +371,7 @@ def test_the_run_shown_is_the_best_seed_of_the_headlines_cell(small):
         found = findings.read(yaml.safe_load(Path("params.yaml").read_text()))
     run = findings.shown_run(found)
     assert f"{run.backbone}-{run.loss}" == found.headline["cell"]
-    mates = [each for each in found.grid if (each.backbone, each.loss) == (run.backbone, run.loss)]
+    mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
     scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
     assert len(mates) == 2 and scores[run] == max(scores.values())
 

@@ -1,11 +1,14 @@
 """Runs: names, seeds, locks; and writing files whole."""
 
+import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,61 @@ def test_a_run_can_be_held_once(tmp_path):
         with runs.scratch(run, {"x": 2}, root=tmp_path) as other:
             assert other != folder
     assert not folder.exists()
+
+
+def test_a_lock_whose_folder_was_removed_meanwhile_holds_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    real, calls = os.fstat, []
+
+    def removed_by_its_holder(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:  # Between opening the lock and looking at it, who held it ends.
+            shutil.rmtree(folder)
+        return real(descriptor)
+
+    if runs.fcntl is None:
+        pytest.skip("no flock here")
+    monkeypatch.setattr(runs.os, "fstat", removed_by_its_holder)
+    assert runs._locked(folder, "busy", "comfort") is None
+    held = runs._locked(folder, "busy", "comfort")
+    assert held is not None and (folder / "lock").exists()
+    with pytest.raises(SeverityError, match="busy .it holds .*: comfort"):
+        runs._locked(folder, "busy", "comfort")
+    held.close()
+
+
+def _hold_in_turn(root, count) -> None:
+    """Enter and leave the same scratch folder again and again; each time nobody else may be inside."""
+    entered = 0
+    while entered < count:
+        try:
+            with runs.scratch(Run("a", "b", 0), {}, root=root) as folder:
+                os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # fails where another is inside
+                entered += 1
+        except SeverityError:
+            pass
+
+
+@pytest.mark.skipif(runs.fcntl is None, reason="no flock here")
+def test_two_processes_are_never_inside_together(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_hold_in_turn, args=(tmp_path, 200)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_sources_are_the_code_that_is_loaded_and_change_with_it():
+    found = runs.sources()
+    assert found["severity/runs.py"] == hashlib.sha256(Path(runs.__file__).read_bytes()).hexdigest()
+    assert "severity/errors.py" in found
+    assert all(name.startswith(("severity/", "stages/")) for name in found)
+    program = "import sys; from severity import runs; before = runs.sources(); import severity.losses.haf; "
+    program += "print(sorted(runs.sources().keys() - before.keys()))"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "severity/losses/haf.py" in told and "severity/links.py" in told
 
 
 def test_the_state_of_a_run_that_failed_stays(tmp_path):
@@ -124,3 +182,28 @@ def test_json_refuses_nan_and_tells_what_is_missing(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(SeverityError, match="not JSON"):
         files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_kept_memory_is_not_asked_for_again():
+    program = """
+import ctypes, resource, sys
+from severity import runs
+if not hasattr(ctypes.CDLL(None), "mallopt"):
+    sys.exit("no glibc")
+if sys.argv[1] == "kept":
+    runs.keep_memory()
+for block in range(20):
+    if block == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    first, second = bytearray(20_000_000), bytearray(20_000_000)
+    del first, second
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for way in ("kept", "as it is"):
+        done = subprocess.run([sys.executable, "-c", program, way], capture_output=True, text=True)
+        if "no glibc" in done.stderr:
+            pytest.skip("the C library is another")
+        faults[way] = int(done.stdout)
+    assert faults["kept"] < 1000 < faults["as it is"]

@@ -39,6 +39,8 @@ class Loss(Link):
         SeverityError: an option out of range.
     """
 
+    mixes = False
+
     def __init__(
         self,
         *,

@@ -1,0 +1,57 @@
+"""A small study of predictions made elsewhere, stored with what came of it.
+
+`elsewhere/` holds two runs on 60 made-up images of 40 patients, one as marginals without No Finding, one as a distribution,
+with labels of ChestX-ray14; `table.csv` and `lab.json` what the stages make of them. Renew both, after a change that is
+meant to change numbers, with ``python -m tests.golden``, and look at the difference before you commit it.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from unittest import mock
+
+import yaml
+
+from severity import files
+from stages import adopt, aggregate, collect, evaluate, hierarchy, read
+from tests.trees import TOP
+
+HERE = Path(__file__).resolve().parent
+RUNS = ("sigmoids-bce-0", "softmax-ce-0")
+RULES = ["argmax", "crm", "hie", "top_down", "crm_ts"]
+
+
+def settings(**changes) -> dict:
+    """params.yaml for predictions alone."""
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    params["data"]["name"] = "elsewhere"
+    params["grid"]["seed"] = []
+    params["evaluate"] |= {"rules": RULES, "batch_size": 16}
+    params["adopt"] |= {"runs": list(RUNS), "truth": "data/collection", "missing_class": "complement"}
+    params["adopt"] |= {"validation_fraction": 0.4, **changes}
+    return params
+
+
+def study(folder: Path, params: dict, elsewhere: Path = HERE / "elsewhere") -> None:
+    """Run every stage that predictions alone want, in an empty folder."""
+    shutil.copytree(TOP / "data/hierarchies", folder / "data/hierarchies")
+    shutil.copytree(elsewhere, folder / "data/elsewhere")
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for stage in (collect, read, hierarchy):
+            stage.main()
+        for run in params["adopt"]["runs"]:
+            with mock.patch.object(sys, "argv", ["adopt", "--run", run]):
+                adopt.main()
+        for stage in (evaluate, aggregate):
+            stage.main()
+    finally:
+        os.chdir(before)
+
+
+def lab(folder: Path) -> dict:
+    """The lab's report of each run."""
+    return {run: files.read_json(folder / f"metrics/runs/{run}.json")["lab"] for run in RUNS}

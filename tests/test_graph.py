@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from severity import losses
+from severity import findings, losses, report
 
 TOP = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
@@ -121,10 +121,31 @@ def test_only_what_runs_networks_needs_torch_and_only_what_draws_matplotlib():
     assert {stage for stage in STAGES if "matplotlib" in heavy(stage)} == {"plot", "illustrate", "describe", "explain"}
 
 
-def test_explaining_reruns_nothing_and_is_asked_by_no_stage():
-    for stage in STAGES:
+def test_explaining_and_figures_rerun_the_report_alone_and_are_asked_by_no_other_stage():
+    for stage in set(STAGES) - {"report"}:
         assert not [dep for dep in STAGES[stage]["deps"] if dep.startswith("plots")]
         assert stage == "explain" or "explain" not in STAGES[stage].get("params", [])
+
+
+def outs(stage: str) -> set[str]:
+    """The paths of what a stage writes."""
+    listed = [out for kind in ("outs", "plots", "metrics") for out in STAGES[stage].get(kind, [])]
+    return {path for out in listed for path in (out if isinstance(out, dict) else [out])}
+
+
+def test_the_report_tells_every_figure_and_depends_on_each_of_its_files():
+    asked = {dep for dep in STAGES["report"]["deps"] if dep.startswith("plots/") and dep != "plots/explain"}
+    assert asked == {
+        path for stage in ("plot", "illustrate", "describe") for path in outs(stage) if path.startswith("plots/")
+    }
+    told = {f"plots/{name}" for name in [*findings.FIGURES, *findings.CARD_FIGURES]}
+    assert told == {path.removesuffix(".png") for path in asked if path.endswith(".png")}
+    assert "severity/report.html" in STAGES["report"]["deps"]
+
+
+def test_the_report_shows_exactly_the_params_that_it_depends_on():
+    shown = set(report.PARAMS) | {"datasets.${data.name}"}
+    assert shown == set(STAGES["report"]["params"])
 
 
 def test_no_metric_decision_cost_or_figure_is_behind_training():

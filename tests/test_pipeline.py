@@ -23,7 +23,7 @@ from tests import golden
 from tests.trees import TOP
 
 CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
-AFTER = ["evaluate", "aggregate", "compare", "plot", "illustrate", "explain"]
+AFTER = ["evaluate", "aggregate", "compare", "plot", "illustrate", "explain", "report"]
 
 
 def tiny(params: dict) -> dict:
@@ -182,7 +182,7 @@ def test_a_losss_number_reruns_its_own_cells_and_comes_back_from_the_cache(works
         ran = workspace.repro()
         assert set(ran) == cells("train", "hxe") | cells("predict", "hxe") | set(AFTER)
     # The run cache holds the networks of before. Metrics live in git, not in the cache, and are computed again.
-    assert set(workspace.repro()) == {"evaluate", "aggregate", "compare"}
+    assert set(workspace.repro()) == {"evaluate", "aggregate", "compare", "report"}
     assert workspace.changed() == set()
 
 
@@ -215,13 +215,13 @@ def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
         assert "evaluate" in ran and set(ran) <= set(AFTER)
         params["plot"]["mistakes"] = 2
         save()
-        assert workspace.repro() == ["illustrate"]
+        assert workspace.repro() == ["illustrate", "report"]
         params["plot"]["labels"] = 5
         save()
-        assert workspace.repro() == ["plot"]
+        assert workspace.repro() == ["plot", "report"]
         params["explain"]["maps"] = 1
         save()
-        assert workspace.repro() == ["explain"]
+        assert workspace.repro() == ["explain", "report"]
         params["cost"]["name"] = "path"
         save()
         assert set(workspace.repro()) == {"hierarchy", *AFTER}
@@ -273,7 +273,7 @@ def test_the_paths_of_predictions_are_told(workspace):
 
 
 @pytest.mark.parametrize(
-    "name", ["decisions", "metrics", "statistics", "comparisons", "figures", "evaluation", "explanation"]
+    "name", ["decisions", "metrics", "statistics", "comparisons", "figures", "evaluation", "explanation", "report"]
 )
 def test_the_code_after_prediction_reruns_no_network(workspace, name):
     with workspace.text(f"severity/{name}.py", "# changed\n"):
@@ -353,13 +353,13 @@ def test_a_policy_or_a_split_decodes_nothing(workspace):
         params["datasets"]["phantom"]["labels"]["uncertain"] = "zeros"
         params["prepare"]["seed"] = 1
         save()
-        assert workspace.changed() == {"prepare"}
+        assert workspace.changed() == {"prepare", "report"}
         params["decode"]["workers"] = 2
         save()
-        assert workspace.changed() == {"prepare"}
+        assert workspace.changed() == {"prepare", "report"}
         params["decode"]["aspect"] = "pad"
         save()
-        assert workspace.changed() == {"decode", "prepare"}
+        assert workspace.changed() == {"decode", "prepare", "report"}
 
 
 def test_code_that_reads_tables_decodes_nothing(workspace):

@@ -1,0 +1,50 @@
+"""Tell the study: one page that needs nothing beside it, and the tables of a paper.
+
+Reads   params.yaml; of the runs that the grid names metrics/runs/<run>.json, data/models/<run>/record.json and
+        plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots, plots/data;
+        data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the MD5 of
+        data/images and data/prepared
+Writes  plots/report.html; metrics/tables/: summary.tex, summary.md, comparisons.tex
+Run     python -m stages.report     seconds
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+import pandas
+
+from severity import decoded, errors, files, findings, params, report, report_tables
+
+
+def main() -> None:
+    found = findings.read(params.load())
+    files.write_text("plots/report.html", report.page(found, read_images()))
+    with files.replacing("metrics/tables") as folder:
+        folder.mkdir()
+        files.write_text(folder / "summary.tex", report_tables.summary_latex(found))
+        files.write_text(folder / "summary.md", report_tables.summary_markdown(found))
+        files.write_text(folder / "comparisons.tex", report_tables.comparisons_latex(found))
+    size = Path("plots/report.html").stat().st_size / 2**20
+    print(f"plots/report.html: {len(found.metrics)} runs, {size:.1f} MiB; what is missing: {len(found.missing)}")
+
+
+def read_images() -> Callable[[Sequence[str]], numpy.ndarray] | None:
+    """A function from ids to their images, (n, S, S) uint8; None where no images are decoded."""
+    if not Path("data/images/summary.json").exists():
+        return None
+    rows, images = pandas.Index(decoded.read_index("data/images")["id"]), decoded.open_images("data/images")
+
+    def of(ids: Sequence[str]) -> numpy.ndarray:
+        places = rows.get_indexer(ids)
+        if (places < 0).any():
+            raise errors.SeverityError(
+                f"data/images holds no image {ids[int(places.argmin())]!r}. Run `dvc repro evaluate`."
+            )
+        return images[places]
+
+    return of
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,147 @@
+"""A made-up study on disk, in the form that the stages leave it in: what the report reads."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import scipy.special
+import yaml
+from PIL import Image
+
+from severity import cells, comparisons, conclusions, costs, evaluation, files, findings, runs
+from severity.hierarchy import Hierarchy
+from severity.predictions import Predictions
+from severity.runs import Run
+from tests.trees import TOP, six_classes
+
+VALIDATION, TEST = 30, 90
+RULES = ["argmax", "crm"]
+SPLITS = ("train", "validation", "test")
+# Names that would break a page which did not escape them.
+HOSTILE = ("</script><b>x", "R & D", 'say "ah"', "it's <i>", "50 % $5_{a}^~#\\", "d2|*e*")
+
+
+def tree(classes: tuple[str, ...] = ()) -> Hierarchy:
+    """The six-class tree, its classes named anew if names are given."""
+    plain = six_classes()
+    given = plain.given_nodes
+    return Hierarchy.from_parents(plain.parents[:given].tolist(), plain.stands_for.tolist(), classes or plain.classes)
+
+
+def predict(run: Run, known: Hierarchy) -> Predictions:
+    """Made-up predictions; no test image shows the second class, and hxe errs most."""
+    common, size = numpy.random.default_rng(0), len(known.classes)
+    truth = numpy.eye(size)[common.integers(0, size, VALIDATION + TEST)]
+    truth[VALIDATION:, 1] = 0
+    own = numpy.random.default_rng(runs.seed_for(run.name))
+    noise = 0.6 if run.loss == "bce" else 2.0
+    logits = 2 * truth @ numpy.exp(-costs.lca_height(known)) + noise * own.normal(size=truth.shape)
+    return Predictions(
+        ids=numpy.array([f"image{index}" for index in range(len(truth))]),
+        patients=numpy.array([f"patient{index // 2}" for index in range(len(truth))]),
+        split=numpy.array(["validation"] * VALIDATION + ["test"] * TEST),
+        posterior=scipy.special.softmax(logits, axis=1).astype(numpy.float32),
+        marginal=scipy.special.expit(logits).astype(numpy.float32),
+        truth=truth.astype(numpy.float32),
+        classes=numpy.array(known.classes),
+        class_hash=numpy.array(known.class_hash),
+        run=numpy.array(run.name),
+        dataset=numpy.array("phantom"),
+    )
+
+
+def settings_of(grid: dict[str, list]) -> dict[str, Any]:
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    params["grid"] = grid
+    for name in grid["backbone"]:
+        params["backbones"].setdefault(name, {"model": name, "pretrained": False})
+    params["evaluate"] |= {"rules": RULES, "batch_size": 16, "multi_label": ["threshold"]}
+    params["compare"] |= {"resamples": 50, "permutations": 199}
+    return params
+
+
+def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) -> Path:
+    """Everything the report reads, in `folder`."""
+    params, known = settings_of(grid), tree(classes)
+    files.write_text(folder / "params.yaml", yaml.safe_dump(params, sort_keys=False))
+    known.write(folder / "data/hierarchy/hierarchy.json")
+    predictions = {run: predict(run, known) for run in runs.grid(params)}
+    _write_metrics(folder, params, known, predictions)
+    _write_data(folder, known)
+    for run in predictions:
+        record = runs.record(run, params, prepared={"table.csv": "0" * 64}, hierarchy={})
+        files.write_json(folder / f"data/models/{run.name}/record.json", record)
+    for name in [*findings.FIGURES, *findings.CARD_FIGURES]:
+        _draw(folder / f"plots/{name}", (300, 200))
+    files.write_text(folder / "plots/tradeoff.caption.txt", "Lower left is better. <Captions> are text.\n")
+    explained = folder / "plots/explain" / next(iter(predictions)).name
+    for case in ("least_1", "most_1"):
+        _draw(explained / case, (1600, 900))
+    _draw(explained / "most_1_maps", (400, 300))
+    index = {"id": "image40", "split": "test", "truth": known.classes[0], "decision": known.classes[4], "severity": 3.0}
+    index |= {"posterior": 0.25, "run": explained.name, "rule": "crm"}
+    files.write_csv(
+        explained / "index.csv", pandas.DataFrame([{"case": case, **index} for case in ("least_1", "most_1")])
+    )
+    return folder
+
+
+def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: dict[Run, Predictions]) -> None:
+    cost = costs.lca_height(known)
+    found = {
+        run: {
+            **runs.description(run, params),
+            **evaluation.evaluate(each, known, cost, **params["evaluate"]),
+        }
+        for run, each in predictions.items()
+    }
+    for run, metrics in found.items():
+        files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)
+    files.write_csv(folder / "metrics/table.csv", cells.comparison(found, RULES))
+    files.write_json(folder / "metrics/headline.json", cells.headline(found, RULES))
+    study = comparisons.compare(
+        predictions.get, list(predictions), known, cost, rules=RULES, batch_size=16, **params["compare"]
+    )
+    for name, table in study.tables.items():
+        files.write_csv(folder / f"metrics/comparisons/{name}.csv", table)
+    files.write_text(folder / "metrics/comparisons/comparisons.md", conclusions.page(study))
+    card = "# Data card: phantom\n\n## Images\n\n| split | images |\n| --- | ---: |\n| all | 120 |\n\n- a `note`\n"
+    files.write_text(folder / "metrics/data/card.md", card)
+    files.write_json(folder / "metrics/data/card.json", {"images": {"all": 120}})
+
+
+def _write_data(folder: Path, known: Hierarchy) -> None:
+    labels = {label: {"positives": 9 + k, "negatives": 90} for k, label in enumerate(known.classes)}
+    counts = {split: {"images": 99, "patients": 50, "labels": labels} for split in SPLITS}
+    counts["test"] = {**counts["test"], "labels": {**labels, known.classes[1]: {"positives": 0, "negatives": 90}}}
+    files.write_json(folder / "data/prepared/summary.json", {"dataset": "phantom", "images": 297, "counts": counts})
+    images = VALIDATION + TEST
+    summary = {"dataset": "phantom", "size": 16, "aspect": "squash", "images": images, "rejects": 0}
+    files.write_json(folder / "data/images/summary.json", summary)
+    index = {"id": [f"image{i}" for i in range(images)], "path": "", "width": 16, "height": 16}
+    files.write_csv(folder / "data/images/index.csv", pandas.DataFrame(index))
+    pixels = numpy.random.default_rng(0).integers(0, 256, (images, 16, 16), dtype=numpy.uint8)
+    numpy.save(folder / "data/images/images.npy", pixels)
+    lock = {"stages": {"decode": {"outs": [{"path": "data/images", "md5": "5" * 32 + ".dir"}]}, "x": {"cmd": "y"}}}
+    files.write_text(folder / "dvc.lock", yaml.safe_dump(lock))
+
+
+def _draw(stem: Path, size: tuple[int, int]) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", size, "#0072B2").save(stem.with_name(f"{stem.name}.png"))
+    files.write_csv(stem.with_name(f"{stem.name}.csv"), pandas.DataFrame({"x": [1]}))
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in a folder for the length of the block."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

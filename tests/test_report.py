@@ -1,0 +1,704 @@
+"""The report: its page, held against an HTML parser and a browser, and its tables, held against LaTeX."""
+
+import io
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+import yaml
+from hypothesis import given, strategies
+from PIL import Image
+
+from severity import files, findings, latex, leaders, markup, report, report_tables, runs
+from severity.errors import SeverityError
+from severity.hierarchy import Hierarchy
+from severity.markup import tag
+from stages import report as stage
+from tests import browser, study
+from tests.trees import flat
+
+SMALL = {"backbone": ["resnet18", "densenet121"], "loss": ["ce", "bce"], "seed": [0, 1]}
+BIG = {
+    "backbone": [f"a_backbone_of_number_{number}" for number in range(9)],
+    "loss": ["ce", "bce", "hxe", "soft_labels", "hxe_multilabel"],
+    "seed": [0],
+}
+WIDTHS = (390, 1280)
+
+
+class Tree(HTMLParser):
+    """What a page is made of. Fails where an element is closed that is not open."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, name, attributes):
+        assert len({key for key, _ in attributes}) == len(attributes), (name, attributes)
+        self.elements.append((name, dict(attributes), tuple(self.open)))
+        if name not in (*markup.VOID, "meta", "link"):
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open and self.open[-1] == name, f"</{name}> at {self.getpos()} closes {self.open}"
+        self.open.pop()
+
+    def handle_data(self, words):
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.words.append(words)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    def all(self, name: str) -> list[dict]:
+        return [attributes for each, attributes, _ in self.elements if each == name]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """Two backbones, two losses, two seeds; class names made to break pages. Do not change it: take a `copy`."""
+    folder = study.make(tmp_path_factory.mktemp("small"), grid=SMALL, classes=study.HOSTILE)
+    tell(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory) -> Path:
+    """45 cells of one seed."""
+    folder = study.make(tmp_path_factory.mktemp("big"), grid=BIG)
+    tell(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(small, tmp_path) -> Path:
+    shutil.copytree(small, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def tell(folder: Path) -> str:
+    """The page, made anew."""
+    with study.inside(folder):
+        stage.main()
+    return (folder / "plots/report.html").read_text(encoding="utf-8")
+
+
+def section(page: str, name: str) -> str:
+    """The words of a section."""
+    return Tree(
+        page[page.index(f'<section id="{name}"') : page.index("</section>", page.index(f'id="{name}"'))] + "</section>"
+    ).text
+
+
+# --- The page
+
+
+@pytest.mark.parametrize("which", ["small", "big"])
+def test_the_page_is_well_formed_and_names_what_it_shows(which, request):
+    tree = Tree((request.getfixturevalue(which) / "plots/report.html").read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes, _ in tree.elements if "id" in attributes]
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    for _, attributes, _ in tree.elements:
+        for pointer in ("aria-labelledby", "data-table"):
+            assert attributes.get(pointer, ids[0]) in ids
+    levels = [int(name[1]) for name, _, _ in tree.elements if re.fullmatch(r"h[1-6]", name)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(image["alt"].strip() for image in tree.all("img")) and tree.all("img")
+    assert all(head["scope"] in ("col", "row") for head in tree.all("th"))
+    assert all("label" in above for name, _, above in tree.elements if name in ("select", "input"))
+    assert [attributes["lang"] for attributes in tree.all("html")] == ["en"]
+    for name, _, above in tree.elements:  # Whatever may be wide scrolls in a box of its own.
+        assert name != "table" or above[-1] == "div"
+
+
+def test_the_page_needs_nothing_beside_it(small):
+    tree = Tree((small / "plots/report.html").read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes, _ in tree.elements if "id" in attributes]
+    assert not tree.all("iframe") and not any("src" in script for script in tree.all("script"))
+    assert {link["rel"] for link in tree.all("link")} == {"icon"}
+    assert all(
+        image["src"].startswith(("data:image/png;base64,", "data:image/webp;base64,")) for image in tree.all("img")
+    )
+    (policy,) = (each["content"] for each in tree.all("meta") if "http-equiv" in each)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for link in tree.all("a"):
+        target = link["href"]
+        if target.startswith("#"):
+            assert target[1:] in ids
+        else:  # A link to a file of the study, which is there.
+            assert not re.match(r"\w+:|/", target) and (small / "plots" / target).exists(), target
+
+
+def test_names_are_text_wherever_they_stand(small):
+    page = (small / "plots/report.html").read_text(encoding="utf-8")
+    assert page.count("</script>") == 1 and "<b>" not in page and "<i>" not in page and "<Captions>" not in page
+    tree = Tree(page)
+    for name in study.HOSTILE:
+        assert name in section(page, "run"), name
+    assert any(study.HOSTILE[0] in image["alt"] for image in tree.all("img"))
+    assert "Lower left is better. <Captions> are text." in section(page, "figures")
+
+
+def test_every_number_of_the_summary_is_the_one_in_the_file_that_it_names(small):
+    tree = Tree((small / "plots/report.html").read_text(encoding="utf-8"))
+    cells = [each for each in tree.all("td") if each.get("title", "").startswith("metrics/table.csv")]
+    table = pandas.read_csv(small / "metrics/table.csv")
+    assert len(cells) == len(table) * len(leaders.columns(table))
+    for cell in cells:
+        line, column = re.fullmatch(r"metrics/table\.csv, line (\d+), column (\w+)", cell["title"]).groups()
+        assert float(cell["data-v"]) == pytest.approx(table.loc[int(line) - 2, column], rel=1e-9)
+
+
+def test_every_line_of_a_comparison_is_the_one_in_the_file_that_it_names(small):
+    page = (small / "plots/report.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr title="(metrics/comparisons/\w+\.csv), line (\d+)">(.*?)</tr>', page)
+    seen = Counter()
+    for path, line, row in rows:
+        values = [float(value) for value in re.findall(r'data-v="([^"]+)"', row)]
+        there = (small / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+        assert values and all(
+            any(f"{value:.9g}" == f"{float(part):.9g}" for part in _numbers(there)) for value in values
+        )
+        seen[path] += 1
+    for name in findings.COMPARISONS:
+        assert seen[f"metrics/comparisons/{name}.csv"] == len(
+            pandas.read_csv(small / f"metrics/comparisons/{name}.csv")
+        )
+
+
+def _numbers(line: str) -> list[str]:
+    return [part for part in line.split(",") if re.fullmatch(r"-?[\d.]+(e-?\d+)?", part)]
+
+
+@pytest.mark.parametrize("name", ["run", "summary", "comparisons", "figures", "mistakes", "cases", "data", "runs"])
+def test_every_section_names_its_source(small, name):
+    assert "Source: " in section((small / "plots/report.html").read_text(encoding="utf-8"), name)
+
+
+def test_the_words_of_the_comparisons_and_of_the_card_are_told(small):
+    page = (small / "plots/report.html").read_text(encoding="utf-8")
+    assert "no difference shown is no proof of equality" in section(page, "comparisons")
+    assert "a note" in section(page, "data")
+
+
+def test_a_run_tells_what_it_was_trained_with(small):
+    told = section((small / "plots/report.html").read_text(encoding="utf-8"), "runs")
+    record = files.read_json(small / "data/models/resnet18-ce-0/record.json")
+    assert all(f"{name}: {version}" in told for name, version in record["versions"].items())
+    assert record["prepared"]["table.csv"] in told and study.tree(study.HOSTILE).class_hash in told
+    assert all(run.name in told for run in runs.grid({"grid": SMALL}))
+
+
+def test_the_same_study_gives_the_same_bytes_wherever_and_whenever(small, copy):
+    before = {path: (small / path).read_bytes() for path in ("plots/report.html", *report.TABLES)}
+    for path in copy.rglob("*"):
+        path.touch()
+    tell(copy)
+    assert {path: (copy / path).read_bytes() for path in before} == before
+
+
+def test_a_big_study_stays_light_and_folds_its_long_tables(big):
+    page = (big / "plots/report.html").read_text(encoding="utf-8")
+    assert len(page) < 15e6
+    tables = re.findall(r"<table(.*?)</table>", page, flags=re.DOTALL)
+    assert max(each.count("<tr") for each in tables) > 1000
+    folded = [part for part in re.split(r"<details", page)[1:]]
+    assert sum(each.count("<tr") > markup.LONGEST for each in tables) - 1 <= len(folded)  # All but the summary.
+    assert page.count("<details") >= len(runs.grid({"grid": BIG}))
+
+
+def test_pictures_of_cases_are_made_smaller_and_those_beyond_a_number_are_named(copy, monkeypatch):
+    monkeypatch.setattr(report, "CASES", 1)
+    page = tell(copy)
+    assert f'width="{report.WIDEST}" height="675"' in page
+    assert "1 more are in plots/explain/resnet18-ce-0: most_1." in section(page, "cases")
+
+
+# --- What is missing
+
+
+def test_of_a_whole_study_only_what_the_data_lack_is_missing(small):
+    told = section((small / "plots/report.html").read_text(encoding="utf-8"), "missing")
+    assert "Labels without a positive test image: R & D." in told
+    assert "Labels without AUROC in any run: R & D." in told
+    assert told.count(".") == 2, told
+
+
+def test_nothing_missing_is_said(copy):
+    for path in (copy / "metrics/runs").iterdir():
+        record = files.read_json(path)
+        record["labels"]["R & D"]["auroc"] = 0.5
+        files.write_json(path, record)
+    summary = files.read_json(copy / "data/prepared/summary.json")
+    summary["counts"]["test"]["labels"]["R & D"]["positives"] = 1
+    files.write_json(copy / "data/prepared/summary.json", summary)
+    assert "Nothing: every run has its metrics" in section(tell(copy), "missing")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("metrics/runs/resnet18-ce-0.json", "Run resnet18-ce-0 is named in params.yaml and has no metrics"),
+        ("metrics/runs/resnet18-ce-0.json", "Cells of one seed, whose spread is unknown: resnet18-ce."),
+        ("data/models/resnet18-ce-0/record.json", "Run resnet18-ce-0 has no record of its training"),
+        ("plots/curves.png", "There is no figure plots/curves.png."),
+        ("plots/curves.csv", "A figure has no table plots/curves.csv."),
+        ("plots/data/ages.png", "There is no figure plots/data/ages.png."),
+        ("plots/explain", "No single decisions are explained"),
+        ("metrics/comparisons", "There are no comparisons metrics/comparisons/rules.csv."),
+        ("metrics/comparisons", "There is no metrics/comparisons/comparisons.md."),
+        ("metrics/table.csv", "There is no table of cells"),
+        ("metrics/headline.json", "There is no metrics/headline.json."),
+        ("metrics/data", "There is no metrics/data/card.md."),
+    ],
+)
+def test_what_is_taken_away_is_named(copy, path, words):
+    _remove(copy / path)
+    page = tell(copy)
+    assert words in section(page, "missing")
+    for link in Tree(page).all("a"):
+        assert link["href"].startswith("#") or (copy / "plots" / link["href"]).exists(), link
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_a_page_of_almost_nothing(copy):
+    for name in ("metrics", "plots", "data/models", "data/prepared", "data/images", "dvc.lock"):
+        _remove(copy / name)
+    page = tell(copy)
+    Tree(page)
+    assert "Empty cells, without any run: all." in section(page, "missing")
+    assert "There is no table of cells." in section(page, "summary")
+    assert "No run to take mistakes from." in section(page, "mistakes")
+
+
+def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):
+    _remove(copy / "data/hierarchy/hierarchy.json")
+    with study.inside(copy), pytest.raises(SeverityError, match="hierarchy.json is missing"):
+        stage.main()
+
+
+def test_a_cell_without_a_value_is_told_and_has_no_number(copy):
+    table = pandas.read_csv(copy / "metrics/table.csv")
+    table.loc[0, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
+    files.write_csv(copy / "metrics/table.csv", table.iloc[:-2])
+    page = tell(copy)
+    told = section(page, "missing")
+    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in told
+    assert "The cell densenet121-bce has no row in metrics/table.csv." in told
+    (cell,) = re.findall(r'<td[^>]*line 2, column mistake_severity"[^>]*>(.*?)</td>', page)
+    assert cell == "n/a"
+
+
+def test_runs_that_do_not_belong_together_are_named(copy):
+    path = copy / "data/models/resnet18-ce-0/record.json"
+    record = files.read_json(path)
+    record["versions"]["torch"] = "1.0"
+    files.write_json(path, record)
+    metrics = files.read_json(copy / "metrics/runs/resnet18-ce-1.json")
+    files.write_json(copy / "metrics/runs/resnet18-ce-1.json", metrics | {"class_hash": "other"})
+    page = tell(copy)
+    told = section(page, "missing")
+    assert "trained with different versions of libraries" in told and "on different data" not in told
+    assert "Run resnet18-ce-1 was scored with other classes (class hash other)." in told
+    assert "torch 1.0" in section(page, "run")
+
+
+def test_runs_made_elsewhere_have_no_record_and_rules_that_cannot_be_had_are_named(copy):
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["adopt"]["runs"] = ["published-bce-0"]
+    (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    record = files.read_json(copy / "metrics/runs/resnet18-bce-0.json")
+    why = "not available: no validation images"
+    record |= {"not_available": {"crm": why}, "validation": {"macro_auroc": None}}
+    del record["rules"]["crm"]
+    files.write_json(copy / "metrics/runs/published-bce-0.json", record)
+    page = tell(copy)
+    assert f"Rule crm ({why}): published-bce-0." in section(page, "missing")
+    assert "Run published-bce-0" not in section(page, "missing")
+    assert "9 of 9 runs: 2 backbones, 2 losses, 2 seeds trained and 1 made elsewhere" in Tree(page).text
+    assert section(page, "runs").count("Made elsewhere, not trained here.") == 1
+
+
+def test_labels_without_auroc_name_their_runs_where_not_all_lack_it(copy):
+    path = copy / "metrics/runs/resnet18-ce-1.json"
+    record = files.read_json(path)
+    record["labels"]["R & D"]["auroc"] = 0.5
+    files.write_json(path, record)
+    told = section(tell(copy), "missing")
+    assert "Labels without AUROC in the runs resnet18-ce-0, " in told and "resnet18-ce-1" not in told
+
+
+@pytest.mark.parametrize("path", ["metrics/table.csv", "metrics/comparisons/rules.csv"])
+def test_a_damaged_table_is_an_error_that_names_it(copy, path):
+    (copy / path).write_bytes(b"")
+    with study.inside(copy), pytest.raises(SeverityError, match=path):
+        stage.main()
+
+
+def test_images_that_are_not_those_of_the_metrics_are_an_error(copy):
+    index = pandas.read_csv(copy / "data/images/index.csv")
+    files.write_csv(copy / "data/images/index.csv", index.assign(id=index["id"] + "x"))
+    with study.inside(copy), pytest.raises(SeverityError, match="holds no image 'image"):
+        stage.main()
+
+
+def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
+    lock = tmp_path / "dvc.lock"
+    assert findings.locked(lock, ["a"]) == {}
+    lock.write_text("")
+    assert findings.locked(lock, ["a"]) == {}
+    outs = [{"path": "a", "md5": "1"}, {"path": "b", "md5": "2"}, {"path": "c"}]
+    lock.write_text(yaml.safe_dump({"stages": {"one": {"cmd": "x"}, "two": {"outs": outs}}}))
+    assert findings.locked(lock, ["c", "a", "d"]) == {"a": "1"}
+
+
+def test_the_run_shown_is_the_best_seed_of_the_headlines_cell(small):
+    with study.inside(small):
+        found = findings.read(yaml.safe_load(Path("params.yaml").read_text()))
+    run = findings.shown_run(found)
+    assert f"{run.backbone}-{run.loss}" == found.headline["cell"]
+    mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
+    scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
+    assert len(mates) == 2 and scores[run] == max(scores.values())
+
+
+# --- Which row leads
+
+ROWS = [("x", "ce", "argmax"), ("x", "ce", "crm"), ("y", "ce", "argmax"), ("y", "ce", "crm")]
+
+
+def table_of(values: list, key: str = "hd_at_1") -> pandas.DataFrame:
+    frame = pandas.DataFrame(ROWS, columns=list(leaders.AXES)).assign(runs=2)
+    return frame.assign(**{key: values, f"{key}_min": values, f"{key}_max": values})
+
+
+def compared_of(*verdicts: str, metric: str = "hierarchical_distance_at_1") -> dict[str, pandas.DataFrame]:
+    """Rules crm with argmax for x and y, backbones y with x for argmax and crm."""
+    first, second, third, fourth = verdicts
+    rules = pandas.DataFrame(
+        [("x", "ce", "crm", "argmax", metric, first), ("y", "ce", "crm", "argmax", metric, second)],
+        columns=["backbone", "loss", "A", "B", "metric", "verdict"],
+    )
+    backbones = pandas.DataFrame(
+        [("ce", "argmax", "y", "x", metric, third), ("ce", "crm", "y", "x", metric, fourth)],
+        columns=["loss", "rule", "A", "B", "metric", "verdict"],
+    )
+    return {"rules": rules, "backbones": backbones}
+
+
+NONE = "no difference shown"
+
+
+def test_a_leader_is_shown_where_all_its_comparisons_are_won():
+    found = leaders.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
+    assert found == {(1, "hd_at_1"): leaders.Leader(2, ())}
+    assert found[1, "hd_at_1"].shown and "each of its 2 comparisons" in found[1, "hd_at_1"].words
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "unshown"),
+    [
+        ((NONE, NONE, NONE, "B milder"), ("x-ce-argmax",)),
+        (("A milder", NONE, NONE, NONE), ("y-ce-crm",)),
+        (("B milder", NONE, NONE, "A milder"), ("x-ce-argmax", "y-ce-crm")),
+    ],
+)
+def test_a_leader_is_not_shown_where_a_comparison_is_open_or_lost(verdicts, unshown):
+    leader = leaders.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of(*verdicts))[1, "hd_at_1"]
+    assert not leader.shown and leader.open == unshown
+    assert all(name in leader.words for name in unshown) and f"in {len(unshown)} of its 2" in leader.words
+
+
+def test_comparisons_in_another_metric_or_none_at_all_show_nothing():
+    table = table_of([3.0, 1.0, 4.0, 2.0])
+    for compared in ({}, compared_of(*["A milder"] * 4, metric="top1_error")):
+        leader = leaders.leaders(table, compared)[1, "hd_at_1"]
+        assert leader == leaders.Leader(0, ()) and not leader.shown and "no other row" in leader.words
+
+
+def test_ties_and_single_rows_have_no_leader_missing_values_never_lead_and_more_auroc_is_better():
+    assert leaders.leaders(table_of([1.0, 1.0, 4.0, 2.0]), {}) == {}
+    assert leaders.leaders(table_of([1.0, None, None, None]), {}) == {}
+    assert leaders.leaders(table_of([None] * 4), {}) == {}
+    assert set(leaders.leaders(table_of([None, 2.0, 1.0, 3.0]), {})) == {(2, "hd_at_1")}
+    assert set(leaders.leaders(table_of([0.5, 0.6, 0.9, 0.7], "macro_auroc"), {})) == {(2, "macro_auroc")}
+
+
+def test_only_a_leader_that_is_shown_is_bold(copy):
+    table = pandas.read_csv(copy / "metrics/table.csv")
+    table["hd_at_1"] = numpy.arange(len(table), dtype=float)
+    files.write_csv(copy / "metrics/table.csv", table)
+    for verdict, mark in ((NONE, '<span class="lead">☆ 0.000</span>'), ("B milder", "<strong>★ 0.000</strong>")):
+        for name in leaders.COMPARED:
+            path = copy / f"metrics/comparisons/{name}.csv"
+            frame = pandas.read_csv(path)
+            sides = frame[["A", "B"]].isin(table.loc[0, list(leaders.AXES)].tolist())
+            won = sides["A"].map({True: "A milder", False: "B milder"})
+            files.write_csv(path, frame.assign(verdict=won if verdict != NONE else NONE))
+        page = tell(copy)
+        (cell,) = re.findall(r'<td[^>]*line 2, column hd_at_1"[^>]*>(.*?)</td>', page)
+        assert cell.startswith(mark), cell
+        latex_row = next(line for line in (copy / report.TABLES[0]).read_text().splitlines() if "0.000" in line)
+        assert (r"\textbf{0.000}" in latex_row) == (verdict != NONE) and (r"\underline{0.000}" in latex_row) == (
+            verdict == NONE
+        )
+        assert ("| **0.000** (" in (copy / report.TABLES[1]).read_text()) == (verdict != NONE)
+
+
+# --- HTML
+
+
+@given(strategies.text(), strategies.text())
+def test_text_and_attributes_come_back_as_they_were(words, value):
+    # The parser reads a carriage return as a line feed, as every browser does.
+    words, value = words.replace("\r", ""), value.replace("\r", "")
+    parsed = Tree(tag("p", words, title=value))
+    assert parsed.text == words and parsed.all("p") == [{"title": value}]
+
+
+def test_html_stays_html_and_empty_attributes_are_left_out():
+    assert tag("p", tag("b", "<"), 1, class_="x", hidden=True, open=False, data_v=None) == (
+        '<p class="x" hidden><b>&lt;</b>1</p>'
+    )
+    assert tag("img", src="y") == '<img src="y">'
+
+
+def test_markdown_becomes_html():
+    page = (
+        "# One\n\nTwo *three* **four** `5 < 6`\nseven [eight](x.md) 2 * 3 * 4\n\n- a\n- **b**\n\n"
+        "## Nine\n\n| w | n | r |\n| --- | ---: | ---: |\n| a\\|b | -1,234.5 (-2 to +3) **A** | low |\n| c | +2 | high |\n"
+    )
+    found = markup.from_markdown(page, level=3, source="page.md")
+    assert found.startswith(
+        "<h3>One</h3>\n<p>Two <em>three</em> <strong>four</strong> <code>5 &lt; 6</code> seven eight 2 * 3 * 4</p>\n"
+        "<ul><li>a</li><li><strong>b</strong></li></ul>\n<h4>Nine</h4>\n"
+    )
+    assert (
+        '<td>a|b</td><td class="n" data-v="-1234.5">-1,234.5 <strong>A</strong><small>(-2 to +3)</small></td>' in found
+    )
+    assert '<td class="n" data-v="2">+2</td><td>high</td>' in found and 'aria-label="page.md"' in found
+    Tree(found)
+
+
+def test_a_long_table_of_a_page_is_folded():
+    lines = "| w | n |\n| --- | ---: |\n" + "| a | 1 |\n" * (markup.LONGEST + 1)
+    assert "<summary>41 rows</summary>" in markup.from_markdown(lines, level=2, source="x")
+    assert "<details" not in markup.from_markdown(lines[: -len("| a | 1 |\n")], level=2, source="x")
+
+
+def test_a_tree_of_any_depth_is_a_nested_list(small):
+    depth = 3000
+    chain = Hierarchy.from_parents([-1, *range(depth), 0], [depth, depth + 1], ["deep", "<flat>"])
+    drawn = report._tree(chain, {"deep": 1234})
+    assert drawn.count("<ul") == depth + 1 and "<strong>deep</strong> (1,234)" in drawn
+    assert "&lt;flat&gt;" in report._tree(chain, {})
+    Tree(report._tree(flat(100), {}))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "n/a"), (float("nan"), "n/a"), (3.0, "3"), (12345, "12,345"), (0.12345, "0.1235"), (1.5e-7, "1.5e-7")],
+)
+def test_numbers_for_people(value, told):
+    assert report._digits(value) == told
+
+
+# --- LaTeX and Markdown
+
+
+@given(strategies.text(alphabet="ab\\{}_&%$#~^<>|\"'−\n é"))
+def test_escaped_text_holds_no_command_of_its_own(text):
+    found = latex.escape(text)
+    for command in {*latex.ESCAPES.values()}:
+        found = found.replace(command, "")
+    assert not set(found) & set("\\{}_&%$#~^<>|\n")
+
+
+def rows_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.endswith(("\\\\", "\\\\*")) and not line.startswith("\\caption")]
+
+
+@pytest.mark.parametrize("which", ["small", "big"])
+@pytest.mark.parametrize("name", ["summary", "comparisons"])
+def test_the_latex_tables_have_as_many_cells_in_each_row_and_closed_groups(which, name, request):
+    text = (request.getfixturevalue(which) / f"metrics/tables/{name}.tex").read_text(encoding="utf-8")
+    plain = re.sub(r"\\[\\{}&%]", "", text)
+    assert plain.count("{") == plain.count("}") and text.count("\\begin") == text.count("\\end{")
+    parts = re.split(r"(?=\\caption)", text)[1:]
+    assert len(parts) == (1 if name == "summary" else 3)
+    for part in parts:
+        assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows_of(part)}) == 1
+        assert r"\toprule" in part and r"\bottomrule" in part and r"\label{tab:severity-" in part
+    assert ("longtable" in text.split("\n", 1)[1]) == (which == "big")
+
+
+def test_captions_tell_images_patients_and_seeds(small, big):
+    for folder, seeds in ((small, "2 seeds"), (big, "1 seed")):
+        for name in ("summary.tex", "summary.md"):
+            text = (folder / "metrics/tables" / name).read_text(encoding="utf-8")
+            assert f"Medians over {seeds}, with minimum and maximum, on 78 test images of 50 patients" in text
+        told = (folder / "metrics/tables/comparisons.tex").read_text(encoding="utf-8")
+        assert f"78 test images of 42 patients, means over {seeds}" in told and r"95 \% intervals" in told
+
+
+def test_the_tables_hold_the_numbers_of_the_study(small):
+    table = pandas.read_csv(small / "metrics/table.csv")
+    text = (small / "metrics/tables/summary.md").read_text(encoding="utf-8")
+    lines = [line.split(" | ") for line in text.splitlines()[2 : 2 + len(table)]]
+    for row, line in zip(table.to_dict("records"), lines, strict=True):
+        assert line[4].replace("*", "") == (
+            f"{row['top1_error']:.3f} ({row['top1_error_min']:.3f} to {row['top1_error_max']:.3f})"
+        )
+    pairs = pandas.read_csv(small / "metrics/comparisons/losses.csv")
+    text = (
+        (small / "metrics/tables/comparisons.tex").read_text(encoding="utf-8").replace("$-$", "-").replace("$+$", "+")
+    )
+    for row in pairs.to_dict("records"):
+        value = f"{row['difference']:+.3f}"
+        assert (value if row["verdict"] == NONE else f"\\textbf{{{value}}}") in text
+        assert f"[{row['lower']:+.3f}, {row['upper']:+.3f}]" in text
+
+
+def test_a_comparison_without_a_value_or_an_interval_is_told_as_such():
+    row = {"difference": None, "lower": None, "upper": None, "verdict": NONE}
+    assert report_tables._difference(row) == ("n/a", "")
+    assert report_tables._difference(row | {"difference": -1.0, "verdict": "A milder"}) == ("\\textbf{$-$1.000}", "")
+
+
+@pytest.mark.parametrize("which", ["small", "big"])
+def test_the_latex_tables_compile_and_fit_the_page(which, request, tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex is installed")
+    folder = request.getfixturevalue(which) / "metrics/tables"
+    names = r"\par ".join(latex.escape(name) for name in (*study.HOSTILE, "a | b <c>"))
+    tables = "".join(f"\\input{{{folder / name}.tex}}\n" for name in ("summary", "comparisons"))
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\n\\usepackage[a4paper,margin=2cm]{geometry}\n\\usepackage{booktabs,longtable}\n"
+        f"\\begin{{document}}\n{names}\n\n{tables}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    for _ in range(2):  # The second time the widths of long tables are known.
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout or which == "big", done.stdout[-2000:]
+
+
+# --- In a browser
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("which", ["small", "big"])
+def test_the_page_never_scrolls_sideways_and_its_tables_do_where_they_must(which, width, request):
+    page = request.getfixturevalue(which) / "plots/report.html"
+    found = browser.look(
+        page,
+        """
+        const widths = () => [innerWidth, document.documentElement.scrollWidth];
+        const closed = widths();
+        for (const each of document.querySelectorAll("details")) each.open = true;
+        await new Promise((done) => setTimeout(done, 500));
+        const boxes = Array.from(document.querySelectorAll(".scroll"));
+        const cut = boxes.filter((box) => box.scrollWidth > box.clientWidth + 1);
+        return {closed, open: widths(), cut: cut.length, boxes: boxes.length,
+          hinted: boxes.filter((box) => box.previousElementSibling.offsetHeight > 0).length,
+          wrong: cut.filter((box) => !box.previousElementSibling.offsetHeight).length};
+        """,
+        width=width,
+    )
+    for inner, scrolled in (found["closed"], found["open"]):
+        assert inner == width and scrolled <= inner
+    assert found["boxes"] > 10 and found["hinted"] == found["cut"] and found["wrong"] == 0
+    assert found["cut"] > 0 or width > 1000
+
+
+def test_a_table_sorts_by_any_column_in_both_directions_missing_values_last(copy):
+    table = pandas.read_csv(copy / "metrics/table.csv")
+    table.loc[2, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
+    files.write_csv(copy / "metrics/table.csv", table)
+    tell(copy)
+    found = browser.look(
+        copy / "plots/report.html",
+        """
+        const table = document.getElementById("summary-table"), heads = Array.from(table.tHead.rows[0].cells);
+        const column = (place) => Array.from(table.tBodies[0].rows, (row) => row.cells[place].dataset.v ?? row.cells[place].textContent);
+        const place = heads.findIndex((head) => head.textContent === "mistake severity"), found = {place};
+        found.before = heads.map((head) => head.getAttribute("aria-sort"));
+        heads[place].querySelector("button").click();
+        found.up = column(place), found.ariaUp = heads.map((head) => head.getAttribute("aria-sort"));
+        heads[place].querySelector("button").focus();
+        found.focused = document.activeElement.closest("th") === heads[place];
+        document.activeElement.click();
+        found.down = column(place), found.ariaDown = heads[place].getAttribute("aria-sort");
+        heads[1].querySelector("button").click();
+        found.words = column(1), found.ariaOther = heads[place].getAttribute("aria-sort");
+        return found;
+        """,
+        width=1280,
+    )
+    wanted = [f"{value:.10g}" for value in sorted(table["mistake_severity"].dropna())]
+    assert found["up"] == [*wanted, ""] and found["down"] == [*wanted[::-1], ""] and found["focused"]
+    assert not any(found["before"]) and [each for each in found["ariaUp"] if each] == ["ascending"]
+    assert found["ariaUp"][found["place"]] == "ascending" and found["ariaDown"] == "descending"
+    assert found["words"] == sorted(found["words"]) and found["ariaOther"] is None
+
+
+def test_a_table_is_filtered_by_words_and_by_free_text(big):
+    found = browser.look(
+        big / "plots/report.html",
+        """
+        const form = document.querySelector("form[data-table=summary-table]"), found = {};
+        const rows = Array.from(document.getElementById("summary-table").tBodies[0].rows);
+        const shown = () => rows.filter((row) => row.offsetHeight > 0).map((row) => Array.from(row.cells).slice(0, 3).map((cell) => cell.textContent).join(" "));
+        const set = (control, value) => { control.value = value; control.dispatchEvent(new Event("input", {bubbles: true})); };
+        const [backbone, loss, rule] = form.querySelectorAll("select"), text = form.querySelector("input");
+        found.all = shown().length;
+        set(loss, "hxe"); found.loss = shown();
+        set(rule, "crm"); found.both = shown();
+        set(loss, ""); set(rule, ""); set(text, "NUMBER_3"); found.text = shown();
+        found.told = form.querySelector("output").textContent;
+        set(text, "nowhere"); found.none = shown();
+        const folded = document.querySelector("form[data-table=losses-table]");
+        found.first = folded.querySelector("output").textContent;
+        return found;
+        """,
+        width=1280,
+    )
+    assert found["all"] == 90 and found["none"] == [] and found["told"] == "10 of 90 rows"
+    assert len(found["loss"]) == 18 and all(" hxe " in row for row in found["loss"])
+    assert found["both"] == [row for row in found["loss"] if row.endswith(" crm")] != []
+    assert len(found["text"]) == 10 and all("number_3" in row for row in found["text"])
+    shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", found["first"]).groups()
+    assert int(shown) * 4 == int(whole)  # One metric of four, until another is asked for.
+
+
+def test_without_scripts_the_page_is_whole(big):
+    page = (big / "plots/report.html").read_text(encoding="utf-8")
+    forms = [attributes for name, attributes, _ in Tree(page).elements if name == "form"]
+    assert forms and all("hidden" in form for form in forms)  # Controls that could do nothing are not shown.
+    assert not re.search(r"<tr[^>]* hidden", page)
+
+
+def test_thumbnails_are_the_images_of_the_study(small):
+    pixels = numpy.load(small / "data/images/images.npy")
+    with study.inside(small):
+        images = stage.read_images()
+        assert (images(["image7", "image3"]) == pixels[[7, 3]]).all()
+    content = report._thumbnail(pixels[7])
+
+    assert (numpy.asarray(Image.open(io.BytesIO(content))) == pixels[7]).all()
+    wide = Image.open(io.BytesIO(report._thumbnail(numpy.zeros((600, 600), dtype=numpy.uint8))))
+    assert wide.size == (report.THUMBNAIL, report.THUMBNAIL)

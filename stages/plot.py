@@ -1,9 +1,11 @@
 """Draw the figures of the study, each with the table of what it shows.
 
 Reads   params.yaml; data/images, data/prepared, data/hierarchy/hierarchy.json, data/cost/cost.csv, data/models/<run>/history.csv;
-        metrics/runs/<run>.json of exactly the runs that the grid names
-Writes  plots/<name>.png and plots/<name>.csv: tradeoff, labels, batches, curves, mistakes, tree, contact_sheet, cost
-Run     python -m stages.plot     five seconds
+        metrics/runs/<run>.json of exactly the runs that the grid names; of metrics/comparisons intervals.csv,
+        label_intervals.csv and labels.csv
+Writes  plots/<name>.png, .svg, .csv and .caption.txt: tradeoff, levels, labels, effects, confusion, ranking, reliability,
+        batches, curves, mistakes, tree, contact_sheet, cost
+Run     python -m stages.plot     ten seconds
 """
 
 from pathlib import Path
@@ -11,8 +13,21 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import cells, costs, decoded, drawing, errors, figures, params, prepared, runs, tables
+from severity import cells, costs, decoded, drawing, errors, figures, files, params, prepared, runs, tables
 from severity.hierarchy import Hierarchy
+
+# What is read of each table of metrics/comparisons: words, numbers.
+COMPARISONS = {
+    "intervals": (["backbone", "loss", "rule", "metric"], ["lower", "upper"]),
+    "label_intervals": (
+        ["backbone", "loss", "rule", "label"],
+        ["severity_lower", "severity_upper", "auroc_lower", "auroc_upper"],
+    ),
+    "labels": (
+        ["backbone", "loss", "label", "A", "B", "verdict", "note"],
+        ["images", "patients", "seeds", "difference", "lower", "upper", "p_holm"],
+    ),
+}
 
 
 def main() -> None:
@@ -25,6 +40,8 @@ def main() -> None:
         values=settings["plot"],
         where="plot",
         found=cells.read_runs("metrics/runs", grid, settings["evaluate"]["rules"]),
+        comparisons={name: comparison(name) for name in COMPARISONS},
+        level=settings["compare"]["level"],
         histories=pandas.concat([history(run) for run in grid]),
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
@@ -37,6 +54,12 @@ def main() -> None:
     for name, picture in drawn.items():
         drawing.write(picture, f"plots/{name}")
     print(f"plots: {', '.join(drawn)}")
+
+
+def comparison(name: str) -> pandas.DataFrame:
+    """A table of metrics/comparisons."""
+    words, numbers = COMPARISONS[name]
+    return files.read_csv(f"metrics/comparisons/{name}.csv", words, numbers, "Run `dvc repro compare`.")
 
 
 def history(run: runs.Run) -> pandas.DataFrame:

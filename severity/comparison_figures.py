@@ -15,11 +15,17 @@ from severity.drawing import GREY, NOT_AVAILABLE, Picture, styled
 from severity.runs import Run
 from severity.tables import listed
 
-FRONT = {"color": "#BBBBBB", "linewidth": 4, "solid_capstyle": "butt", "zorder": 1}
-CONTEXT = {"color": "#AAAAAA", "marker": ".", "markersize": 3, "linestyle": "none", "zorder": 1.5}
-SEED = {"marker": ".", "markersize": 4, "linestyle": "none", "markeredgewidth": 0}
-# What is on the axes: key, its name in metrics/comparisons/intervals.csv, heading, what it is the mean over.
-ERROR = ("top1_error", "top1_error")
+FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 15, "solid_capstyle": "butt", "zorder": 1}
+CONTEXT = {
+    "color": "#999999",
+    "marker": "x",
+    "markersize": 4,
+    "markeredgewidth": 0.8,
+    "linestyle": "none",
+    "zorder": 1.5,
+}
+SEED = {"marker": ".", "markersize": 5, "linestyle": "none", "markeredgewidth": 0}
+# What is on the vertical axes: its name in metrics/comparisons/intervals.csv, heading, what it is the mean over.
 LEVELS = {
     "hd_at_1": ("hierarchical_distance_at_1", "Hierarchical distance @1", "images"),
     "mistake_severity": ("mistake_severity", "Mistake severity", "mistakes"),

@@ -9,6 +9,7 @@ import pandas
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from severity import cells, drawing
 from severity.drawing import GREY, Picture, styled
@@ -115,6 +116,7 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
         axes.set_title(title, fontsize=7.5)
         axes.set_xticks(range(len(levels)), levels, rotation=0 if max(map(len, levels), default=0) < 5 else 60)
         axes.grid(axis="x", visible=False)
+        axes.set_axisbelow(True)
     for axes in panels:
         if axes.xaxis.get_tick_params()["labelbottom"]:
             axes.set_xlabel(f"Severity of the mistake (cost {first['cost']})")
@@ -235,6 +237,8 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
         axes.set_title(drawing.wrap(cells.name(seeds[0]), 2.8, 8))
         if classes > 30:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_whole))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels:
@@ -309,7 +313,7 @@ def draw_reliability(records: Sequence[Mapping], *, facts: str) -> Picture:
     first = records[0]
     colour = drawing.loss_looks([first["loss"]])[first["loss"]]["color"]
     table = _reliability_table(records)
-    figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 7.2), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(2.6, 1))
     for column, (kind, (of_what, right)) in enumerate(KINDS.items()):
         upper, lower = panels[:, column]
@@ -323,16 +327,18 @@ def draw_reliability(records: Sequence[Mapping], *, facts: str) -> Picture:
                 continue
             pooled, dots = rows[rows["seed"].isna()], rows[rows["seed"].notna()]
             style = {"color": colour, "linewidth": 1.2, "markersize": 5, **look}
-            upper.plot(dots["confidence"], dots["right"], **SEED)
+            dot = SEED if when == "after" else SEED | {"markerfacecolor": "white", "markeredgecolor": "black"}
+            upper.plot(dots["confidence"], dots["right"], **dot)
             upper.plot(pooled["confidence"], pooled["right"], label=f"{when}: {told}", **style)
             lower.plot(pooled["confidence"], pooled["n"], **style)
         upper.set_title(f"{kind}: probability of {'the ' if kind == 'posterior' else ''}{of_what}")
         upper.set_ylabel(right)
         upper.set_xlim(-0.02, 1.02)
         upper.set_ylim(-0.02, 1.02)
-        upper.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
+        lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.34), frameon=False)
         lower.set_yscale("log")
         lower.set_ylim(bottom=0.7)
+        lower.yaxis.set_major_formatter(FuncFormatter(_whole))
         lower.set_ylabel("n in the bin, all seeds" if len(records) > 1 else "n in the bin")
         lower.set_xlabel("Probability (mean of the bin)")
     drawing.title(figure, f"Are probabilities as often right as they say? {cells.name(first)}", facts)
@@ -346,6 +352,11 @@ def draw_reliability(records: Sequence[Mapping], *, facts: str) -> Picture:
         "One seed only: no spread over seeds." if len(records) == 1 else "",
     )
     return Picture(figure, table, caption)
+
+
+def _whole(value: float, _: int) -> str:
+    """The label of a tick on a logarithmic axis."""
+    return f"{value:,.0f}" if value >= 1 else ""
 
 
 def _reliability_table(records: Sequence[Mapping]) -> pandas.DataFrame:

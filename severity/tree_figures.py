@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from severity import cells, drawing
 from severity.drawing import GREY, Picture, styled
@@ -215,37 +215,43 @@ def draw_confusion(
     rules = list(records[0]["rules"])
     counts = {rule: _counts(records, rule, classes) for rule in rules[:PANELS]}
     table = pandas.concat([_confusion_table(rule, each, ordered, classes) for rule, each in counts.items()])
-    truths = next(iter(counts.values())).sum(axis=0)  # The same under every rule only where one class is true.
+    truths = {rule: each.sum(axis=0) for rule, each in counts.items()}  # Alike where one class is true of each image.
 
     side = min(max(0.31 * len(classes), 2.8), SIDE)
     named = len(classes) <= limit
     groups = _groups(hierarchy, order)
-    ticks = classes if named else [name for name, _, _ in groups]
     size = min(8.0, 0.75 * 72 * side / len(classes)) if named else 7.0
-    margin = drawing.width(max(ticks, key=len), size)
+    names = classes if named else [name for name, _, _ in groups]
+    margin = drawing.width(max(names, key=len), size) + 0.5
     columns = min(len(counts), 2)
     lines = -(-len(counts) // columns)
-    figure = Figure(
-        figsize=(max(margin + (side + 0.3) * columns + 1.5, 7.5), (side + 0.5) * lines + margin + 1.7),
-        layout="constrained",
-    )
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    width = margin + (side + 0.25) * columns + 1.4
+    figure = Figure(figsize=(max(width, 7.5), (side + 0.4 + margin) * lines + 1.3), layout="compressed")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     colours = matplotlib.colormaps["YlGnBu"]
     levels, told = _levels(ordered)
     for axes, (rule, each) in zip(panels, counts.items(), strict=False):
         _draw_confusion_of_rule(axes, each, levels, groups, norm, colours)
         axes.set_title(rule, weight="bold")
+        places = range(len(classes)) if named else [(first + last) / 2 for _, first, last in groups]
+        ticks = [f"{name} ({images:,})" for name, images in zip(names, _sums(truths[rule], groups, named), strict=True)]
+        axes.set_xticks(places, ticks, rotation=90, fontsize=size)
+        axes.set_yticks(places, names, fontsize=size)
+        axes.set_xlabel("Truth (n)" if named else "Truth, by groups of the tree (n)")
+    for axes in panels[::columns]:
+        axes.set_ylabel("Decision" if named else "Decision, by groups of the tree")
     for axes in panels[len(counts) :]:
         axes.set_axis_off()
-    _name_classes(panels, columns, len(counts), ticks, groups, named=named, size=size)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(panels), shrink=0.7, pad=0.02)
     bar.set_label("Share of the truth's images (root scale)")
     handles = [
         Line2D([], [], color="black", linewidth=0.9, label=f"the cost changes ({told})"),
         Line2D([], [], color="black", linewidth=2.4, label="group below the root"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    if not all(each.all() for each in truths.values()):
+        handles.append(Patch(facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0, label="n/a: no image"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     drawing.title(
         figure, f"Decision against truth: {cells.name(records[0])}", f"{facts}, {drawing.summed(len(records))}"
     )
@@ -316,6 +322,8 @@ def _draw_confusion_of_rule(
 ) -> None:
     truths = counts.sum(axis=0)
     share = numpy.divide(counts, truths, out=numpy.zeros(counts.shape), where=truths > 0)
+    for column in numpy.flatnonzero(truths == 0):
+        axes.axvspan(column - 0.5, column + 0.5, facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0)
     axes.imshow(numpy.ma.masked_equal(share, 0), cmap=colours, norm=norm, interpolation="none")
     axes.grid(False)
     axes.add_collection(LineCollection(_contours(levels), colors="black", linewidths=0.9))
@@ -344,31 +352,15 @@ def _contours(levels: numpy.ndarray) -> list[list[tuple[float, float]]]:
     return lines
 
 
-def _name_classes(
-    panels: numpy.ndarray,
-    columns: int,
-    shown: int,
-    ticks: Sequence[str],
-    groups: Sequence[tuple],
-    *,
-    named: bool,
-    size: float,
-) -> None:
-    places = range(len(ticks)) if named else [(first + last) / 2 for _, first, last in groups]
-    for number, axes in enumerate(panels[:shown]):
-        axes.set_xticks(places, ticks, rotation=90, fontsize=size)
-        axes.set_yticks(places, ticks, fontsize=size)
-        if number + columns >= shown:
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("Truth" if named else "Truth (groups of the tree)")
-        if number % columns == 0:
-            axes.set_ylabel("Decision" if named else "Decision (groups of the tree)")
+def _sums(truths: numpy.ndarray, groups: Sequence[tuple], named: bool) -> list[int]:
+    """Number of images of each class, or of each group."""
+    return truths.tolist() if named else [int(truths[first : last + 1].sum()) for _, first, last in groups]
 
 
 def _confusion_caption(
     records: Sequence[Mapping],
     classes: Sequence[str],
-    truths: numpy.ndarray,
+    truths: Mapping[str, numpy.ndarray],
     *,
     facts: str,
     told: str,
@@ -376,7 +368,7 @@ def _confusion_caption(
     named: bool,
     limit: int,
 ) -> str:
-    empty = [name for name, images in zip(classes, truths, strict=True) if not images]
+    empty = [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())]
     return drawing.sentences(
         f"Share (%) of the images of each truth (column) that were decided as each class (row), of {facts}: "
         f"{cells.name(records[0])}, {drawing.summed(len(records))} (metrics/runs). Of several true classes an image counts for "

@@ -15,7 +15,7 @@ from severity.drawing import GREY, NOT_AVAILABLE, Picture, styled
 from severity.runs import Run
 from severity.tables import listed
 
-FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 15, "solid_capstyle": "butt", "zorder": 1}
+FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 12, "solid_capstyle": "butt", "zorder": 1}
 CONTEXT = {
     "color": "#999999",
     "marker": "x",
@@ -76,7 +76,7 @@ def draw_tradeoff(
     table = _tradeoff_table(found, rules, intervals)
     medians, seeds = table[table["seed"].isna()], table[table["seed"].notna()]
     backbones = list(dict.fromkeys(table["backbone"]))
-    losses, looks = drawing.loss_looks(table["loss"]), drawing.rule_looks(rules)
+    losses, looks = drawing.loss_looks(run.loss for run in found), drawing.rule_looks(rules)
     figure, panels = _tradeoff_panels(len(backbones), entries=len(losses) + len(rules) + 9)
     for number, (measure, (_, name, over)) in enumerate(LEVELS.items()):
         corners = medians[medians[f"{measure}_front"] == 1].sort_values(["top1_error", measure])
@@ -265,13 +265,14 @@ def label_order(records: Sequence[Mapping]) -> list[str]:
 
 @styled
 def draw_labels(
-    records: Sequence[Mapping], intervals: pandas.DataFrame, *, level: float, limit: int, facts: str
+    records: Sequence[Mapping], intervals: pandas.DataFrame, *, colour: str, level: float, limit: int, facts: str
 ) -> Picture:
     """Severity and AUROC of each label, side by side: is a label that is hard to see also severe to miss?
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
         intervals: metrics/comparisons/label_intervals.csv.
+        colour: of the loss.
         level: of these intervals.
         limit: how many labels to show, those of the largest severity by the first rule.
         facts: data set and number of images, for the title.
@@ -280,7 +281,6 @@ def draw_labels(
     rules = drawing.rule_looks(list(first["rules"]))
     table = _label_table(records, label_order(records)[:limit], intervals)
     severities = [f"severity_{rule}" for rule in rules]
-    colour = drawing.loss_looks([first["loss"]])[first["loss"]]["color"]
 
     height = 0.14 + 0.08 * len(severities)
     figure = Figure(figsize=(10.5, 1.9 + height * len(table)), layout="constrained")
@@ -421,13 +421,14 @@ def _label_caption(
 
 @styled
 def draw_effects(
-    records: Sequence[Mapping], labels: pandas.DataFrame, *, level: float, limit: int, facts: str
+    records: Sequence[Mapping], labels: pandas.DataFrame, *, colour: str, level: float, limit: int, facts: str
 ) -> Picture:
     """Severity of each label under a rule minus that under the baseline rule, with its interval: a panel a rule.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
         labels: metrics/comparisons/labels.csv.
+        colour: of the loss.
         level: of its intervals and verdicts.
         limit: how many labels to show, those of the largest severity by the first rule.
         facts: data set and number of images, for the title.
@@ -441,7 +442,6 @@ def draw_effects(
         return Picture(drawing.said(headline, facts, note), table, f"{headline}. Nothing is shown: {note}.")
     names = list(dict.fromkeys(table["A"]))
     baseline, rows = table["B"].iloc[0], order[:limit]
-    colour = drawing.loss_looks([first["loss"]])[first["loss"]]["color"]
     looks = drawing.rule_looks(names)
 
     figure = Figure(figsize=(4.2 + 3.6 * len(names), 1.9 + 0.26 * len(rows)), layout="constrained")

@@ -9,7 +9,7 @@ that does not exist is written as n/a in the figure, named in its caption and le
 import functools
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,7 @@ NOT_AVAILABLE = {"style": "italic", "color": GREY}
 FILLS = ("full", "left", "bottom", "right", "top")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
 # The names that have a look of their own, in every study the same; others get what is left.
-LOSSES = ("ce", "bce", "hxe", "soft_labels", "cascade", "barz_denzler", "haf", "haframe")
-LOSSES += ("hbce_conditional", "hbce", "hxe_multilabel")
+LOSSES = ("ce", "bce", "hxe", "soft_labels", "cascade", "barz_denzler", "haf")
 RULES = ("argmax", "crm", "hie", "top_down", "argmax_ts", "crm_ts", "hie_ts", "top_down_ts")
 MARKERS = ("o", "D", "^", "v", "s", "P", "<", ">", "X", "p", "h", "8")
 HATCHES = ("", None, "//////", "....", "xxxx", "++++")  # None: filled with the colour.
@@ -63,8 +62,12 @@ class Picture:
     caption: str
 
 
-def loss_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, fillstyle and linestyle of each loss: three differences, so that two losses never look alike in grey."""
+def loss_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, fillstyle and linestyle of each loss: three differences, so that two losses never look alike in grey.
+
+    Args:
+        names: all losses of the study. Those in `LOSSES` look the same in every study, the others have what these leave.
+    """
     looks = {}
     for name, place in _places(names, LOSSES).items():
         # One further with each round of colours, so that a colour comes back with another line.
@@ -77,7 +80,7 @@ def loss_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def rule_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def rule_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Marker, linestyle, hatch (None: filled) and whether its marker is hollow, of each decision rule.
 
     For figures of a single loss, whose colour all rules share.
@@ -93,7 +96,7 @@ def rule_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _places(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+def _places(names: Iterable[str], known: Sequence[str]) -> dict[str, int]:
     """A number for each name: its place among the known ones, else the first that no name of the study has."""
     names = list(dict.fromkeys(names))
     places = {name: known.index(name) for name in names if name in known}

@@ -11,13 +11,21 @@ import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from severity import cells, comparison_figures, drawing, run_figures, tree_figures
-from severity.drawing import BLUE, GREY, NOT_AVAILABLE, VERMILLION, Picture, styled
+from severity.drawing import GREY, NOT_AVAILABLE, Picture, styled
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
 from severity.tables import listed
+
+CURVES = {
+    "train_loss": {"linestyle": "-", "label": "train loss"},
+    "validation_loss": {"linestyle": "--", "label": "validation loss"},
+    "validation_macro_auroc": {"linestyle": "-.", "label": "validation AUROC (macro)"},
+}
+STAR = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none"}
 
 
 def draw_all(
@@ -68,7 +76,8 @@ def draw_all(
     about = chosen[0]
     facts = f"{about['dataset']}, {about['counts']['scored']:,} test images"
     tree_facts = f"{about['dataset']}, hierarchy {about['hierarchy']}"
-    of_labels = {"level": level, "limit": labels, "facts": facts}
+    colour = drawing.loss_looks(run.loss for run in found)[about["loss"]]["color"]
+    of_labels = {"colour": colour, "level": level, "limit": labels, "facts": facts}
     return {
         "tradeoff": comparison_figures.draw_tradeoff(
             found, list(about["rules"]), comparisons["intervals"], level=level, facts=facts, unit=about["cost"]
@@ -78,8 +87,8 @@ def draw_all(
         "effects": comparison_figures.draw_effects(chosen, comparisons["labels"], **of_labels),
         "confusion": tree_figures.draw_confusion(chosen, hierarchy, cost, limit=classes, facts=facts),
         "ranking": run_figures.draw_ranking(found, limit=cells_shown, facts=facts),
-        "reliability": run_figures.draw_reliability(chosen, facts=facts),
-        "batches": draw_batches(chosen, facts=facts),
+        "reliability": run_figures.draw_reliability(chosen, colour=colour, facts=facts),
+        "batches": draw_batches(chosen, colour=colour, facts=facts),
         "curves": draw_curves(histories, run_figures.shown_cells(found, cells_shown), facts=about["dataset"]),
         "mistakes": draw_mistakes(best_run, images, ids, count=mistakes, facts=facts),
         "tree": tree_figures.draw_tree(hierarchy, train_counts, limit=classes, facts=tree_facts),
@@ -94,11 +103,12 @@ def draw_all(
 
 
 @styled
-def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
+def draw_batches(records: Sequence[Mapping], *, colour: str, facts: str) -> Picture:
     """Mean and median severity of each batch of consecutive test images, one panel a decision rule.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss; a batch's point is the median over them.
+        colour: of the loss.
         facts: data set and number of images, for the title.
 
     Raises:
@@ -110,7 +120,7 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     figure = Figure(figsize=(10.5, 1.4 + 2.4 * len(rules)), layout="constrained")
     panels = figure.subplots(len(rules), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (rule, rows) in zip(panels, table.groupby("rule", sort=False), strict=True):
-        _draw_batches_of_rule(axes, rows, several=len(records) > 1)
+        _draw_batches_of_rule(axes, rows, colour, several=len(records) > 1)
         mean, middle = drawing.number(rows["severity_mean"].iloc[0]), drawing.number(rows["median_of_medians"].iloc[0])
         axes.set_title(f"{rule}: mean over all images {mean}, median of the batch medians {middle}", loc="left")
         axes.set_ylabel(f"Severity (cost {records[0]['cost']})")
@@ -133,21 +143,21 @@ def draw_batches(records: Sequence[Mapping], *, facts: str) -> Picture:
     return Picture(figure, table, caption)
 
 
-def _draw_batches_of_rule(axes: Axes, rows: pandas.DataFrame, *, several: bool) -> None:
+def _draw_batches_of_rule(axes: Axes, rows: pandas.DataFrame, colour: str, *, several: bool) -> None:
     x, many = rows["batch"], len(rows) > 60
     if several:
-        band = {"color": BLUE, "alpha": 0.25, "linewidth": 0, "label": "min to max of the batch mean over runs"}
+        band = {"color": colour, "alpha": 0.25, "linewidth": 0, "label": "min to max of the batch mean over seeds"}
         axes.fill_between(x, rows["mean_min"], rows["mean_max"], **band)
-        bars = {"color": VERMILLION, "linewidth": 1, "label": "min to max of the batch median over runs"}
+        bars = {"color": "black", "linewidth": 1, "label": "min to max of the batch median over seeds"}
         axes.vlines(x, rows["median_min"], rows["median_max"], **bars)
-    whole = {"color": "black", "zorder": 1.9}
+    whole = {"color": GREY, "zorder": 1.9}
     for column, line, label in (
         ("severity_mean", "--", "mean over all images"),
         ("median_of_medians", ":", "median of the batch medians"),
     ):
         axes.axhline(rows[column].iloc[0], linestyle=line, linewidth=1.3, label=label, **whole)
-    axes.plot(x, rows["mean"], "-" if many else "o-", color=BLUE, linewidth=1, markersize=3.5, label="batch mean")
-    axes.plot(x, rows["median"], "x", color=VERMILLION, markersize=3 if many else 6, label="batch median")
+    axes.plot(x, rows["mean"], "-" if many else "o-", color=colour, linewidth=1, markersize=3.5, label="batch mean")
+    axes.plot(x, rows["median"], "x", color="black", markersize=3 if many else 6, label="batch median")
 
 
 def _batch_table(records: Sequence[Mapping], rule: str) -> pandas.DataFrame:
@@ -180,7 +190,7 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         shown: the cells to show, as `severity.run_figures.shown_cells` gives them.
         facts: the data set, for the title.
     """
-    curves = ["train_loss", "validation_loss", "validation_macro_auroc"]
+    curves, looks = list(CURVES), drawing.loss_looks(histories["loss"])
     wanted = [(seeds[0]["backbone"], seeds[0]["loss"]) for seeds in shown]
     cell_of = pandas.MultiIndex.from_frame(histories[["backbone", "loss"]])
     table = histories.loc[cell_of.isin(wanted), ["backbone", "loss", "seed", "epoch", *curves, "best"]]
@@ -196,7 +206,7 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     for i, ((backbone, loss), cell) in enumerate(groups):
         upper, lower = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         upper.set_title(drawing.wrap(f"{backbone}-{loss}", 2.1, 8), fontsize=8)
-        _draw_curves_of_cell(upper, lower, cell)
+        _draw_curves_of_cell(upper, lower, cell, looks[loss]["color"])
         _limit(lower, *spans)
         if i % columns == 0:
             upper.set_ylabel("Loss")
@@ -216,9 +226,9 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         f"Training curves: {facts}",
         drawing.sentences(f"Backbones and losses: {len(groups)}; runs: {runs}, a line each.", rest),
     )
-    entries = [axes.get_legend_handles_labels() for axes in panels[:2, 0]]
-    unique = {name: handle for handles, names in entries for handle, name in zip(handles, names, strict=True)}
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False)
+    handles = [Line2D([], [], color=GREY, **style) for style in CURVES.values()]
+    handles.append(Line2D([], [], color=GREY, **STAR, label="best epoch"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     blind = [f"{'-'.join(names)}" for names, cell in groups if cell["validation_macro_auroc"].isna().all()]
     caption = drawing.sentences(
         f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was kept "
@@ -229,20 +239,16 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     return Picture(figure, table, caption)
 
 
-def _draw_curves_of_cell(upper: Axes, lower: Axes, cell: pandas.DataFrame) -> None:
-    styles = {
-        "train_loss": (upper, {"color": BLUE, "linestyle": "-", "label": "train loss"}),
-        "validation_loss": (upper, {"color": VERMILLION, "linestyle": "--", "label": "validation loss"}),
-        "validation_macro_auroc": (lower, {"color": "black", "linestyle": "-", "label": "validation AUROC (macro)"}),
-    }
-    star = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none"}
+def _draw_curves_of_cell(upper: Axes, lower: Axes, cell: pandas.DataFrame, colour: str) -> None:
+    panels = {"train_loss": upper, "validation_loss": upper, "validation_macro_auroc": lower}
+    styles = {curve: (panels[curve], {"color": colour, **style}) for curve, style in CURVES.items()}
     for _, run in cell.groupby("seed", sort=False):
         best = run[run["best"] == 1].tail(1)
         dot = "." if len(run) == 1 else ""  # A single epoch has no line to see.
         for curve, (axes, style) in styles.items():
             axes.plot(run["epoch"], run[curve], linewidth=0.9, marker=dot, **style)
             if curve != "train_loss":
-                axes.plot(best["epoch"], best[curve], **star, color=style["color"], label="best epoch")
+                axes.plot(best["epoch"], best[curve], **STAR, color=colour)
     for curve, (axes, style) in styles.items():
         if cell[curve].isna().all():
             axes.text(0.5, 0.5, f"{style['label']}: n/a", transform=axes.transAxes, ha="center", **NOT_AVAILABLE)

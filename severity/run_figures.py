@@ -18,6 +18,7 @@ from severity.tables import listed
 
 BINS = 10  # of severities that are more than these
 COLUMNS = 4  # panels a row
+TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # of a logarithmic axis
 DOTS = 12  # places at which a curve has markers and dots
 SEED = {"marker": ".", "markersize": 4.5, "linestyle": "none", "color": "black", "markeredgecolor": "white"}
 SEED |= {"markeredgewidth": 0.4}
@@ -63,7 +64,7 @@ def left_out(shown: int, total: int) -> str:
 
 def _panels(count: int, height: float, **shared: Any) -> tuple[Figure, numpy.ndarray]:
     """A figure and its panels, as many as `count`, row by row."""
-    columns = min(count, COLUMNS) if count != 6 else 3
+    columns = next((each for each in (COLUMNS, COLUMNS - 1) if count % each == 0), min(count, COLUMNS))
     lines = math.ceil(count / columns)
     width = {1: 6.5, 2: 4.4, 3: 3.5}.get(columns, 3.0)
     figure = Figure(figsize=(0.8 + width * columns, 1.5 + height * lines), layout="constrained")
@@ -95,7 +96,7 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
     shown = shown_cells(found, limit)
     first = shown[0][0]
     rules = drawing.rule_looks(list(first["rules"]))
-    losses = drawing.loss_looks([record["loss"] for record in found.values()])
+    losses = drawing.loss_looks(run.loss for run in found)
     table = _level_table(shown, list(rules))
     levels = [level for level in dict.fromkeys(table["severity"]) if level != "0"]
     figure, panels = _panels(len(shown), 2.5, sharex=True, sharey=True)
@@ -208,7 +209,7 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
     shown = shown_cells(found, limit)
     first = shown[0][0]
     rules = drawing.rule_looks(list(first["rules"]))
-    losses = drawing.loss_looks([record["loss"] for record in found.values()])
+    losses = drawing.loss_looks(run.loss for run in found)
     classes = len(first["best_distance_curve"])
     marked = numpy.unique(numpy.round(numpy.geomspace(1, classes, min(DOTS, classes))).astype(int))
     table = _ranking_table(shown, list(rules), marked)
@@ -237,6 +238,7 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
         axes.set_title(drawing.wrap(cells.name(seeds[0]), 2.8, 8))
         if classes > 30:
             axes.set_xscale("log")
+            axes.set_xticks([k for k in TICKS if k <= classes], minor=False)
             axes.xaxis.set_major_formatter(FuncFormatter(_whole))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
@@ -303,15 +305,15 @@ def _ranking_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str], mar
 
 
 @styled
-def draw_reliability(records: Sequence[Mapping], *, facts: str) -> Picture:
+def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> Picture:
     """How often what is said with a probability is so, before and after temperature scaling, and in how many cases.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
+        colour: of the loss.
         facts: data set and number of images, for the title.
     """
     first = records[0]
-    colour = drawing.loss_looks([first["loss"]])[first["loss"]]["color"]
     table = _reliability_table(records)
     figure = Figure(figsize=(10.5, 7.2), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(2.6, 1))

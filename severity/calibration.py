@@ -27,6 +27,7 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
             make it small, for each is right and all share one probability.
         classwise_ece: mean over classes of the calibration error of p_k against t_k.
         nll: mean of -sum_k t_k log p_k. brier: mean of sum_k (p_k - t_k)^2, from 0 to 2.
+        bins: what `ece` sums over, see `bins`.
 
     Raises:
         SeverityError: no image has a true class.
@@ -45,6 +46,7 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
         "classwise_ece": float(numpy.mean([expected_error(probability[:, k], wanted[:, k]) for k in columns])),
         "nll": float(-(wanted * numpy.log(numpy.maximum(probability, SMALLEST))).sum(axis=1).mean()),
         "brier": float(((probability - wanted) ** 2).sum(axis=1).mean()),
+        "bins": bins(probability[images, first], wanted[images, first]),
     }
 
 
@@ -56,7 +58,8 @@ def of_marginal(*, marginal: numpy.ndarray, truth: numpy.ndarray) -> dict[str, A
 
     Returns:
         cells: the number of scored cells. ece: mean of the calibration error of each label that has a scored cell.
-        nll: mean binary cross-entropy. brier: mean squared error, from 0 to 1.
+        nll: mean binary cross-entropy. brier: mean squared error, from 0 to 1. bins: of the cells of all labels together,
+        see `bins`.
 
     Raises:
         SeverityError: every cell is masked.
@@ -74,6 +77,7 @@ def of_marginal(*, marginal: numpy.ndarray, truth: numpy.ndarray) -> dict[str, A
         "ece": float(numpy.mean(errors)),
         "nll": float(-numpy.where(wanted == 1, numpy.log(inside), numpy.log1p(-inside)).mean()),
         "brier": float(((probability - wanted) ** 2).mean()),
+        "bins": bins(probability, wanted),
     }
 
 
@@ -86,6 +90,21 @@ def expected_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float:
     BINS bins of equal width, each with its lower edge and without its upper one; the last has both.
     """
     confidence = confidence.astype(numpy.float64)
-    which = numpy.minimum((confidence * BINS).astype(numpy.int64), BINS - 1)
-    gaps = numpy.bincount(which, weights=right - confidence, minlength=BINS)
+    gaps = numpy.bincount(_bin(confidence), weights=right - confidence, minlength=BINS)
     return float(numpy.abs(gaps).sum() / len(confidence))
+
+
+def bins(confidence: numpy.ndarray, right: numpy.ndarray) -> dict[str, list]:
+    """The bins of `expected_error`, from the lowest: n, and the means of confidence and right (None in an empty bin)."""
+    confidence = confidence.astype(numpy.float64)
+    which = _bin(confidence)
+    count = numpy.bincount(which, minlength=BINS)
+    means = {}
+    for name, values in (("confidence", confidence), ("right", right)):
+        sums = numpy.bincount(which, weights=values, minlength=BINS)
+        means[name] = [float(f"{total / n:.6g}") if n else None for total, n in zip(sums, count, strict=True)]
+    return {"n": count.tolist(), **means}
+
+
+def _bin(confidence: numpy.ndarray) -> numpy.ndarray:
+    return numpy.minimum((confidence * BINS).astype(numpy.int64), BINS - 1)

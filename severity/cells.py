@@ -55,6 +55,11 @@ def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[d
         yield backbone, loss, seeds
 
 
+def name(record: dict[str, Any]) -> str:
+    """The name of the cell that a run's metrics belong to: ``<backbone>-<loss>``."""
+    return f"{record['backbone']}-{record['loss']}"
+
+
 def all_rules(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> list[str]:
     """The rules, and those that only the IRMA score knows, where runs have one."""
     scored = [metrics["irma"]["rules"] for metrics in found.values() if "irma" in metrics]

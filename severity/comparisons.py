@@ -35,7 +35,7 @@ SHARES = ("auroc", "share_of_images", "share_of_severity_A", "share_of_severity_
 class Study:
     """Everything that the stage `compare` tells.
 
-    tables: by name (rules, losses, backbones, labels, correlation, distribution). scores: what they were made from.
+    tables: by name (rules, losses, backbones, labels, correlation, distribution, intervals, label_intervals). scores: what they were made from.
     settings: how. baseline: the rule that the others are compared with.
     """
 
@@ -67,12 +67,14 @@ def compare(
         batch_size: consecutive test images in a batch of the batch statistics.
         resamples, permutations, level, seed: see `resampling.Settings`.
         baseline_rule: the rule that every other is compared with; one of `rules`.
-        correlation_labels: up to this many labels the correlation of AUROC and severity resamples patients, above labels.
+        correlation_labels: up to this many labels AUROCs are resampled, for their intervals and their correlation with
+            severity; above, that correlation resamples labels.
 
     Returns:
         tables: rules (each rule against the baseline, in each cell), losses (same backbone and rule), backbones (same loss
         and rule), labels (severity where a label is true, each rule against the baseline), all with `COLUMNS`; correlation
-        (AUROC against severity over the labels of a cell), distribution (severity over the images of a cell).
+        (AUROC against severity over the labels of a cell), distribution (severity over the images of a cell), intervals
+        (every metric of a cell), label_intervals (severity and AUROC of each label of a cell).
 
     Raises:
         SeverityError: the baseline is not among the rules, a number is out of range, or as `scores.collect`.
@@ -90,13 +92,16 @@ def compare(
             f"it for want of validation images. {nearest(baseline_rule, found.rules)}"
         )
     base = found.rules.index(baseline_rule)
+    drawn = profiles.draw_patients(found, read, settings) if len(found.classes) <= correlation_labels else None
     tables = {
         "rules": compared(found, list(_rule_pairs(found, base)), settings, keys=["backbone", "loss"]),
         "losses": compared(found, list(_axis_pairs(found, "loss")), settings, keys=["backbone", "rule"]),
         "backbones": compared(found, list(_axis_pairs(found, "backbone")), settings, keys=["loss", "rule"]),
         "labels": by_label(found, base, settings),
-        "correlation": profiles.correlation(found, read, settings, most_labels=correlation_labels),
+        "correlation": profiles.correlation(found, drawn, settings),
         "distribution": profiles.distribution(found, cost, settings, batch_size=batch_size),
+        "intervals": profiles.intervals(found, settings),
+        "label_intervals": profiles.label_intervals(found, drawn, settings),
     }
     return Study(tables, found, settings, baseline_rule)
 

@@ -18,6 +18,7 @@ from severity.drawing import BLUE, GREY, NOT_AVAILABLE, ORANGE, SKY, VERMILLION,
 from severity.duplicates import Found
 from severity.prepared import Table
 from severity.splits import SPLITS
+from severity.tables import listed
 
 LABELS = 60  # how many labels a figure shows
 NUMBERED = 20  # up to this many labels, the matrix has numbers
@@ -90,7 +91,9 @@ def draw_labels(labels: pandas.DataFrame, *, facts: str) -> Picture:
         len(names), len(train), "positive training images"
     )
     drawing.title(figure, "States of the labels", facts + note)
-    return Picture(figure, table)
+    return Picture(
+        figure, table, f"State of each label as a share of the images of {facts}{note} (metrics/data/labels.csv)."
+    )
 
 
 def _draw_states(axes: Axes, rows: pandas.DataFrame) -> None:
@@ -140,7 +143,11 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
     )
     headline = "Labels that come together"
     if not several:
-        return Picture(_said(headline, facts, "No image is positive for two labels."), table)
+        return Picture(
+            drawing.said(headline, facts, "No image is positive for two labels."),
+            table,
+            f"{headline}: of {facts} no image is positive for two (metrics/data/cooccurrence.csv).",
+        )
 
     numbered = len(names) <= NUMBERED
     side, size = (0.42 * len(names), 8) if numbered else (0.16 * len(names), 6)
@@ -155,8 +162,15 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
     axes.set_ylabel("Of the images positive for this label, the share ...")
     note = "; in the cells: images positive for both" if numbered else ""
     note += "; grey: no share (n = 0, or the label itself)"
-    drawing.title(figure, headline, facts + note + _left_out(len(names), len(labels), "positive images"))
-    return Picture(figure, table)
+    rest = _left_out(len(names), len(labels), "positive images")
+    drawing.title(figure, headline, facts + note + rest)
+    empty = [name for name, count in zip(names, counts.diagonal(), strict=True) if not count]
+    caption = drawing.sentences(
+        f"Of the images positive for the label of a row, the share that is positive for that of a column, of {facts}{rest} "
+        "(metrics/data/cooccurrence.csv).",
+        f"Without a positive image: {listed(empty)}." if empty else "",
+    )
+    return Picture(figure, table, caption)
 
 
 def _draw_shares(figure: Figure, axes: Axes, share: numpy.ndarray, counts: numpy.ndarray | None) -> None:
@@ -224,7 +238,9 @@ def draw_ages(frame: pandas.DataFrame, *, facts: str) -> Picture:
         frameon=False,
     )
     drawing.title(figure, "Ages and views by sex", facts)
-    return Picture(figure, table)
+    ageless = int(frame["age"].isna().sum())
+    caption = f"Ages (in groups of {YEARS} years) and views of the images by sex and split, of {facts}; {ageless:,} of unknown age."
+    return Picture(figure, table, f"{caption} From data/prepared/table.csv.")
 
 
 def _people(
@@ -296,7 +312,8 @@ def draw_near_duplicates(found: Found, images: numpy.ndarray, ids: Sequence[str]
     limits = f"hash distance at most {found.hash_distance} of 64, correlation at least {found.correlation:g}"
     headline = f"Near-duplicates across splits: {total:,} pairs ({limits})"
     if table.empty:
-        return Picture(_said(headline, facts, "None found."), table)
+        caption = f"{headline}: none among {facts} (metrics/data/near_duplicates.csv)."
+        return Picture(drawing.said(headline, facts, "None found."), table, caption)
 
     row_of = {name: row for row, name in enumerate(ids)}
     lines = math.ceil(len(table) / 2)
@@ -326,12 +343,5 @@ def draw_near_duplicates(found: Found, images: numpy.ndarray, ids: Sequence[str]
         else f"; shown: the {half} most and the {half} least alike of the {len(pairs):,} listed"
     )
     drawing.title(figure, headline, facts + shown)
-    return Picture(figure, table)
-
-
-def _said(headline: str, facts: str, text: str) -> Figure:
-    """A figure of words, where there is nothing to draw."""
-    figure = Figure(figsize=(7.5, 1.6), layout="constrained")
-    drawing.title(figure, headline, facts)
-    figure.text(0.5, 0.2, text, ha="center")
-    return figure
+    caption = f"{headline}, among {facts}{shown}; from metrics/data/near_duplicates.csv."
+    return Picture(figure, table, caption)

@@ -62,10 +62,10 @@ def evaluate(
         macro_average_precision; validation: macro_auroc, None without such images, and top1_error of
         each rule, None where no such image has a true class; not_available: for each rule that
         cannot be had, why; rules: for each rule what `metrics.single_decision` gives,
-        batches, severity by label, least and most severe mistakes; nodes: `node_metrics.score` of the most probable
-        class and of `decisions.climb`; calibration; multi_label: thresholds, rules, warnings where a baseline is not
-        beaten; baselines: single_decision and multi_label; null_hierarchies: see `_null_hierarchies`; with
-        `irma` what `irma_score.score` gives as well.
+        batches, severity by label, distance curve, confusion, least and most severe mistakes; nodes: `node_metrics.score`
+        of the most probable class and of `decisions.climb`; calibration; multi_label: thresholds, rules, warnings where a
+        baseline is not beaten; baselines: single_decision and multi_label; null_hierarchies: see `_null_hierarchies`;
+        best_distance_curve; with `irma` what `irma_score.score` gives as well.
 
     Raises:
         SeverityError: an unknown rule, a split without images, or a self-check that fails.
@@ -99,6 +99,7 @@ def evaluate(
         "multi_label": _multi_label(sets, case, trivial["multi_label"]),
         "baselines": trivial,
         "null_hierarchies": _null_hierarchies(rankings, sets, case, seed),
+        "best_distance_curve": metrics.best_distance_curve(truth=case.truth[scored], cost=cost),
     }
     if irma:
         decided = {rule: ranking[:, 0] for rule, ranking in rankings.items()}
@@ -203,6 +204,8 @@ def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mi
         **found,
         "batches": metrics.batches(severity, size=batch_size),
         "labels": metrics.by_label(severity, truth[scored], classes),
+        "distance_curve": metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost),
+        "confusion": metrics.confusion(decided=ranking[scored, 0], truth=truth[scored], cost=cost, classes=classes),
         **metrics.extremes(
             severity,
             decided=ranking[scored, 0],

@@ -92,7 +92,10 @@ def draw_case(
     truth = ", ".join(hierarchy.classes[label] for label in case.truth) or "n/a"
     told = f"decision: {hierarchy.classes[case.decision]}; severity {number(case.severity)} ({unit}); truth: {truth}"
     title(figure, _headline(case), f"{facts}; {told}")
-    return Picture(figure, steps)
+    caption = (
+        f"{_headline(case)} ({facts}): {told}. Probabilities on the paths to the classes, and their Grad-CAM heat."
+    )
+    return Picture(figure, steps, caption)
 
 
 def _headline(case: Case) -> str:
@@ -223,4 +226,5 @@ def draw_maps(case: Case, *, maps: list[Maps], facts: str) -> Picture:
         "from its smallest value (dark) to its largest (bright)"
     )
     title(figure, f"Feature maps: {_headline(case)}", note)
-    return Picture(figure, table)
+    caption = f"{_headline(case)} ({facts}): the strongest feature maps of {len(maps)} layers."
+    return Picture(figure, table, caption)

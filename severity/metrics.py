@@ -199,6 +199,58 @@ def by_label(severity: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[st
     return found
 
 
+def confusion(
+    *, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Number of images of each truth (a class name) and decision: truth -> decision -> images, no zeros.
+
+    Args:
+        decided: (N,) class index. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+
+    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else the
+    nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
+    """
+    size = len(cost)
+    found = numpy.zeros(size * size, dtype=numpy.int64)
+    for rows in chunks(*truth.shape):
+        away = numpy.where(truth[rows], cost[decided[rows]], numpy.inf)
+        right = truth[rows][numpy.arange(len(away)), decided[rows]]
+        nearest_truth = numpy.where(right, decided[rows], away.argmin(axis=1))
+        found += numpy.bincount(nearest_truth * size + decided[rows], minlength=size * size)
+    return {
+        classes[true]: {classes[k]: int(row[k]) for k in numpy.flatnonzero(row)}
+        for true, row in enumerate(found.reshape(size, size))
+        if row.any()
+    }
+
+
+def distance_curve(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> list[float]:
+    """Hierarchical distance @k for k = 1 to K, to six digits.
+
+    Args:
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+    """
+    total = numpy.zeros(len(cost))
+    for rows in chunks(*truth.shape):
+        total += nearest(decided=ranking[rows], truth=truth[rows], cost=cost).sum(axis=0)
+    return _curve(total / len(truth))
+
+
+def best_distance_curve(*, truth: numpy.ndarray, cost: numpy.ndarray) -> list[float]:
+    """What no ranking can be below: `distance_curve` of the classes by ascending distance from the truth.
+
+    Its last number, the mean over all classes, is every ranking's, and that of a random ranking at every k.
+    """
+    total = numpy.zeros(len(cost))
+    for rows in chunks(*truth.shape):
+        total += numpy.sort(distances(truth=truth[rows], cost=cost), axis=1).sum(axis=0)
+    return _curve(total / len(truth))
+
+
+def _curve(at_rank: numpy.ndarray) -> list[float]:
+    return [float(f"{value:.6g}") for value in numpy.cumsum(at_rank) / numpy.arange(1, len(at_rank) + 1)]
+
+
 def extremes(
     severity: numpy.ndarray,
     *,

@@ -57,7 +57,7 @@ SHAPE = {
     },
     "evaluate": OPTIONS,
     "compare": OPTIONS,
-    "plot": {"cell": str, "mistakes": int, "labels": int, "classes": int},
+    "plot": {"cell": str, "cells_shown": int, "mistakes": int, "labels": int, "classes": int},
     "explain": OPTIONS,
 }
 

@@ -2,7 +2,7 @@
 
 Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
         exactly the runs that params name: the grid's and the adopted
-Writes  plots/<name>.png and plots/<name>.csv: curves, mistakes, contact_sheet
+Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet
 Run     python -m stages.illustrate     three seconds
 """
 
@@ -26,6 +26,7 @@ def main() -> None:
         examples=numpy.load(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
         cell=wanted["cell"],
+        cells_shown=wanted["cells_shown"],
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )

@@ -1,13 +1,29 @@
 """Draw the figures of the scores, each with the table of what it shows. No image is needed.
 
 Reads   params.yaml; data/hierarchy/hierarchy.json, data/cost/cost.csv; metrics/runs/<run>.json of exactly the runs that
-        params name: the grid's and the adopted
-Writes  plots/<name>.png and plots/<name>.csv: tradeoff, labels, batches, tree, cost
-Run     python -m stages.plot     four seconds
+        params name: the grid's and the adopted; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
+Writes  plots/<name>.png, .svg, .csv and .caption.txt: tradeoff, levels, labels, effects, confusion, ranking, reliability,
+        batches, tree, cost
+Run     python -m stages.plot     ten seconds
 """
 
-from severity import cells, costs, drawing, errors, figures, params, runs
+import pandas
+
+from severity import cells, costs, drawing, errors, figures, files, params, runs
 from severity.hierarchy import Hierarchy
+
+# What is read of each table of metrics/comparisons: words, numbers.
+COMPARISONS = {
+    "intervals": (["backbone", "loss", "rule", "metric"], ["lower", "upper"]),
+    "label_intervals": (
+        ["backbone", "loss", "rule", "label"],
+        ["severity_lower", "severity_upper", "auroc_lower", "auroc_upper"],
+    ),
+    "labels": (
+        ["backbone", "loss", "label", "A", "B", "verdict", "note"],
+        ["images", "patients", "seeds", "difference", "lower", "upper", "p_holm"],
+    ),
+}
 
 
 def main() -> None:
@@ -16,15 +32,24 @@ def main() -> None:
     wanted = settings["plot"]
     drawn = figures.draw_scores(
         found=cells.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        comparisons={name: comparison(name) for name in COMPARISONS},
+        level=settings["compare"]["level"],
         hierarchy=hierarchy,
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
         cell=wanted["cell"],
+        cells_shown=wanted["cells_shown"],
         labels=wanted["labels"],
         classes=wanted["classes"],
     )
     for name, picture in drawn.items():
         drawing.write(picture, f"plots/{name}")
     print(f"plots: {', '.join(drawn)}")
+
+
+def comparison(name: str) -> pandas.DataFrame:
+    """A table of metrics/comparisons."""
+    words, numbers = COMPARISONS[name]
+    return files.read_csv(f"metrics/comparisons/{name}.csv", words, numbers, "Run `dvc repro compare`.")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,19 @@ def test_the_expected_error_against_a_loop(seed):
     assert calibration.expected_error(confidence, right) == pytest.approx(loop(confidence, right))
 
 
+@given(strategies.integers(0, 1000))
+def test_the_bins_are_those_of_the_expected_error(seed):
+    random = numpy.random.default_rng(seed)
+    confidence, right = random.random(60) ** 3, random.random(60) < 0.5
+    confidence[:3] = 0, 1, 2 / 15
+    found = calibration.bins(confidence, right)
+    assert sum(found["n"]) == 60 and len(found["n"]) == calibration.BINS
+    filled = [each for each in zip(found["n"], found["confidence"], found["right"], strict=True) if each[0]]
+    assert sum(n / 60 * abs(r - c) for n, c, r in filled) == pytest.approx(loop(confidence, right), abs=1e-5)
+    for place, (n, c, r) in enumerate(zip(found["n"], found["confidence"], found["right"], strict=True)):
+        assert (c is None and r is None) if n == 0 else place / 15 - 1e-5 <= c <= (place + 1) / 15 + 1e-5
+
+
 @given(random_trees(), strategies.integers(0, 1000))
 def test_of_posteriors_against_loops(tree, seed):
     random = numpy.random.default_rng(seed)
@@ -46,6 +59,7 @@ def test_of_posteriors_against_loops(tree, seed):
     assert found["ece_any"] == pytest.approx(loop(posterior.max(axis=1), right))
     shared = [t[p.argmax()] for p, t in zip(posterior, wanted, strict=True)]
     assert found["ece"] == pytest.approx(loop(posterior.max(axis=1), shared))
+    assert found["bins"] == calibration.bins(posterior.max(axis=1), numpy.array(shared))
     assert found["classwise_ece"] == pytest.approx(
         numpy.mean([loop(posterior[:, k], wanted[:, k]) for k in range(size)])
     )

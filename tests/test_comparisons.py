@@ -157,12 +157,55 @@ def test_a_batch_of_images_in_random_order_has_the_spread_of_chance():
     assert alike["batch_mean_sd"] > 2 * alike["batch_mean_sd_by_chance"]
 
 
+def test_intervals_are_of_the_values_that_the_comparisons_compare(whole):
+    table = whole.tables["intervals"]
+    assert len(table) == 4 * 3 * len(scores.METRICS)
+    compared = whole.tables["rules"]
+    for row in table.to_dict("records"):
+        assert row["lower"] <= row["value"] <= row["upper"], row
+        side = {"argmax": "B"}.get(row["rule"], "A")
+        other = rows(compared, backbone=row["backbone"], loss=row["loss"], metric=row["metric"])
+        other = other if side == "B" else rows(other, A=row["rule"])
+        assert other[f"value_{side}"].to_numpy() == pytest.approx(row["value"])
+    mean = rows(table, metric="hierarchical_distance_at_1").reset_index(drop=True)
+    given = whole.tables["distribution"][["mean", "lower", "upper"]].set_axis(["value", "lower", "upper"], axis=1)
+    pandas.testing.assert_frame_equal(mean[["value", "lower", "upper"]], given)
+
+
+def test_intervals_of_labels(whole):
+    table = whole.tables["label_intervals"]
+    assert len(table) == 4 * 3 * len(TREE.classes)
+    for row in table.to_dict("records"):
+        assert row["severity_lower"] <= row["severity"] <= row["severity_upper"], row
+        assert row["auroc_lower"] <= row["auroc"] <= row["auroc_upper"], row
+        other = rows(whole.tables["labels"], backbone=row["backbone"], loss=row["loss"], label=row["label"])
+        if row["rule"] != "argmax":
+            other, side = rows(other, A=row["rule"]), "A"
+        else:
+            side = "B"
+        assert other[f"value_{side}"].to_numpy() == pytest.approx(row["severity"])
+        assert other[["images", "patients"]].drop_duplicates().to_numpy().tolist() == [[row["images"], row["patients"]]]
+        assert row["note"] == ""
+    drawn = profiles.draw_patients(whole.scores, predictions, whole.settings)
+    again, _ = drawn.of([3, 4, 5], 0)
+    lower, upper = comparisons.resampling.interval(again, clusters=drawn.patients, level=0.95)
+    of_cell = rows(table, backbone="one", loss="hxe", rule="crm")
+    numpy.testing.assert_allclose(of_cell[["auroc_lower", "auroc_upper"]].to_numpy().T, [lower, upper])
+
+
+def test_above_the_limit_of_labels_only_the_auroc_has_no_interval(whole):
+    table = study(correlation_labels=3).tables["label_intervals"]
+    assert table["auroc_lower"].isna().all() and table["note"].str.contains("compare.correlation_labels").all()
+    kept = [column for column in table if not column.startswith("auroc_") and column != "note"]
+    pandas.testing.assert_frame_equal(table[kept], whole.tables["label_intervals"][kept])
+
+
 def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_images(whole):
     """A resample as a data set of its own, given to the functions that score a run."""
-    drawn, patients = profiles._draw_patients(whole.scores, predictions, whole.settings)
+    drawn = profiles.draw_patients(whole.scores, predictions, whole.settings)
     runs = [0, 1, 2]
-    auroc, severity = drawn(runs, 1)
-    times = comparisons.resampling.resample(patients=patients, settings=whole.settings)
+    auroc, severity = drawn.of(runs, 1)
+    times = comparisons.resampling.resample(patients=drawn.patients, settings=whole.settings)
     tests = [predictions(GRID[run]).part("test") for run in runs]
     _, patient = numpy.unique(tests[0].patients, return_inverse=True)
     for row in range(10):
@@ -240,7 +283,7 @@ class TestWhatIsMissing:
         assert losses["p_holm"].isna().all() and (losses["verdict"] == "no difference shown").all()
         assert (rows(losses, backbone="two")["unmatched_seeds"] == "A: 1, 2; B: 0").all()
         assert (rows(found.tables["labels"], backbone="one", loss="ce")["note"] == "no seed in common").all()
-        for name in ("correlation", "distribution"):
+        for name in ("correlation", "distribution", "intervals", "label_intervals"):
             assert (rows(found.tables[name], backbone="one", loss="ce")["note"] == "no run").all()
             assert (rows(found.tables[name], backbone="two", loss="ce")["note"] == "one seed").all()
         page = conclusions.page(found)
@@ -259,6 +302,9 @@ class TestWhatIsMissing:
         assert (label["note"] == "no image with this label").all() and (label["images"] == 0).all()
         assert label["p"].isna().all() and (label["verdict"] == "no difference shown").all()
         assert (label["share_of_severity_A"] == 0).all()
+        alone = rows(found.tables["label_intervals"], label=TREE.classes[3])
+        assert (alone["note"] == "no image with this label").all() and (alone["images"] == 0).all()
+        assert alone[["severity", "severity_lower", "auroc", "auroc_upper"]].isna().all(axis=None)
         correlation = found.tables["correlation"]
         assert (correlation["left_out"] == TREE.classes[3]).all() and (correlation["labels"] == 5).all()
         page = conclusions.page(found)
@@ -275,6 +321,7 @@ class TestWhatIsMissing:
         assert found.tables["distribution"]["skewness"].isna().all()
         assert found.tables["correlation"]["spearman"].isna().all()
         assert "nothing varies in 200 resamples" in found.tables["correlation"]["note"][0]
+        assert (rows(found.tables["intervals"], metric="mistake_severity")["note"] == "no mistake").all()
         page = conclusions.page(found)
         assert "n/a: A makes no mistake; B makes no mistake" in page and "no severity at all" in page
 
@@ -282,6 +329,8 @@ class TestWhatIsMissing:
         found = study(lambda run: predictions(run, noise=1.3 if run.loss == "ce" else 1.0))
         notes = found.tables["losses"].loc[found.tables["losses"]["lower"].isna(), "note"]
         assert len(notes) and notes.str.contains("no interval: [0-9]+ resamples have no mistake on one side").all()
+        table = found.tables["intervals"]
+        assert set(table.loc[table["lower"].isna(), "note"]) == {"no interval: resamples without a mistake"}
 
     def test_one_rule_alone(self):
         found = study(rules=["argmax"])

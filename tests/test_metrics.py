@@ -229,6 +229,48 @@ def test_a_better_ranking_is_never_scored_worse():
     assert scores[0] < scores[1]
 
 
+@given(random_trees(), strategies.integers(0, 1000))
+def test_counts_of_truths_and_decisions_times_costs_are_the_severities(tree, seed):
+    inputs = case(tree, seed)
+    scored = metrics.has_truth(inputs["truth"])
+    decided, truth, cost = inputs["ranking"][scored, 0], inputs["truth"][scored], inputs["cost"]
+    found = metrics.confusion(decided=decided, truth=truth, cost=cost, classes=tree.classes)
+    whole = metrics.single_decision(**inputs)
+    place = {name: k for k, name in enumerate(tree.classes)}
+    counts = [(place[k], place[t], n) for t, row in found.items() for k, n in row.items()]
+    assert all(n > 0 for _, _, n in counts)
+    assert sum(n for _, _, n in counts) == whole["images"]
+    assert sum(n * cost[k, t] for k, t, n in counts) == pytest.approx(whole["severity_mean"] * whole["images"])
+    assert sum(n for k, t, n in counts if k != t) == round(whole["top1_error"] * whole["images"])
+
+
+def test_a_mistake_counts_for_its_nearest_truth_and_a_right_decision_for_itself():
+    cost = numpy.array([[0, 1, 1, 3], [1, 0, 1, 3], [1, 1, 0, 3], [0, 3, 3, 0]], dtype=float)
+    truth = numpy.array([[0, 1, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1]], dtype=bool)
+    # Equally near: the first. A right decision: itself, though another truth (cost 0 of deciding d for a) is as near.
+    decided = numpy.array([0, 2, 3, 0])
+    found = metrics.confusion(decided=decided, truth=truth, cost=cost, classes="abcd")
+    assert found == {"a": {"a": 1}, "b": {"a": 1, "c": 1}, "d": {"d": 1}}
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_distance_curves(tree, seed):
+    inputs = case(tree, seed)
+    scored = metrics.has_truth(inputs["truth"])
+    ranking, truth, cost = inputs["ranking"][scored], inputs["truth"][scored], inputs["cost"]
+    curve = metrics.distance_curve(ranking=ranking, truth=truth, cost=cost)
+    best = metrics.best_distance_curve(truth=truth, cost=cost)
+    assert len(curve) == len(best) == len(cost)
+    whole = metrics.single_decision(**inputs)
+    for k in metrics.DEPTHS:
+        found = whole[f"hierarchical_distance_at_{k}"]
+        assert curve[min(k, len(cost)) - 1] == pytest.approx(found, rel=1e-5)
+    assert best[0] == 0 and best[-1] == curve[-1]
+    assert all(low <= high * (1 + 1e-5) for low, high in zip(best, curve, strict=True))
+    oracle = numpy.argsort(metrics.distances(truth=truth, cost=cost), axis=1, kind="stable")
+    assert metrics.distance_curve(ranking=oracle, truth=truth, cost=cost) == best
+
+
 def test_wrong_inputs_are_refused():
     inputs = case(six_classes(), seed=0)
     with pytest.raises(SeverityError, match="must be bool"):

@@ -240,7 +240,7 @@ def _tradeoff_caption(medians: pandas.DataFrame, *, facts: str, unit: str, level
         f"Top-1 error against hierarchical distance and mistake severity (cost {unit}) of {facts}: medians over the seeds "
         "of each backbone, loss and decision rule, with the Pareto front of all of them.",
         f"Crosses: {level:.0%} intervals over resampled patients, of the means over seeds "
-        "(metrics/comparisons/intervals.csv); dots: single seeds (metrics/runs).",
+        "(metrics/comparisons/intervals.csv); markers and dots (single seeds): metrics/runs.",
         f"One seed only, no spread over seeds: {cells_of_one}." if len(single) else "",
         f"No mistake, so no mistake severity: {named(missing)}." if len(missing) else "",
         f"Without an interval: {named(bare)}." if len(bare) else "",
@@ -410,6 +410,7 @@ def _label_caption(
         f"{cells.name(first)}, {drawing.runs(len(records))}.",
         f"Lines: {level:.0%} intervals over resampled patients, of the means over seeds "
         "(metrics/comparisons/label_intervals.csv); markers and dots: metrics/runs.",
+        "One seed only: no spread over seeds." if len(records) == 1 else "",
         f"Without a positive test image: {listed(empty)}." if empty else "",
         f"AUROC without an interval: {listed(table.loc[bare, 'label'])}." if bare.any() else "",
         f"Severity without an interval: {listed(table.loc[unsure, 'label'])}." if unsure.any() else "",
@@ -549,8 +550,8 @@ def _effect_caption(
         f"{table['B'].iloc[0]} (cost {records[0]['cost']}), of {shown}, of {facts}: {cells.name(records[0])}, mean of "
         f"{len(records)} {'seed' if len(records) == 1 else 'seeds'}.",
         f"Lines: {level:.0%} intervals over resampled patients; filled: a difference is shown, the p-value corrected by Holm's "
-        "method over all labels, rules and cells (metrics/comparisons/labels.csv); dots: single seeds (metrics/runs).",
-        "One seed only: no spread over seeds." if len(records) == 1 else "",
+        "method over all labels, rules and cells (metrics/comparisons/labels.csv).",
+        "One seed only: no spread over seeds." if len(records) == 1 else "Dots: single seeds (metrics/runs).",
         f"Without a positive test image: {listed(empty)}." if empty else "",
         f"Without an interval: {listed(unsure)}." if unsure else "",
         f"Rules left out: {rest}." if rest > 0 else "",

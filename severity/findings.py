@@ -16,7 +16,12 @@ from severity.runs import Run
 # The figures in the order in which they are told: stem of the files below plots -> title.
 FIGURES = {
     "tradeoff": "Error against severity",
+    "levels": "How far off decisions are",
     "labels": "Severity and AUROC of each label",
+    "effects": "What a decision rule changes for each label",
+    "confusion": "What is taken for what",
+    "ranking": "Severity of the first classes of a ranking",
+    "reliability": "Whether probabilities are frequencies",
     "batches": "Severity from batch to batch",
     "mistakes": "Least and most severe mistakes",
     "curves": "Training",

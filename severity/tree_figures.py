@@ -231,8 +231,11 @@ def draw_confusion(
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     colours = matplotlib.colormaps["YlGnBu"]
     levels, told = _levels(ordered)
+    # The diagonal's own contour would cover it where cells are small.
+    levels, line, box = (levels, 0.9, 2.4) if named else (numpy.maximum(levels, 1), 0.4, 1.2)
     for axes, (rule, each) in zip(panels, counts.items(), strict=False):
-        _draw_confusion_of_rule(axes, each, levels, groups, norm, colours)
+        _draw_confusion_of_rule(axes, each, norm, colours)
+        _draw_costs(axes, levels, groups, line=line, box=box)
         axes.set_title(rule, weight="bold")
         places = range(len(classes)) if named else [(first + last) / 2 for _, first, last in groups]
         ticks = [f"{name} ({images:,})" for name, images in zip(names, _sums(truths[rule], groups, named), strict=True)]
@@ -246,8 +249,8 @@ def draw_confusion(
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(panels), shrink=0.7, pad=0.02)
     bar.set_label("Share of the truth's images (root scale)")
     handles = [
-        Line2D([], [], color="black", linewidth=0.9, label=f"the cost changes ({told})"),
-        Line2D([], [], color="black", linewidth=2.4, label="group below the root"),
+        Line2D([], [], color="black", linewidth=line, label=f"the cost changes ({told})"),
+        Line2D([], [], color="black", linewidth=box, label="group below the root"),
     ]
     if not all(each.all() for each in truths.values()):
         handles.append(Patch(facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0, label="n/a: no image"))
@@ -317,26 +320,28 @@ def _groups(hierarchy: Hierarchy, order: Sequence[int]) -> list[tuple[str, int, 
     return sorted(found, key=lambda group: group[1])
 
 
-def _draw_confusion_of_rule(
-    axes: Axes, counts: numpy.ndarray, levels: numpy.ndarray, groups: Sequence[tuple], norm: PowerNorm, colours: Any
-) -> None:
+def _draw_confusion_of_rule(axes: Axes, counts: numpy.ndarray, norm: PowerNorm, colours: Any) -> None:
     truths = counts.sum(axis=0)
     share = numpy.divide(counts, truths, out=numpy.zeros(counts.shape), where=truths > 0)
     for column in numpy.flatnonzero(truths == 0):
         axes.axvspan(column - 0.5, column + 0.5, facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0)
     axes.imshow(numpy.ma.masked_equal(share, 0), cmap=colours, norm=norm, interpolation="none")
     axes.grid(False)
-    axes.add_collection(LineCollection(_contours(levels), colors="black", linewidths=0.9))
-    for _, first, last in groups:
-        if last > first:
-            corner, side = (first - 0.5, first - 0.5), last - first + 1
-            axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="black", linewidth=2.4))
     if len(counts) <= NUMBERED:
         for (decision, truth), value in numpy.ndenumerate(share):
             if value:
                 colour = "white" if norm(value) > 0.6 else "black"
                 text = f"{100 * value:.0f}" if value >= 0.005 else "<1"
                 axes.text(truth, decision, text, ha="center", va="center", color=colour, fontsize=6.5)
+
+
+def _draw_costs(axes: Axes, levels: numpy.ndarray, groups: Sequence[tuple], *, line: float, box: float) -> None:
+    """Contours where the level of the cost changes, and a box around each group of the tree; widths in points."""
+    axes.add_collection(LineCollection(_contours(levels), colors="black", linewidths=line))
+    for _, first, last in groups:
+        if last > first:
+            corner, side = (first - 0.5, first - 0.5), last - first + 1
+            axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="black", linewidth=box))
 
 
 def _contours(levels: numpy.ndarray) -> list[list[tuple[float, float]]]:

@@ -31,7 +31,7 @@ STEMS = ("labels", "cooccurrence", "ages", "near_duplicates")
 FILES = {
     *(f"metrics/data/{name}" for name in ("card.json", "card.md")),
     *(f"metrics/data/{name}.csv" for name in ("labels", "cooccurrence", "violations", "near_duplicates")),
-    *(f"plots/data/{name}.{kind}" for name in STEMS for kind in ("png", "csv")),
+    *(f"plots/data/{name}.{kind}" for name in STEMS for kind in ("png", "svg", "csv", "caption.txt")),
 }
 
 

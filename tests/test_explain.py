@@ -133,7 +133,8 @@ def test_it_writes_pictures_and_all_that_is_in_them_twice_alike(study, capsys):
     (folder,) = study.iterdir()
     assert told == f"{folder.name}: explained 3 images\n" and folder.name == "net-hxe-0"
     names = ["least_1", "most_1", "chosen_1"]
-    kinds = [".png", ".csv", "_maps.png", "_maps.csv", "_maps.npz"]
+    drawn = [".png", ".svg", ".csv", ".caption.txt"]
+    kinds = [*drawn, *(f"_maps{kind}" for kind in drawn), "_maps.npz"]
     tables = ["index.csv", "cams.csv", "cams.npy", "boxes.csv"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*(n + k for n in names for k in kinds), *tables])
     metrics = json.loads(Path("metrics/runs/net-hxe-0.json").read_text())["rules"]["crm"]

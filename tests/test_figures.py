@@ -1,4 +1,3 @@
-import inspect
 import itertools
 import json
 import math
@@ -14,12 +13,23 @@ import yaml
 from matplotlib.text import Text
 from PIL import Image
 
-from severity import cells, costs, drawing, figures, files
+from severity import (
+    calibration,
+    cells,
+    comparison_figures,
+    costs,
+    drawing,
+    figures,
+    files,
+    losses,
+    metrics,
+    run_figures,
+    tree_figures,
+)
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
-from stages import illustrate, plot
-from tests.trees import TOP
+from stages import plot
 
 TREE = {
     "Finding": None,
@@ -40,12 +50,31 @@ TREE = {
     "Support Devices": "Finding",
 }
 CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
-SCORES = ("tradeoff", "labels", "batches", "tree", "cost")
-IMAGES = ("curves", "mistakes", "contact_sheet")
-NAMES = (*SCORES, *IMAGES)
+NAMES = (
+    *(
+        "tradeoff",
+        "levels",
+        "labels",
+        "effects",
+        "confusion",
+        "ranking",
+        "reliability",
+        "batches",
+        "curves",
+        "mistakes",
+    ),
+    *("tree", "contact_sheet", "cost"),
+)
+KINDS = ("png", "svg", "csv", "caption.txt")
 RULES = ("argmax", "crm")
-OPTIONS = {"cell": "best", "mistakes": 3, "labels": 30, "classes": 60}
-MEASURES = ("top1_error", "hd_at_1", "mistake_severity")
+OPTIONS = {"cell": "best", "cells_shown": 12, "mistakes": 3, "labels": 30, "classes": 60}
+BLUE = drawing.BLUE
+MEASURE_NAMES = {
+    "top1_error": "top1_error",
+    "hd_at_1": "hierarchical_distance_at_1",
+    "mistake_severity": "mistake_severity",
+}
+MEASURES = tuple(MEASURE_NAMES)
 
 
 def label_tree():
@@ -57,10 +86,15 @@ def label_tree():
 def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
     """Metrics of one made-up run, in the form of metrics/runs/<run>.json; no image shows the last label."""
     cost = costs.lca_height(label_tree())
-    truth = random.integers(0, len(CLASSES) - 1, images)
+    truth = numpy.arange(images) * 5 % (len(CLASSES) - 1)  # The same for all runs.
+    true = numpy.eye(len(CLASSES), dtype=bool)[truth]
     rules = {}
     for rule in RULES:
-        decided = numpy.where(random.random(images) < 0.6, truth, random.integers(0, len(CLASSES), images))
+        ranking = numpy.array([random.permutation(len(CLASSES)) for _ in range(images)])
+        for order, right, wanted in zip(ranking, random.random(images) < 0.6, truth, strict=True):
+            if right:
+                order[[0, numpy.flatnonzero(order == wanted)[0]]] = order[[numpy.flatnonzero(order == wanted)[0], 0]]
+        decided = ranking[:, 0]
         severity = cost[decided, truth]
         wrong = numpy.flatnonzero(decided != truth)
         ascending = wrong[numpy.argsort(severity[wrong], kind="stable")]
@@ -84,6 +118,9 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
             "severity_percent": float(100 * severity.mean() / cost.max()),
             **dict.fromkeys((f"hierarchical_distance_at_{k}" for k in (1, 5, 20)), float(severity.mean())),
             "severity_mean": float(severity.mean()),
+            "levels": metrics.describe(severity, largest=float(cost.max()))["levels"],
+            "distance_curve": metrics.distance_curve(ranking=ranking, truth=true, cost=cost),
+            "confusion": metrics.confusion(decided=decided, truth=true, cost=cost, classes=CLASSES),
             "batches": {
                 "size": batch,
                 "means": [float(part.mean()) for part in parts],
@@ -118,6 +155,60 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
             for k, label in enumerate(CLASSES)
         },
         "rules": rules,
+        "best_distance_curve": metrics.best_distance_curve(truth=true, cost=cost),
+        "calibration": {
+            f"{kind}{suffix}": {
+                "temperature": 1.5 if suffix else 1.0,
+                "ece": float(random.uniform(0, 0.3)),
+                "bins": calibration.bins(said := random.random(images) ** 2, random.random(images) < said),
+            }
+            for kind in ("posterior", "marginal")
+            for suffix in ("", "_ts")
+        },
+    }
+
+
+def comparisons_of(found, random):
+    """Made-up intervals around what the runs have, in the form of metrics/comparisons; nothing is known of the last label."""
+    medians = cells.comparison(found, RULES)
+    rows, of_labels, effects = [], [], []
+    for row in medians.to_dict("records"):
+        keys = {name: row[name] for name in ("backbone", "loss", "rule")}
+        for name, metric in MEASURE_NAMES.items():
+            value = row[name]
+            bounds = {} if value is None else {"lower": 0.8 * value, "upper": 1.3 * value}
+            rows.append(keys | {"metric": metric, "value": value, **bounds})
+        for label in CLASSES[:-1]:
+            low, high = sorted(random.uniform(0, 3, 2))
+            bounds = {
+                "severity_lower": low,
+                "severity_upper": high,
+                "auroc_lower": 0.4 + low / 10,
+                "auroc_upper": 0.6 + high / 10,
+            }
+            of_labels.append(keys | {"label": label, **bounds})
+    for backbone, loss, seeds in cells.by_cell(found):
+        for rule in [rule for rule in seeds[0]["rules"] if rule != "argmax"]:
+            for label in CLASSES:
+                of = {
+                    name: [run["rules"][name]["labels"][label]["severity"] for run in seeds]
+                    for name in (rule, "argmax")
+                }
+                known = label != CLASSES[-1]
+                difference = float(numpy.mean(of[rule]) - numpy.mean(of["argmax"])) if known else math.nan
+                shown = known and abs(difference) > 0.3
+                effects.append(
+                    {"backbone": backbone, "loss": loss, "label": label, "A": rule, "B": "argmax", "seeds": len(seeds)}
+                    | {"images": 5 * known, "patients": 3 * known, "difference": difference, "lower": difference - 0.2}
+                    | {"upper": difference + 0.3, "p_holm": 0.01 if shown else 1.0}
+                    | {"verdict": f"{'A' if difference < 0 else 'B'} milder" if shown else "no difference shown"}
+                    | {"note": "" if known else "no image with this label"}
+                )
+    columns = ["backbone", "loss", "label", "A", "B", "verdict", "note", "images", "patients", "seeds", "difference"]
+    return {
+        "intervals": pandas.DataFrame(rows),
+        "label_intervals": pandas.DataFrame(of_labels),
+        "labels": pandas.DataFrame(effects, columns=[*columns, "lower", "upper", "p_holm"]),
     }
 
 
@@ -139,7 +230,7 @@ def history_of(run, random, epochs=5):
 
 
 def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "hxe_multilabel", "ce"), seeds=(0, 1)):
-    """All that the figures want, made up."""
+    """All that `draw_all` wants, made up."""
     random = numpy.random.default_rng(0)
     ids = [f"train/patient{i:05d}/study1/view1_frontal_with_a_long_name" for i in range(70)]
     found = {Run(*run): record_of(*run, random, ids) for run in itertools.product(backbones, losses, seeds)}
@@ -147,23 +238,16 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
     return {
         "found": found,
         "histories": pandas.concat([history_of(run, random) for run in found]),
+        "comparisons": comparisons_of(found, random),
+        "level": 0.95,
         "images": random.integers(0, 256, (len(ids), 16, 16), dtype=numpy.uint8),
         "ids": ids,
         "examples": random.integers(0, 256, (len(CLASSES), 32, 32), dtype=numpy.uint8),
         "example_rows": pandas.DataFrame({"label": CLASSES, "id": example_ids}),
         "hierarchy": label_tree(),
+        "train_counts": {label: {"positives": 1000 + k} for k, label in enumerate(CLASSES)},
         "cost": costs.lca_height(label_tree()),
     }
-
-
-def draw_all(study, options=OPTIONS):
-    """All figures of a study, those of its scores first."""
-
-    def call(function):
-        wanted = inspect.signature(function).parameters
-        return function(**{name: value for name, value in (study | options).items() if name in wanted})
-
-    return call(figures.draw_scores) | call(figures.draw_images)
 
 
 def without_numbers(study):
@@ -171,7 +255,11 @@ def without_numbers(study):
     for record in study["found"].values():
         record["validation"]["macro_auroc"] = None
         record["rules"]["crm"] |= {"top1_error": 0.0, "mistake_severity": None, "least": [], "most": []}
+        record["calibration"]["posterior_ts"] = None
+        del record["calibration"]["marginal_ts"]
     study["histories"]["validation_macro_auroc"] = math.nan
+    for table in study["comparisons"].values():
+        table.loc[table.get("metric", table.get("label")) == "mistake_severity", ["lower", "upper"]] = math.nan
     return study
 
 
@@ -182,17 +270,17 @@ def study():
 
 @pytest.fixture(scope="module")
 def drawn(study):
-    return draw_all(study)
+    return figures.draw_all(**study, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def drawn_of_one_run():
-    return draw_all(study_of(("a",), ("ce",), (0,)))
+    return figures.draw_all(**study_of(("a",), ("ce",), (0,)), **OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def drawn_without_numbers():
-    return draw_all(without_numbers(study_of(losses=("bce", "ce"))), OPTIONS | {"cell": "resnet10t-ce"})
+    return figures.draw_all(**without_numbers(study_of(losses=("bce", "ce"))), **(OPTIONS | {"cell": "resnet10t-ce"}))
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +322,7 @@ def all_text(picture):
 
 def test_every_figure_is_a_picture_and_a_table(written):
     assert sorted(path.name for path in written.iterdir()) == sorted(
-        f"{name}.{kind}" for name in NAMES for kind in ("png", "csv")
+        f"{name}.{kind}" for name in NAMES for kind in KINDS
     )
     for name in NAMES:
         with Image.open(written / f"{name}.png") as image:
@@ -245,7 +333,7 @@ def test_every_figure_is_a_picture_and_a_table(written):
 
 def test_the_same_data_give_the_same_bytes_whatever_the_settings_of_the_person(study, written, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
-        for name, picture in draw_all(study).items():
+        for name, picture in figures.draw_all(**study, **OPTIONS).items():
             drawing.write(picture, tmp_path / name)
     for path in written.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
@@ -301,14 +389,14 @@ def test_what_does_not_exist_is_named(drawn_without_numbers):
 
 
 def test_one_run_is_told_from_several():
-    for seeds, said in (((0,), "1 run"), ((0, 1), "median and min to max of 2 runs")):
+    for seeds, said in (((0,), "1 seed"), ((0, 1), "median of 2 seeds")):
         study = study_of(("resnet10t",), ("ce",), seeds)
-        records = list(study["found"].values())
-        assert said in all_text(
-            figures.draw_tradeoff(cells.comparison(study["found"], RULES), facts="phantom", unit="path")
-        )
-        assert said in all_text(figures.draw_labels(records, limit=5, facts="phantom"))
-        assert said in all_text(figures.draw_batches(records, facts="phantom"))
+        drawn = figures.draw_all(**study, **OPTIONS)
+        for name in ("labels", "batches"):
+            assert said in drawn[name].caption, name
+        for name in ("tradeoff", "levels", "labels", "effects", "ranking", "reliability", "batches"):
+            assert ("One seed only" in drawn[name].caption) == (len(seeds) == 1), name
+            assert ("one seed" in all_text(drawn[name])) == (len(seeds) > 1 and name != "batches"), name
 
 
 @pytest.mark.parametrize("rules", [("argmax",), ("argmax", "crm", "hie")])
@@ -316,15 +404,15 @@ def test_any_number_of_rules(study, rules):
     found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
     for record in found.values():
         record["rules"] = {rule: record["rules"]["argmax"] for rule in rules}
-    records = cells.choose(found, "best", "plot.cell")
-    for picture in (
-        figures.draw_tradeoff(cells.comparison(found, rules), facts="phantom", unit="path"),
-        figures.draw_labels(records, limit=5, facts="phantom"),
-        figures.draw_batches(records, facts="phantom"),
-        figures.draw_mistakes(records[0], study["images"], study["ids"], count=2, facts="phantom"),
-    ):
+    drawn = figures.draw_all(
+        **study | {"found": found, "comparisons": comparisons_of(found, numpy.random.default_rng(0))}, **OPTIONS
+    )
+    for name in ("tradeoff", "levels", "labels", "confusion", "ranking", "batches", "mistakes"):
+        picture = drawn[name]
         said = all_text(picture)
-        assert [rule for rule in ("argmax", "crm", "hie") if rule in said] == list(rules)
+        assert [rule for rule in ("argmax", "crm", "hie") if rule in said] == list(rules), name
+    assert ("names no rule to compare" in all_text(drawn["effects"])) == (len(rules) == 1)
+    assert drawn["effects"].table["A"].nunique() == len(rules) - 1
 
 
 # --- Which runs are shown
@@ -349,7 +437,7 @@ def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
 @pytest.mark.parametrize("value", [0, 2.5, None])
 def test_what_is_no_whole_number_from_one_on_is_refused(study, option, value):
     with pytest.raises(SeverityError, match=rf"plot\.{option} is {value}; it must be a whole number"):
-        draw_all(study, OPTIONS | {option: value})
+        figures.draw_all(**study, **(OPTIONS | {option: value}))
 
 
 # --- The tables hold what is drawn
@@ -366,7 +454,7 @@ def test_pareto_front_against_brute_force():
             for i in range(len(x))
         ]
         expected = ~numpy.array(beaten) & ~numpy.isnan(x) & ~numpy.isnan(y)
-        assert figures.pareto_front(x, y).tolist() == expected.tolist(), (x, y)
+        assert comparison_figures.pareto_front(x, y).tolist() == expected.tolist(), (x, y)
 
 
 def test_tradeoff(study, drawn, written):
@@ -378,26 +466,14 @@ def test_tradeoff(study, drawn, written):
             numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)
         else:
             assert table[column].tolist() == given[column].tolist()
-    panels = drawn["tradeoff"].figure.axes
-    for axes, measure in zip(panels, ("hd_at_1", "mistake_severity"), strict=True):
+    panels = numpy.array(drawn["tradeoff"].figure.axes).reshape(2, 2)
+    for axes, measure in zip(panels[:, 0], ("hd_at_1", "mistake_severity"), strict=True):
         assert set(zip(given["top1_error"].round(9), given[measure].round(9), strict=True)) <= drawn_points(axes)
-        front = figures.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
+        front = comparison_figures.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
         assert table[f"{measure}_front"].tolist() == front.tolist()
         step = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
         assert len(step.get_xdata()) == front.sum()
         assert (numpy.diff(step.get_xdata()) >= 0).all() and (numpy.diff(step.get_ydata()) <= 0).all()
-
-
-def test_backbones_losses_and_rules_look_different_without_colour():
-    looks = [
-        (marker, look["fillstyle"], look["linestyle"])
-        for marker in figures.MARKERS
-        for look in map(figures._look, range(5))
-    ]
-    assert len(set(looks)) == len(looks)
-    sizes = [figures._rule_size(i) for i in range(4)]
-    assert sizes[0]["hollow"] and not sizes[1]["hollow"]
-    assert len({size["markersize"] for size in sizes}) == 4
 
 
 def test_labels(study, drawn, written):
@@ -429,8 +505,8 @@ def test_labels(study, drawn, written):
 
 def test_labels_beyond_the_limit_are_left_out(study):
     records = cells.choose(study["found"], "best", "plot.cell")
-    picture = figures.draw_labels(records, limit=5, facts="phantom")
-    full = figures.draw_labels(records, limit=30, facts="phantom")
+    picture = draw_labels(study, 5)
+    full = draw_labels(study, 30)
     pandas.testing.assert_frame_equal(picture.table, full.table.head(5))
     assert "the 5 most severe of 14 labels" in all_text(picture)
 
@@ -459,7 +535,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
     records = json.loads(json.dumps(cells.choose(study["found"], "best", "plot.cell")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
-    for axes in figures.draw_batches(records, facts="phantom").figure.axes:
+    for axes in figures.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
         assert axes.get_ylim()[0] < 0 and axes.get_ylim()[1] > 50
 
 
@@ -468,7 +544,7 @@ def test_batches_of_different_cuts_are_refused(study):
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
-        figures.draw_batches([first, other], facts="phantom")
+        figures.draw_batches([first, other], colour=BLUE, facts="phantom")
 
 
 def test_curves(study, drawn, written):
@@ -526,22 +602,21 @@ def test_mistakes_of_an_unknown_image_are_refused(study):
         figures.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
 
-def test_tree(study, drawn, written):
+def test_tree(drawn, written):
     hierarchy = label_tree()
-    counts = [cells.choose(study["found"], "best", "plot.cell")[0]["labels"][label]["positives"] for label in CLASSES]
     table = pandas.read_csv(written / "tree.csv", keep_default_na=False).set_index("node")
     assert table.index.tolist() == list(hierarchy.names)
     leaves = table[table["height"] == 0].sort_values("row")
     assert leaves["row"].tolist() == list(range(len(CLASSES)))
     assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
-    assert leaves["positives"].tolist() == [str(count) for count in counts]
+    assert leaves["positives"].tolist() == [str(1000 + k) for k in range(len(CLASSES))]
     for node, row in table.iterrows():
         children = table[table["parent"] == node]
         if len(children):
             assert row["row"] == (children["row"].min() + children["row"].max()) / 2
             assert row["height"] == 1 + children["height"].max()
     written_texts = {text.get_text() for text in texts(drawn["tree"].figure)}
-    assert {f"{label} (n = {n:,})" for label, n in zip(CLASSES, counts, strict=True)} <= written_texts
+    assert {f"{label} (n = {1000 + k:,})" for k, label in enumerate(CLASSES)} <= written_texts
     assert "Consolidation\xa0(1)" in written_texts
     dots = [line for line in drawn["tree"].figure.axes[0].lines if line.get_marker() in "os"]
     assert sorted(line.get_ydata().item() for line in dots) == sorted(table["row"])
@@ -559,7 +634,7 @@ def test_contact_sheet(study, drawn, written):
 
 def test_cost_rows_are_decisions(tmp_path):
     cost = numpy.array([[0, 1, 2.5], [4, 0, 6], [7, 8, 0]])
-    picture = figures.draw_cost(cost, ["a", "b", "c"], limit=3, facts="phantom")
+    picture = tree_figures.draw_cost(cost, ["a", "b", "c"], limit=3, facts="phantom")
     axes = picture.figure.axes[0]
     numbers = {text.get_position(): text.get_text() for text in axes.texts}
     assert {place: float(number) for place, number in numbers.items()} == {
@@ -571,7 +646,7 @@ def test_cost_rows_are_decisions(tmp_path):
 
 
 def test_too_many_classes_are_said_not_drawn(study):
-    found = draw_all(study, OPTIONS | {"classes": 13})
+    found = figures.draw_all(**study, **(OPTIONS | {"classes": 13}))
     for name, rows in (("tree", len(label_tree().names)), ("cost", 14)):
         assert "too many classes to draw: 14" in all_text(found[name])
         assert len(found[name].table) == rows
@@ -593,11 +668,9 @@ def write_inputs(study):
         },
         "cost": {"name": "lca_height", "file": "cost.csv"},
         "grid": grid,
-        "adopt": yaml.safe_load((TOP / "params.yaml").read_text())["adopt"],
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
-        "compare": {},
         "plot": OPTIONS,
         **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }
@@ -617,7 +690,7 @@ def write_inputs(study):
     numpy.save("data/images/images.npy", study["images"])
     numpy.save("data/prepared/examples.npy", study["examples"])
     files.write_csv("data/prepared/examples.csv", study["example_rows"])
-    counts = {"train": {"labels": dict.fromkeys(CLASSES, {})}}
+    counts = {"train": {"labels": study["train_counts"]}}
     files.write_json("data/prepared/summary.json", {"images": len(study["ids"]), "counts": counts})
     files.write_json("data/images/summary.json", {"images": len(study["ids"]), "size": study["images"].shape[1]})
 
@@ -628,9 +701,8 @@ def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsy
     write_inputs(study)
     files.write_json("metrics/runs/stray-ce-0.json", {})
     plot.main()
-    illustrate.main()
-    assert capsys.readouterr().out == f"plots: {', '.join(SCORES)}\nplots: {', '.join(IMAGES)}\n"
-    for name, picture in draw_all(study).items():
+    assert capsys.readouterr().out == f"plots: {', '.join(NAMES)}\n"
+    for name, picture in figures.draw_all(**study, **OPTIONS).items():
         files.write_csv("expected.csv", picture.table)
         assert Path(f"plots/{name}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
         assert Path(f"plots/{name}.png").stat().st_size > 1000
@@ -642,4 +714,4 @@ def test_the_stage_names_what_is_missing(tmp_path, monkeypatch, missing):
     write_inputs(study_of(("resnet10t",), ("ce",), (0, 1)))
     (tmp_path / missing).unlink()
     with pytest.raises(SeverityError, match=missing):
-        illustrate.main()
+        plot.main()

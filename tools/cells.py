@@ -49,8 +49,7 @@ def direct(cell: str) -> list[str]:
     """The command that makes one cell without DVC; `record` tells DVC of it afterwards."""
     (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
     options = f"--backbone {run.backbone} --loss {run.loss} --seed {run.seed}"
-    stages = [f"python -m stages.{stage} {options}" for stage in CELL]
-    return ["sh", "-c", f"{stages[0]} && exec {stages[1]}"]
+    return ["sh", "-c", " && ".join(f"python -m stages.{stage} {options}" for stage in CELL)]
 
 
 def inputs() -> str:

@@ -18,6 +18,7 @@ from severity.datasets import elsewhere as labels_alone
 from severity.errors import SeverityError
 from severity.predictions import Predictions
 from severity.runs import Run
+from stages import plot
 from tests import golden
 from tests.test_evaluation import OPTIONS as EVALUATE
 from tests.test_evaluation import predictions
@@ -421,9 +422,7 @@ class TestWithoutValidation:
         headline = cells.headline(study, rules)
         assert headline["cell"] == "a-b" and "no run has a validation macro-AUROC" in headline["chosen"]
         assert headline["crm_ts_hd_at_1"] is None
-        drawn = figures.draw_scores(
-            found=study, hierarchy=TREE, cost=costs.lca_height(TREE), cell="best", labels=6, classes=60
-        )
+        drawn = draw(study)
         assert set(drawn["tradeoff"].table["rule"]) == {"argmax", "crm"}
         assert drawn["labels"].table["severity_crm"].notna().any()
 
@@ -437,12 +436,22 @@ class TestWithoutValidation:
             Run("c", "d", 0): {**about, "run": "c-d-0", **trained},
         }
         assert cells.best(study) == ("c", "d") and "chosen" not in cells.headline(study, ["argmax"])
-        drawn = figures.draw_scores(
-            found=study, hierarchy=TREE, cost=costs.lca_height(TREE), cell="best", labels=6, classes=60
-        )["tradeoff"]
-        missing = drawn.table[drawn.table["hd_at_1"].isna()]
-        assert missing[["backbone", "loss", "rule"]].to_numpy().tolist() == [["a", "b", "crm_ts"]]
-        assert "a-b crm_ts" in drawn.figure.axes[0].get_title()
+        drawn = draw(study)
+        for name in ("tradeoff", "levels", "ranking"):
+            assert "without crm_ts, which a-b-0 cannot have" in drawn[name].caption, name
+        assert set(drawn["tradeoff"].table["rule"]) == {"argmax", "crm"}
+
+
+def draw(study):
+    """The figures of the scores, of comparisons without a row."""
+    comparisons = {
+        name: pandas.DataFrame(columns=[*words, *numbers]).astype(dict.fromkeys(numbers, float))
+        for name, (words, numbers) in plot.COMPARISONS.items()
+    }
+    return figures.draw_scores(
+        found=study, comparisons=comparisons, level=0.95, hierarchy=TREE, cost=costs.lca_height(TREE),
+        cell="best", cells_shown=12, labels=6, classes=60,
+    )  # fmt: skip
 
 
 class TestRuns:

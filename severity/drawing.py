@@ -70,12 +70,11 @@ def loss_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     looks = {}
     for name, place in _places(names, LOSSES).items():
-        # One further with each round of colours, so that a colour comes back with another line.
-        turn = place + place // len(COLOURS)
         looks[name] = {
             "color": COLOURS[place % len(COLOURS)],
-            "fillstyle": FILLS[turn % len(FILLS)],
-            "linestyle": LINES[turn % len(LINES)],
+            # One further with each round of lines, so that a line comes back with another filling.
+            "fillstyle": FILLS[(place + place // len(LINES)) % len(FILLS)],
+            "linestyle": LINES[place % len(LINES)],
         }
     return looks
 

@@ -183,7 +183,8 @@ def _level_names(values: Sequence[float]) -> dict[float, str]:
     edges = numpy.linspace(0, values[-1], BINS + 1)
     # Each bin with its upper edge, without its lower one; all bins are there, in order, even empty ones.
     bins = {number: f"{edges[number]:.3g} to {edges[number + 1]:.3g}" for number in range(BINS)}
-    place = numpy.clip(numpy.searchsorted(edges, values, side="left") - 1, 0, BINS - 1)
+    # A severity on an edge is told with six digits, and may lie on either side of it by as little.
+    place = numpy.clip(numpy.ceil(numpy.array(values) / edges[1] - 1e-5) - 1, 0, BINS - 1).astype(int)
     return {value: bins[each] if value else "0" for value, each in zip(values, place, strict=True)}
 
 
@@ -337,7 +338,10 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
         upper.set_ylabel(right)
         upper.set_xlim(-0.02, 1.02)
         upper.set_ylim(-0.02, 1.02)
-        lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.34), frameon=False)
+        handles, names = upper.get_legend_handles_labels()
+        if len(records) > 1:
+            handles, names = [*handles, Line2D([], [], **SEED)], [*names, "one seed (before: hollow)"]
+        lower.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.34), frameon=False)
         lower.set_yscale("log")
         lower.set_ylim(bottom=0.7)
         lower.yaxis.set_major_formatter(FuncFormatter(_whole))

@@ -113,7 +113,7 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
         "backbones": {"net": {"model": "test_resnet", "pretrained": False}},
         "losses": {loss: options},
         "explain": SETTINGS,
-        **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate", "plot")},
+        **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate", "compare", "plot")},
     }
     Path("params.yaml").write_text(yaml.safe_dump(params))
 

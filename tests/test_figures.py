@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -374,16 +375,24 @@ def test_data_stay_inside_their_panels(which, request):
 
 def test_what_does_not_exist_is_named(drawn_without_numbers):
     found = drawn_without_numbers
-    missing = [
-        f"{row.backbone}-{row.loss} {row.rule}" for row in found["tradeoff"].table.query("rule == 'crm'").itertuples()
-    ]
-    assert len(missing) == 4
-    assert f"n/a: {'; '.join(missing)}" in all_text(found["tradeoff"]).replace("-\n", "-").replace("\n", " ")
+    # In each backbone's panel of mistake severity, and in the caption.
+    assert all_text(found["tradeoff"]).replace("\n", " ").count("n/a: bce crm; ce crm") == 2
+    assert "No mistake, so no mistake severity: mobilenetv3_small_050-bce crm, " in found["tradeoff"].caption
     assert all_text(found["labels"]).count("n/a") == 2
     assert "validation AUROC (macro): n/a" in all_text(found["curves"])
     assert all_text(found["mistakes"]).count("n/a: no mistakes") == 2
     assert "n/a: no positive image" in all_text(found["contact_sheet"])
+    assert all_text(found["reliability"]).count("after: n/a, no temperature was fitted") == 2
+    assert "Without temperature, for want of validation images: resnet10t-ce-0" in found["reliability"].caption
+    assert "Without a validation AUROC: mobilenetv3_small_050-bce" in found["curves"].caption
+    assert "No mistake under crm." in found["mistakes"].caption
+    for name in ("labels", "effects"):
+        assert f"Without a positive test image: {CLASSES[-1]}." in found[name].caption
+    assert f"Without an image: {CLASSES[-1]}." in found["confusion"].caption
+    assert f"{CLASSES[-1]} (0)" in all_text(found["confusion"]) and "n/a: no image" in all_text(found["confusion"])
+    assert "n/a: no image with this label" in all_text(found["effects"])
     table = found["tradeoff"].table
+    table = table[table["seed"].isna()]
     assert table["mistake_severity"].isna().tolist() == [False, True] * 4
     assert not table["mistake_severity_front"][table["rule"] == "crm"].any()
 
@@ -433,7 +442,7 @@ def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
     assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
 
 
-@pytest.mark.parametrize("option", ["mistakes", "labels", "classes"])
+@pytest.mark.parametrize("option", ["cells_shown", "mistakes", "labels", "classes"])
 @pytest.mark.parametrize("value", [0, 2.5, None])
 def test_what_is_no_whole_number_from_one_on_is_refused(study, option, value):
     with pytest.raises(SeverityError, match=rf"plot\.{option} is {value}; it must be a whole number"):
@@ -458,7 +467,8 @@ def test_pareto_front_against_brute_force():
 
 
 def test_tradeoff(study, drawn, written):
-    table = pandas.read_csv(written / "tradeoff.csv")
+    whole = pandas.read_csv(written / "tradeoff.csv")
+    table = whole[whole["seed"].isna()]
     columns = [measure + end for measure in MEASURES for end in ("", "_min", "_max")]
     given = cells.comparison(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
     for column in given.columns:
@@ -473,6 +483,34 @@ def test_tradeoff(study, drawn, written):
         assert table[f"{measure}_front"].tolist() == front.tolist()
         step = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
         assert len(step.get_xdata()) == front.sum()
+    bounds = study["comparisons"]["intervals"].set_index(["backbone", "loss", "rule", "metric"])
+    for row in table.to_dict("records"):
+        for name, metric in MEASURE_NAMES.items():
+            known = bounds.loc[(row["backbone"], row["loss"], row["rule"], metric)]
+            assert [row[f"{name}_lower"], row[f"{name}_upper"]] == pytest.approx([known["lower"], known["upper"]])
+    ends = {
+        tuple(numpy.round(end, 9))
+        for axes in panels.ravel()
+        for lines in axes.collections
+        for segment in lines.get_segments()
+        for end in segment
+    }
+    for row in table.itertuples():
+        assert {
+            (round(row.top1_error_lower, 9), round(row.hd_at_1, 9)),
+            (round(row.top1_error, 9), round(row.hd_at_1_upper, 9)),
+        } <= {tuple(numpy.round(end, 8)) for end in ends} | ends
+    seeds = whole[whole["seed"].notna()]
+    assert len(seeds) == 2 * len(table)
+    for row in seeds.itertuples():
+        record = study["found"][Run(row.backbone, row.loss, row.seed)]["rules"][row.rule]
+        assert [row.top1_error, row.mistake_severity] == pytest.approx(
+            [record["top1_error"], record["mistake_severity"]]
+        )
+        column = list(dict.fromkeys(whole["backbone"])).index(row.backbone)
+        assert (round(row.top1_error, 8), round(row.hd_at_1, 8)) in {
+            (round(x, 8), round(y, 8)) for x, y in drawn_points(panels[0, column])
+        }
         assert (numpy.diff(step.get_xdata()) >= 0).all() and (numpy.diff(step.get_ydata()) <= 0).all()
 
 
@@ -496,19 +534,32 @@ def test_labels(study, drawn, written):
             numpy.testing.assert_allclose(
                 [getattr(row, f"{column}{end}") for end in ("", "_min", "_max")], expected, rtol=1e-9
             )
-            line = (left if column != "auroc" else right).lines[column == "severity_crm"]
+            lines = (left if column != "auroc" else right).lines
+            line = next(
+                line for line in lines if line.get_label() == column.removeprefix("severity_").replace("auroc", "AUROC")
+            )
             assert line.get_xdata()[row.Index] == pytest.approx(expected[0])
+            dots = [line.get_xdata()[row.Index] for line in lines if line.get_marker() == "."]
+            for run, value in zip(runs, values, strict=True):
+                assert getattr(row, f"{column}_seed_{run['seed']}") == pytest.approx(value)
+                assert value in dots
+            known = study["comparisons"]["label_intervals"].set_index(["backbone", "loss", "rule", "label"])
+            kind, rule = ("auroc", "argmax") if column == "auroc" else column.split("_")
+            bounds = known.loc[(runs[0]["backbone"], runs[0]["loss"], rule, row.label)]
+            for end in ("lower", "upper"):
+                assert getattr(row, f"{column}_{end}") == pytest.approx(bounds[f"{kind}_{end}"])
     names = [label.get_text() for label in left.get_yticklabels()]
     assert names == [f"{row.label} (n = {row.positives})" for row in table.itertuples()]
     assert "positives" in table and left.yaxis_inverted()
 
 
-def test_labels_beyond_the_limit_are_left_out(study):
-    records = cells.choose(study["found"], "best", "plot.cell")
-    picture = draw_labels(study, 5)
-    full = draw_labels(study, 30)
-    pandas.testing.assert_frame_equal(picture.table, full.table.head(5))
-    assert "the 5 most severe of 14 labels" in all_text(picture)
+def test_labels_beyond_the_limit_are_left_out(study, drawn):
+    few = figures.draw_all(**study, **(OPTIONS | {"labels": 5}))
+    pandas.testing.assert_frame_equal(few["labels"].table, drawn["labels"].table.head(5))
+    assert few["effects"].table["label"].tolist() == few["labels"].table["label"].tolist()
+    for name in ("labels", "effects"):
+        assert "the 5 most severe labels, 9 of 14 left out" in all_text(few[name]).replace("\n", " ")
+        assert "the 5 most severe labels, 9 of 14 left out" in few[name].caption
 
 
 def test_batches(study, drawn, written):
@@ -570,7 +621,7 @@ def test_curves(study, drawn, written):
 def test_curves_of_many_cells_and_of_one_epoch():
     study = study_of([f"backbone{i}" for i in range(9)], ("bce", "ce", "hxe"), (0,))
     first = study["histories"].query("epoch == 1").assign(best=1)
-    picture = figures.draw_curves(first, facts="phantom")
+    picture = figures.draw_curves(first, list(by_cell(study)), facts="phantom")
     width, height = picture.figure.get_size_inches()
     assert 0.5 < width / height < 2
     assert all(line.get_marker() != "" for axes in picture.figure.axes for line in axes.lines)  # Lines have no length.
@@ -654,7 +705,284 @@ def test_too_many_classes_are_said_not_drawn(study):
     assert "the first of 14" in all_text(found["contact_sheet"])
 
 
+# --- The figures of what runs say
+
+
+def test_levels(study, drawn, written):
+    table = pandas.read_csv(written / "levels.csv", dtype={"severity": str})
+    assert dict.fromkeys(table["severity"]) == dict.fromkeys(["0", "1", "2", "3"])
+    found, panels = study["found"], drawn["levels"].figure.axes
+    place = {(seeds[0]["backbone"], seeds[0]["loss"]): number for number, seeds in enumerate(by_cell(study))}
+    for keys, rows in table.groupby(["backbone", "loss", "rule"], sort=False):
+        axes = panels[place[keys[:2]]]
+        heights = {round(bar.get_height(), 7) for bar in axes.patches}
+        dots = {round(float(y), 7) for line in axes.lines for y in line.get_ydata()}
+        for level, each in rows.groupby("severity"):
+            shares = [found[Run(*keys[:2], seed)]["rules"][keys[2]]["levels"].get(level, 0) / 70 for seed in (0, 1)]
+            assert each["share"].tolist() == pytest.approx([sum(shares) / 2, *shares])
+            if level != "0":
+                assert (
+                    round(100 * sum(shares) / 2, 7) in heights and {round(100 * share, 7) for share in shares} <= dots
+                )
+            else:
+                assert f"{keys[2]} {100 * sum(shares) / 2:.1f} %" in axes.get_title().replace("\n", " ")
+
+
+def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
+    found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
+    for record in found.values():
+        for rule in RULES:
+            record["rules"][rule]["levels"] = {"0": 40, **{f"{0.37 * step:g}": 1 for step in range(1, 31)}}
+    picture = run_figures.draw_levels(found, limit=12, facts="phantom")
+    names = list(dict.fromkeys(picture.table["severity"]))
+    assert names[0] == "0" and len(names) == 1 + run_figures.BINS and names[-1].endswith("to 11.1")
+    shares = picture.table.groupby(["backbone", "rule", "seed"], dropna=False)["share"]
+    assert shares.sum().to_numpy() == pytest.approx(1)
+    assert set(picture.table["share"].round(9)) == {round(40 / 70, 9), round(3 / 70, 9)}
+    assert "in 10 bins of equal width" in picture.caption
+
+
+def test_effects(study, drawn, written):
+    runs = cells.choose(study["found"], "best", "plot.cell")
+    table = pandas.read_csv(written / "effects.csv")
+    axes = drawn["effects"].figure.axes[0]
+    given = study["comparisons"]["labels"]
+    given = given[(given["backbone"] == runs[0]["backbone"]) & (given["loss"] == runs[0]["loss"])].set_index("label")
+    assert table["label"].tolist() == drawn["labels"].table["label"].tolist()
+    assert {"no difference shown"} < set(table["verdict"])
+    points = {marker: {} for marker in ("white", "filled", ".")}
+    for line in axes.lines[1:]:
+        kind = "." if line.get_marker() == "." else "white" if line.get_markerfacecolor() == "white" else "filled"
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+            if not math.isnan(x):
+                points[kind].setdefault(round(float(y)), set()).add(round(float(x), 7))
+    said = {text.get_position()[1]: text.get_text() for text in axes.texts}
+    for row in table.itertuples():
+        wanted = given.loc[row.label]
+        if math.isnan(row.difference):
+            assert said[row.Index] == "n/a: no image with this label"
+            continue
+        assert [row.difference, row.lower, row.upper] == pytest.approx(
+            wanted[["difference", "lower", "upper"]].tolist()
+        )
+        shown = row.verdict != "no difference shown"
+        assert points["filled" if shown else "white"][row.Index] == {round(wanted["difference"], 7)}
+        assert said.get(row.Index) == ((f"{row.A if row.difference < 0 else row.B} milder") if shown else None)
+        seeds = [run["rules"]["crm"]["labels"][row.label]["severity"] for run in runs]
+        seeds = [
+            each - run["rules"]["argmax"]["labels"][row.label]["severity"]
+            for each, run in zip(seeds, runs, strict=True)
+        ]
+        assert [row.seed_0, row.seed_1] == pytest.approx(seeds)
+        assert points["."][row.Index] == {round(each, 7) for each in seeds}
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [f"{row.label} (n = {row.images}; {row.patients} patients)" for row in table.itertuples()]
+
+
+def test_confusion(study, drawn, written):
+    runs = cells.choose(study["found"], "best", "plot.cell")
+    hierarchy, cost = study["hierarchy"], study["cost"]
+    table = pandas.read_csv(written / "confusion.csv")
+    order = tree_figures.tree_order(hierarchy)
+    names = [CLASSES[k] for k in order]
+    panels = drawn["confusion"].figure.axes[:2]
+    for axes, rule in zip(panels, RULES, strict=True):
+        rows = table[table["rule"] == rule]
+        assert rows["images"].sum() == 140
+        whole = sum(run["rules"][rule]["severity_mean"] * 70 for run in runs)
+        assert (rows["images"] * rows["cost"]).sum() == pytest.approx(whole)
+        shown = axes.images[0].get_array().filled(0)
+        assert numpy.count_nonzero(shown) == len(rows)
+        for row in rows.itertuples():
+            truth, decision = names.index(row.truth), names.index(row.decision)
+            images = sum(run["rules"][rule]["confusion"][row.truth].get(row.decision, 0) for run in runs)
+            assert row.images == images and row.cost == cost[CLASSES.index(row.decision), CLASSES.index(row.truth)]
+            assert shown[decision, truth] == pytest.approx(row.share)
+            assert row.share == pytest.approx(images / rows.loc[rows["truth"] == row.truth, "images"].sum())
+        totals = rows.groupby("truth")["images"].sum()
+        wanted = [f"{name} ({totals.get(name, 0)})" for name in names]
+        assert [label.get_text() for label in axes.get_xticklabels()] == wanted
+        assert axes.get_xlabel() == "Truth (n)"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == names
+    assert panels[0].get_ylabel() == "Decision"
+
+
+def test_contours_are_the_edges_between_different_costs():
+    random = numpy.random.default_rng(0)
+    for _ in range(50):
+        levels = random.integers(0, 3, (5, 5))
+        found = set()
+        for (x0, y0), (x1, y1) in tree_figures._contours(levels):
+            assert (x0 == x1) != (y0 == y1)
+            steps = int(abs(x1 - x0) + abs(y1 - y0))
+            for step in range(steps):  # The cells on both sides of each piece of the line.
+                if y0 == y1:
+                    found.add(
+                        ((int(y0 - 0.5), int(min(x0, x1) + 0.5) + step), (int(y0 + 0.5), int(min(x0, x1) + 0.5) + step))
+                    )
+                else:
+                    found.add(
+                        ((int(min(y0, y1) + 0.5) + step, int(x0 - 0.5)), (int(min(y0, y1) + 0.5) + step, int(x0 + 0.5)))
+                    )
+        cells_of = numpy.ndindex(5, 5)
+        pairs = [((r, c), other) for r, c in cells_of for other in ((r + 1, c), (r, c + 1)) if max(other) < 5]
+        assert found == {(one, other) for one, other in pairs if levels[one] != levels[other]}
+
+
+def test_of_many_costs_bands_have_contours():
+    cost = numpy.array([[0, 1, 2.9], [4.1, 0, 6], [7.9, 8, 0]])
+    levels, told = tree_figures._levels(cost)
+    assert told == "above 0, from 2, 4, 6 on"
+    assert levels.tolist() == [[0, 1, 2], [3, 0, 4], [4, 4, 0]]
+    levels, told = tree_figures._levels(costs.lca_height(label_tree()))
+    assert told == "levels 0, 1, 2, 3" and levels.max() == 3
+
+
+def test_classes_beyond_the_limit_are_shown_by_groups(study):
+    few = figures.draw_all(**study, **(OPTIONS | {"classes": 13}))["confusion"]
+    hierarchy = study["hierarchy"]
+    groups = [hierarchy.names[node] for node in hierarchy.children[hierarchy.root]]
+    axes = few.figure.axes[0]
+    assert {label.get_text() for label in axes.get_yticklabels()} == set(groups)
+    totals = [int(label.get_text().rpartition("(")[2].strip(")")) for label in axes.get_xticklabels()]
+    assert sum(totals) == 140
+    assert "14 classes, more than plot.classes = 13, are named in the table only" in few.caption
+
+
+def test_groups_of_the_tree_stand_together_whatever_the_order_of_the_classes():
+    names = ["root", "one", "two", "a", "b", "c", "d"]
+    tree = Hierarchy.from_parents([-1, 0, 0, 1, 2, 1, 2], [3, 4, 5, 6], ["a", "b", "c", "d"], names)
+    order = tree_figures.tree_order(tree)
+    assert [tree.classes[k] for k in order] == ["a", "c", "b", "d"]
+    assert tree_figures._groups(tree, order) == [("one", 0, 1), ("two", 2, 3)]
+
+
+def test_ranking(study, drawn, written):
+    table = pandas.read_csv(written / "ranking.csv")
+    for number, seeds in enumerate(by_cell(study)):
+        rows = table[(table["backbone"] == seeds[0]["backbone"]) & (table["loss"] == seeds[0]["loss"])]
+        points = {(x, round(y, 7)) for x, y in drawn_points(drawn["ranking"].figure.axes[number])}
+        for order in ("oracle", "random", *RULES):
+            curve = rows[(rows["order"] == order) & rows["seed"].isna()]
+            assert curve["k"].tolist() == list(range(1, 15))
+            assert {(row.k, round(row.distance, 7)) for row in curve.itertuples()} <= points
+            if order in RULES:
+                of_seeds = numpy.array([run["rules"][order]["distance_curve"] for run in seeds])
+                numpy.testing.assert_allclose(curve["distance"], of_seeds.mean(axis=0))  # Two runs.
+                numpy.testing.assert_allclose(curve["min"], of_seeds.min(axis=0))
+                numpy.testing.assert_allclose(curve["max"], of_seeds.max(axis=0))
+        best = rows[rows["order"] == "oracle"]["distance"]
+        assert best.tolist() == seeds[0]["best_distance_curve"]
+        assert set(rows[rows["order"] == "random"]["distance"]) == {best.iloc[-1]}
+        for row in rows[rows["seed"].notna()].itertuples():
+            run = seeds[[each["seed"] for each in seeds].index(row.seed)]
+            assert row.distance == pytest.approx(run["rules"][row.order]["distance_curve"][row.k - 1])
+            assert (row.k, round(row.distance, 7)) in points
+
+
+def test_reliability(study, drawn, written):
+    runs = cells.choose(study["found"], "best", "plot.cell")
+    table = pandas.read_csv(written / "reliability.csv")
+    for column, kind in enumerate(("posterior", "marginal")):
+        upper, lower = drawn["reliability"].figure.axes[column], drawn["reliability"].figure.axes[2 + column]
+        legend = [text.get_text() for text in lower.get_legend().get_texts()]
+        for when, suffix in (("before", ""), ("after", "_ts")):
+            sections = [run["calibration"][kind + suffix] for run in runs]
+            low, high = sorted(section["ece"] for section in sections)
+            told = f"{when}: ECE {(low + high) / 2:.3f} ({low:.3f} to {high:.3f}), T {sections[0]['temperature']:.3f}"
+            assert told in legend
+            rows = table[(table["probabilities"] == kind) & (table["when"] == when)]
+            pooled = rows[rows["seed"].isna()]
+            assert pooled["n"].sum() == 140
+            for row in pooled.itertuples():
+                n = [section["bins"]["n"][row.bin - 1] for section in sections]
+                right = [section["bins"]["right"][row.bin - 1] or 0 for section in sections]
+                assert row.n == sum(n)
+                assert row.right == pytest.approx(sum(a * b for a, b in zip(n, right, strict=True)) / sum(n))
+                for axes, value in ((upper, row.right), (lower, row.n)):
+                    assert any(point == pytest.approx((row.confidence, value)) for point in drawn_points(axes))
+            for row in rows[rows["seed"].notna()].itertuples():
+                bins = runs[[run["seed"] for run in runs].index(row.seed)]["calibration"][kind + suffix]["bins"]
+                place = row.bin - 1
+                assert [row.n, row.confidence, row.right] == pytest.approx([bins[name][place] for name in bins])
+
+
+def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(study):
+    found = study["found"]
+    medians = {
+        cell: numpy.median([run["validation"]["macro_auroc"] for run in seeds])
+        for cell, seeds in zip(
+            ["-".join(keys) for keys in dict.fromkeys((run.backbone, run.loss) for run in found)],
+            by_cell(study),
+            strict=True,
+        )
+    }
+    best = set(sorted(medians, key=medians.get, reverse=True)[:4])
+    shown = [cells.name(seeds[0]) for seeds in run_figures.shown_cells(found, 4)]
+    assert shown == [cell for cell in medians if cell in best]
+    drawn = figures.draw_all(**study, **(OPTIONS | {"cells_shown": 4}))
+    for name in ("levels", "ranking", "curves"):
+        table = drawn[name].table
+        assert list(dict.fromkeys(table["backbone"] + "-" + table["loss"])) == shown
+        assert "Left out: 2 of 6 backbones and losses" in drawn[name].caption
+        assert "Left out: 2 of 6 backbones and losses" in all_text(drawn[name]).replace("\n", " ")
+    without = {run: record | {"validation": None} for run, record in found.items() if run.backbone != "resnet10t"}
+    known = {run: record for run, record in found.items() if run.backbone == "resnet10t"}
+    assert run_figures.shown_cells(without | known, 3) == [seeds for _, _, seeds in cells.by_cell(known)]
+
+
+# --- Colours and captions
+
+
+def test_losses_and_rules_look_different_in_grey_and_alike_in_every_study():
+    looks = drawing.loss_looks([*losses.names(), "of_my_own", "another"])
+    for one, other in itertools.combinations(looks.values(), 2):
+        apart = abs(drawing.luminance(one["color"]) - drawing.luminance(other["color"]))
+        assert one["color"] != other["color"] or one["linestyle"] != other["linestyle"]
+        assert apart > 0.1 or (one["linestyle"], one["fillstyle"]) != (other["linestyle"], other["fillstyle"])
+    few = drawing.loss_looks(["haframe", "hxe", "ce"])
+    assert few["hxe"] == looks["hxe"] and few["ce"] == looks["ce"] and few["haframe"] not in (few["hxe"], few["ce"])
+    assert len({look["color"] for look in drawing.loss_looks(["hbce", "hxe", "bce", "a", "b", "c", "d"]).values()}) == 7
+    rules = drawing.rule_looks([*drawing.RULES, "of_my_own"])
+    assert len({look["marker"] for look in rules.values()}) == len(rules)
+    for few in (["argmax", "crm"], ["crm", "hie"], ["argmax", "crm", "hie", "top_down"]):
+        marks = drawing.rule_looks(few)
+        assert marks == {name: rules[name] for name in few}
+        assert (
+            len({look["hatch"] for look in marks.values()})
+            == len({look["linestyle"] for look in marks.values()})
+            == len(few)
+        )
+
+
+def test_a_loss_has_its_colour_in_every_figure(study, drawn):
+    looks = drawing.loss_looks(run.loss for run in study["found"])
+    best = looks[cells.choose(study["found"], "best", "plot.cell")[0]["loss"]]["color"]
+    for name in ("labels", "effects", "reliability", "batches"):
+        drawn_colours = {line.get_color() for axes in drawn[name].figure.axes for line in axes.lines}
+        assert best in drawn_colours and not drawn_colours & {look["color"] for look in looks.values()} - {best}, name
+    order = [seeds[0]["loss"] for seeds in by_cell(study)]
+    for axes, loss in zip(drawn["ranking"].figure.axes, order, strict=True):
+        assert {line.get_color() for line in axes.lines} == {looks[loss]["color"], drawing.GREY, "black"}
+    for axes, loss in zip(drawn["levels"].figure.axes, order, strict=True):
+        edges = {tuple(bar.get_edgecolor()) for bar in axes.patches}
+        assert edges == {matplotlib.colors.to_rgba(looks[loss]["color"])}
+
+
+@pytest.mark.parametrize("which", ["drawn", "drawn_of_one_run", "drawn_without_numbers"])
+def test_captions_are_sentences_that_say_of_how_much_and_where_from(which, request):
+    for name, picture in request.getfixturevalue(which).items():
+        assert picture.caption.endswith(".") and "\n" not in picture.caption and "  " not in picture.caption, name
+        assert re.search(r"(metrics|data)/\w+", picture.caption), name
+        if name not in ("curves", "tree", "contact_sheet", "cost"):
+            assert "70 test images" in picture.caption, name
+
+
 # --- The stage
+
+
+def by_cell(study):
+    return [seeds for _, _, seeds in cells.by_cell(study["found"])]
 
 
 def write_inputs(study):
@@ -671,6 +999,7 @@ def write_inputs(study):
         "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
+        "compare": {"level": 0.95, "resamples": 10},
         "plot": OPTIONS,
         **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }
@@ -680,6 +1009,8 @@ def write_inputs(study):
         files.write_json(f"metrics/runs/{run.name}.json", record)
         rows = study["histories"].query(" and ".join(f"{axis} == {getattr(run, axis)!r}" for axis in axes))
         files.write_csv(f"data/models/{run.name}/history.csv", rows.drop(columns=list(axes)))
+    for name, table in study["comparisons"].items():
+        files.write_csv(f"metrics/comparisons/{name}.csv", table)
     study["hierarchy"].write("data/hierarchy/hierarchy.json")
     costs.write("data/cost/cost.csv", study["cost"], CLASSES)
     table = pandas.DataFrame(
@@ -706,9 +1037,13 @@ def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsy
         files.write_csv("expected.csv", picture.table)
         assert Path(f"plots/{name}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
         assert Path(f"plots/{name}.png").stat().st_size > 1000
+        assert Path(f"plots/{name}.caption.txt").read_text() == picture.caption + "\n"
 
 
-@pytest.mark.parametrize("missing", ["metrics/runs/resnet10t-ce-1.json", "data/models/resnet10t-ce-0/history.csv"])
+@pytest.mark.parametrize(
+    "missing",
+    ["metrics/runs/resnet10t-ce-1.json", "data/models/resnet10t-ce-0/history.csv", "metrics/comparisons/intervals.csv"],
+)
 def test_the_stage_names_what_is_missing(tmp_path, monkeypatch, missing):
     monkeypatch.chdir(tmp_path)
     write_inputs(study_of(("resnet10t",), ("ce",), (0, 1)))

@@ -651,7 +651,7 @@ def test_mistakes_of_an_unknown_image_are_refused(study):
         figures.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
 
-def test_tree(drawn, written):
+def test_tree(study, drawn, written):
     hierarchy = label_tree()
     table = pandas.read_csv(written / "tree.csv", keep_default_na=False).set_index("node")
     assert table.index.tolist() == list(hierarchy.names)

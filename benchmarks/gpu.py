@@ -16,7 +16,7 @@ import timm
 import torch
 
 from benchmarks import training as benchmark
-from severity import inference
+from severity import inference, runs
 
 NINE = (
     "densenet121", "resnet18", "resnet50", "resnet152", "wide_resnet50_2", "efficientnet_b4", "mobilenet_v3_small",
@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scratch", help="folder for the images, removed afterwards; by default the system's")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    runs.keep_memory()  # as the stage does
     on = inference.device(options.device)
     folder = Path(tempfile.mkdtemp(dir=options.scratch))
     try:

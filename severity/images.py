@@ -8,6 +8,9 @@ import torch
 
 from severity.errors import SeverityError
 
+# How many pixels are augmented at a time on a CPU: what stays in its cache.
+AT_ONCE = 1 << 19
+
 
 def batch(images: numpy.ndarray, rows: numpy.ndarray, device: torch.device) -> torch.Tensor:
     """Rows of (N, H, W) uint8 images (memory-mapped or not) -> (B, 1, H, W) float32 in [0, 1] on the device."""
@@ -51,16 +54,16 @@ class Augmentation:
     def __init__(
         self,
         *,
-        flip: float,
+        flip: float = 0.0,
         rotation: float,
         translation: float,
         scale: float,
         brightness: float,
         contrast: float,
-        gamma: float,
-        noise: float,
-        erase: float,
-        erase_area: float,
+        gamma: float = 0.0,
+        noise: float = 0.0,
+        erase: float = 0.0,
+        erase_area: float = 0.2,
     ):
         given = {name: value for name, value in locals().items() if name != "self"}
         for name, value in given.items():
@@ -81,34 +84,65 @@ class Augmentation:
         an image's random numbers depend on its place in the whole batch alone.
         """
         whole = len(images) if whole is None else whole
+        draws, noise = self._draw(whole, generator, images.device)
+        first, last, _ = own.indices(whole)
+        few = max(1, AT_ONCE // images[0].numel())
+        if images.device.type != "cpu" or whole <= few:
+            grains = self._grains((whole, *images.shape[1:]), noise)
+            return self._changed(images, _part(draws, own), _part(grains, own))
+        # A processor is several times as fast on few images, which stay in its cache from step to step. Copied first: in
+        # the order in which sampling asks for them, pixels come from memory four times as slowly as one after the other.
+        changed = torch.empty_like(images)
+        for start in range(0, whole, few):
+            end = min(start + few, whole)
+            grains = self._grains((end - start, *images.shape[1:]), noise)
+            mine = slice(max(start, first), min(end, last))
+            if mine.start < mine.stop:
+                part, here = slice(mine.start - first, mine.stop - first), slice(mine.start - start, mine.stop - start)
+                changed[part] = self._changed(images[part].clone(), _part(draws, mine), _part(grains, here))
+        return changed
 
+    def _grains(self, shape: tuple[int, ...], noise: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"grains": torch.randn(shape, generator=noise, device=noise.device)} if self.ranges["noise"] else {}
+
+    def _draw(
+        self, images: int, generator: torch.Generator, device: torch.device
+    ) -> tuple[dict[str, torch.Tensor], torch.Generator]:
+        """All random numbers of a batch but the noise itself, (images, ...) each; and what that is drawn from."""
         # Drawn on the CPU, so that the same seed augments alike on every device.
-        def rand(*columns: int) -> torch.Tensor:
-            return torch.rand(whole, *columns, generator=generator)[own]
+        draws = {"always": torch.rand(images, 6, generator=generator).mul_(2).sub_(1)}
+        draws |= {
+            name: torch.rand(images, count, generator=generator)
+            for name, count in (("flip", 1), ("gamma", 1), ("noise", 1), ("erase", 5))
+            if self.ranges[name]
+        }
+        noise = torch.Generator(device)
+        if self.ranges["noise"]:  # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
+            noise.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return {name: draw.to(device) for name, draw in draws.items()}, noise
 
-        draws = rand(6).mul_(2).sub_(1).to(images.device)
-        ranges, given = self.ranges, images
+    def _changed(
+        self, images: torch.Tensor, draws: dict[str, torch.Tensor], noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        ranges, given, always = self.ranges, images, draws["always"]
         if ranges["flip"]:
-            turned = rand() < ranges["flip"]
-            images = torch.where(_per_image(turned.to(images.device)), images.flip(3), images)
+            images = torch.where(_per_image(draws["flip"] < ranges["flip"]), images.flip(3), images)
         if ranges["rotation"] or ranges["translation"] or ranges["scale"]:
-            images = torch.nn.functional.grid_sample(
-                images, _grid(self._affine(draws), images.shape[2:]), padding_mode="border", align_corners=False
-            )
+            grid = _grid(self._affine(always), images.shape[2:])
+            images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
         if ranges["brightness"] or ranges["contrast"]:
-            contrast = _per_image(1 + ranges["contrast"] * draws[:, 4])
-            brightness = _per_image(ranges["brightness"] * draws[:, 5])
+            contrast = _per_image(1 + ranges["contrast"] * always[:, 4])
+            brightness = _per_image(ranges["brightness"] * always[:, 5])
             mean = images.mean(dim=(2, 3), keepdim=True)
             # In place where the images are no longer the caller's: memory is what this step costs.
             images = images.sub_(mean) if images is not given else images - mean
             images = images.mul_(contrast).add_(mean).add_(brightness).clamp_(0, 1)
         if ranges["gamma"]:
-            exponent = (rand() * 2 - 1).mul_(math.log1p(ranges["gamma"])).exp_()
-            images = images.pow(_per_image(exponent.to(images.device)))
+            images = images.pow(_per_image(((2 * draws["gamma"] - 1) * math.log1p(ranges["gamma"])).exp()))
         if ranges["noise"]:
-            images = self._noisy(images, rand(), generator, whole, own)
+            images = noise["grains"].mul_(_per_image(ranges["noise"] * draws["noise"])).add_(images).clamp_(0, 1)
         if ranges["erase"]:
-            images = self._erased(images, rand(5))
+            images = self._erased(images, draws["erase"])
         return images
 
     def _affine(self, draws: torch.Tensor) -> torch.Tensor:
@@ -120,18 +154,8 @@ class Augmentation:
         rows = torch.stack([torch.stack([cosine, -sine], dim=1), torch.stack([sine, cosine], dim=1)], dim=1)
         return torch.cat([rows, shift.unsqueeze(2)], dim=2)
 
-    def _noisy(
-        self, images: torch.Tensor, draws: torch.Tensor, generator: torch.Generator, whole: int, own: slice
-    ) -> torch.Tensor:
-        deviation = (draws * self.ranges["noise"]).to(images.device)
-        # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
-        seed = int(torch.randint(2**62, (), generator=generator))
-        seeded = torch.Generator(images.device).manual_seed(seed)
-        noise = torch.randn((whole, *images.shape[1:]), generator=seeded, device=images.device)[own]
-        return noise.mul_(_per_image(deviation)).add_(images).clamp_(0, 1)
-
     def _erased(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        draws = draws.to(images.device)
+        """`draws` (B, 5): whether, area, ratio of the sides, where from above, where from the left."""
         area, ratio = draws[:, 1] * self.ranges["erase_area"], (3 / 10) ** (2 * draws[:, 2] - 1)
         inside = torch.ones((), dtype=torch.bool, device=images.device)
         for axis, share, place in ((2, (area * ratio).sqrt(), draws[:, 3]), (3, (area / ratio).sqrt(), draws[:, 4])):
@@ -144,6 +168,10 @@ class Augmentation:
             inside = inside & (first <= pixels) & (pixels < first + _per_image(share))
         chosen = _per_image(draws[:, 0] < self.ranges["erase"])
         return torch.where(inside & chosen, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def _part(draws: dict[str, torch.Tensor], part: slice) -> dict[str, torch.Tensor]:
+    return {name: draw[part] for name, draw in draws.items()}
 
 
 def _per_image(values: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from severity.predictions import Predictions
 
 def main() -> None:
     runs.die_with_parent()
+    runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     devices, device = settings["predict"].pop("devices", 1), settings["predict"].get("device", "auto")

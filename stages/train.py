@@ -35,6 +35,7 @@ from severity.hierarchy import Hierarchy
 
 def main() -> None:
     runs.die_with_parent()
+    runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
     devices, device = settings["train"].pop("devices", 1), settings["train"].get("device", "auto")

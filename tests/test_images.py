@@ -55,6 +55,16 @@ def test_no_image_depends_on_the_others(ranges):
     assert torch.equal(apply(batch, **ranges)[7], apply(others, **ranges)[7])
 
 
+@pytest.mark.parametrize("ranges", [{**SOME["all"], "noise": 0.0}], ids=["all but noise"])
+def test_few_images_at_a_time_are_the_same_as_all_at_once(monkeypatch, ranges):
+    batch = images(23, 24, 40)
+    whole = apply(batch, **ranges)
+    monkeypatch.setattr("severity.images.AT_ONCE", 4000)
+    assert torch.equal(apply(batch, **ranges), whole)
+    monkeypatch.setattr("severity.images.AT_ONCE", 10)  # less than one image
+    assert torch.equal(apply(batch, **ranges), whole)
+
+
 @pytest.mark.parametrize(("later", "earlier"), [("gamma", "rotation"), ("noise", "contrast"), ("erase", "flip")])
 def test_a_step_that_comes_later_does_not_move_an_earlier_one(later, earlier):
     # Outside the rectangle, for noise on the mean, for a power after undoing it: the earlier step is seen unchanged.

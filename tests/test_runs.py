@@ -182,3 +182,28 @@ def test_json_refuses_nan_and_tells_what_is_missing(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(SeverityError, match="not JSON"):
         files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_kept_memory_is_not_asked_for_again():
+    program = """
+import ctypes, resource, sys
+from severity import runs
+if not hasattr(ctypes.CDLL(None), "mallopt"):
+    sys.exit("no glibc")
+if sys.argv[1] == "kept":
+    runs.keep_memory()
+for block in range(20):
+    if block == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    first, second = bytearray(20_000_000), bytearray(20_000_000)
+    del first, second
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for way in ("kept", "as it is"):
+        done = subprocess.run([sys.executable, "-c", program, way], capture_output=True, text=True)
+        if "no glibc" in done.stderr:
+            pytest.skip("the C library is another")
+        faults[way] = int(done.stdout)
+    assert faults["kept"] < 1000 < faults["as it is"]

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +52,6 @@ class Chunk:
     images: numpy.ndarray  # (n, size, size) uint8, the readable ones; good until the next chunk is asked for
     found: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
     files: str  # `fingerprint` of the paths, taken before they were opened
-    crc: int  # CRC-32 of `images`
 
 
 def read_gray(path: Path | str) -> Image.Image:
@@ -109,7 +107,8 @@ def _read_picture(file: BinaryIO, place: tuple[int, str] | None) -> Picture:
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         shrink = _reduce(image, *place) if place else 1
-        return Picture(_to_gray(image), width, height, shrink)
+        gray = _to_gray(image)  # a TIFF may be turned now, as its tag of orientation says
+        return Picture(gray, *((width, height) if shrink > 1 else gray.size), shrink)
 
 
 def _reduce(image: Image.Image, size: int, aspect: str) -> int:
@@ -143,7 +142,8 @@ def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise Unreadable(f"32-bit gray levels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
     if image.mode == "L":
-        return image.copy()
+        image.load()  # It can do without the file from here on.
+        return image
     return image.convert(Image.getmodebase(image.mode)).convert("L")
 
 
@@ -365,9 +365,9 @@ def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent tells of it.
 
 
-def _chunk(images: numpy.ndarray, found: list[tuple[int, int] | str], files: str, crc: int) -> Chunk:
+def _chunk(images: numpy.ndarray, found: list[tuple[int, int] | str], files: str) -> Chunk:
     readable = sum(not isinstance(each, str) for each in found)
-    return Chunk(images[:readable], found, files, crc)
+    return Chunk(images[:readable], found, files)
 
 
 def _decode_room(buffer: str, shape: tuple[int, ...], room: int, *task: Any) -> tuple:
@@ -381,7 +381,7 @@ def _open_rooms(buffer: str, shape: tuple[int, ...]) -> numpy.ndarray:
 
 def _decode_chunk(
     images: numpy.ndarray, root: str, paths: Sequence[str], size: int, aspect: str, reduced: bool
-) -> tuple[list[tuple[int, int] | str], str, int]:
+) -> tuple[list[tuple[int, int] | str], str]:
     """Decode into the first rows of `images`; return the other fields of Chunk."""
     files = fingerprint(root, paths)
     place = (size, aspect) if reduced else None
@@ -396,7 +396,7 @@ def _decode_chunk(
             images[readable] = squared(picture, size, aspect)
             found.append((picture.width, picture.height))
             readable += 1
-    return found, files, zlib.crc32(images[:readable])
+    return found, files
 
 
 def _cores() -> int:

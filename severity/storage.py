@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import metadata
@@ -67,8 +66,7 @@ def decode(
     folder = Path(scratch) / f"decode-{dataset}-{runs.fingerprint(determined_by)}"
     _check_room(folder, len(paths), size)
     with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
-        digest = hashlib.sha256(_header(len(paths), size))
-        found = _decode_all(folder, root, paths, max_rejects, digest, workers=workers, **options)
+        found, digest = _decode_all(folder, root, paths, max_rejects, workers=workers, **options)
         return _publish(out, folder, table, found, digest, {"dataset": dataset, "size": size, "aspect": aspect})
 
 
@@ -111,21 +109,24 @@ def _check_room(folder: Path, images: int, size: int) -> None:
 
 
 def _decode_all(
-    folder: Path, root: Path | str, paths: list[str], max_rejects: int, digest: Any, **options: Any
-) -> list[tuple[int, int] | str]:
-    """Bring images.npy of the folder of unfinished work to its end; return `Chunk.found` of all paths.
-
-    All pixels go into `digest`: hashed as they come, while the workers decode, a data set is not read a second time.
+    folder: Path, root: Path | str, paths: list[str], max_rejects: int, **options: Any
+) -> tuple[list[tuple[int, int] | str], Any]:
+    """Bring images.npy of the folder of unfinished work to its end.
 
     images.npy grows by a chunk at a time, in the order of the paths, and log.jsonl by a line after it; so what the lines
-    speak of is there, and what is beyond them is cut off when work is taken up again.
+    speak of is there, and what is beyond them is cut off when work is taken up again. Pixels are hashed as they come,
+    while the workers decode: with that of all of them the data set need not be read again, with that of those so far a
+    line tells whether what is before it was lost, as it may be when the power fails.
+
+    Returns:
+        `Chunk.found` of all paths, and the SHA-256 of images.npy if every image was readable.
     """
     for left in folder.glob("buffer-*"):
         left.unlink()  # A new one each time: a worker that has not yet noticed its parent's end may still write to it.
     for name in ("images.npy", "log.jsonl"):
         (folder / name).touch()
     with open(folder / "images.npy", "r+b") as images, open(folder / "log.jsonl", "r+b") as log:
-        found = _resume(images, log, root, paths, options["size"], digest)
+        found, digest = _resume(images, log, root, paths, options["size"])
         rejects = _rejects(found, 0)
         _check_rejects(rejects, found, paths, max_rejects)
         chunks = decoding.decode(root, paths[len(found) :], buffer=folder / f"buffer-{os.getpid()}", **options)
@@ -137,22 +138,23 @@ def _decode_all(
                 images.write(chunk.images.data)
                 images.flush()
                 digest.update(chunk.images.data)
-                record = {"files": chunk.files, "crc": chunk.crc, "found": chunk.found}
+                record = {"files": chunk.files, "found": chunk.found, "sha256": digest.hexdigest()}
                 log.write(json.dumps(record).encode() + b"\n")
                 log.flush()
                 rejects += _rejects(chunk.found, len(found))
                 found += chunk.found
                 progress.update(len(chunk.found))
                 _check_rejects(rejects, found, paths, max_rejects)
-    return found
+    return found, digest
 
 
 def _resume(
-    images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int, digest: Any
-) -> list[tuple[int, int] | str]:
+    images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int
+) -> tuple[list[tuple[int, int] | str], Any]:
     """What is decoded already, up to the first chunk that is not whole or whose files have changed; cut off the rest."""
     found: list[tuple[int, int] | str] = []
-    end, logged = len(_header(0, size)), 0
+    header = _header(len(paths), size)
+    digest, end, logged = hashlib.sha256(header), len(header), 0
     images.seek(end)
     for line in log:
         record = _record(line)
@@ -160,16 +162,17 @@ def _resume(
             break
         pixels = images.read(sum(not isinstance(each, str) for each in record["found"]) * size * size)
         part = paths[len(found) : len(found) + len(record["found"])]
-        if record["crc"] != zlib.crc32(pixels) or record["files"] != decoding.fingerprint(root, part):
+        longer = digest.copy()
+        longer.update(pixels)
+        if record["sha256"] != longer.hexdigest() or record["files"] != decoding.fingerprint(root, part):
             break
         found += [each if isinstance(each, str) else tuple(each) for each in record["found"]]
-        digest.update(pixels)
-        end += len(pixels)
+        digest, end = longer, end + len(pixels)
         logged += len(line)
     for file, length in ((images, end), (log, logged)):
         file.seek(length)
         file.truncate()
-    return found
+    return found, digest
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

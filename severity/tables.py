@@ -22,17 +22,13 @@ def find(root: Path, names: Sequence[str]) -> Path | None:
 def read_text(path: Path, columns: Sequence[str], separator: str = ",") -> pandas.DataFrame:
     """Read a CSV file (gzip by its suffix); every cell is text, a blank one ''.
 
-        Args:
-            path: the file.
-            columns: the columns that must be there; others are kept as they are.
-    <<<<<<< HEAD
-            separator: the character between two cells.
-    =======
-            separator: what stands between two cells.
-    >>>>>>> data4
+    Args:
+        path: the file.
+        columns: the columns that must be there; others are kept as they are.
+        separator: the character between two cells.
 
-        Raises:
-            SeverityError: the file is no CSV, has no row, or lacks a column.
+    Raises:
+        SeverityError: the file is no CSV, has no row, or lacks a column.
     """
     try:
         with warnings.catch_warnings():

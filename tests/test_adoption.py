@@ -409,7 +409,14 @@ class TestWithoutValidation:
     def test_medians_headline_and_figures_cope(self, tmp_path):
         about = {"dataset": "made up", "hierarchy": "six", "cost": "lca_height"}
         study = {
-            Run("a", "b", seed): {**about, "backbone": "a", "loss": "b", "run": f"a-b-{seed}", **self.found(tmp_path)}
+            Run("a", "b", seed): {
+                **about,
+                "backbone": "a",
+                "loss": "b",
+                "run": f"a-b-{seed}",
+                "seed": seed,
+                **self.found(tmp_path),
+            }
             for seed in range(2)
         }
         record = cells.medians(list(study.values()), "crm_ts")
@@ -432,8 +439,15 @@ class TestWithoutValidation:
         rules = EVALUATE | {"rules": ["argmax", "crm", "crm_ts"]}
         trained = evaluation.evaluate(whole, TREE, costs.lca_height(TREE), **rules)
         study = {
-            Run("a", "b", 0): {**about, "backbone": "a", "loss": "b", "run": "a-b-0", **self.found(tmp_path)},
-            Run("c", "d", 0): {**about, "run": "c-d-0", **trained},
+            Run("a", "b", 0): {
+                **about,
+                "backbone": "a",
+                "loss": "b",
+                "run": "a-b-0",
+                "seed": 0,
+                **self.found(tmp_path),
+            },
+            Run("c", "d", 0): {**about, "run": "c-d-0", "seed": 0, **trained},
         }
         assert cells.best(study) == ("c", "d") and "chosen" not in cells.headline(study, ["argmax"])
         drawn = draw(study)

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, strategies
 
 from severity import backbones, checkpoint, inference, loading, processes, runs, training
+from severity import images as module_of_images
 from severity.errors import SeverityError
 from severity.group import Group
 from severity.images import Augmentation
@@ -310,7 +311,9 @@ def test_shares_are_everything_in_order_and_nearly_equal(images, size):
     assert max(sizes) - min(sizes) <= 1 and max(sizes) == -(-images // size)
 
 
-def test_an_image_is_augmented_alike_in_whichever_share_it_is():
+@pytest.mark.parametrize("at_once", [1 << 19, 2 * 64, 1])
+def test_an_image_is_augmented_alike_in_whichever_share_it_is(monkeypatch, at_once):
+    monkeypatch.setattr(module_of_images, "AT_ONCE", at_once)  # all images at once, two, one
     images = torch.rand(11, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     augment = Augmentation(**EVERY_STEP)
 
@@ -318,9 +321,10 @@ def test_an_image_is_augmented_alike_in_whichever_share_it_is():
         return torch.Generator().manual_seed(0)
 
     whole = augment(images.clone(), seeded())
-    shares = [Group(rank, 3).share(11) for rank in range(3)]
-    parts = [augment(images[share].clone(), seeded(), 11, share) for share in shares]
-    assert torch.allclose(torch.cat(parts), whole, atol=1e-6)
+    for size in (2, 3, 11):
+        shares = [Group(rank, size).share(11) for rank in range(size)]
+        parts = [augment(images[share].clone(), seeded(), 11, share) for share in shares]
+        assert torch.allclose(torch.cat(parts), whole, atol=1e-6)
 
 
 # --- who starts them ------------------------------------------------------------------------------------------------

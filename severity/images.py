@@ -83,7 +83,6 @@ class Augmentation:
         Where several processes share a batch, `whole` is its number of images and `own` tells which of them these are:
         an image's random numbers depend on its place in the whole batch alone.
         """
-<<<<<<< HEAD
         draws = self._draw(len(images) if whole is None else whole, own, images, generator)
         if images.device.type != "cpu" or images.numel() <= AT_ONCE:
             return self._changed(images, draws)
@@ -115,49 +114,6 @@ class Augmentation:
         return draws
 
     def _changed(self, images: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
-=======
-        whole = len(images) if whole is None else whole
-        draws, noise = self._draw(whole, generator, images.device)
-        first, last, _ = own.indices(whole)
-        few = max(1, AT_ONCE // images[0].numel())
-        if images.device.type != "cpu" or whole <= few:
-            grains = self._grains((whole, *images.shape[1:]), noise)
-            return self._changed(images, _part(draws, own), _part(grains, own))
-        # A processor is several times as fast on few images, which stay in its cache from step to step. Copied first: in
-        # the order in which sampling asks for them, pixels come from memory four times as slowly as one after the other.
-        changed = torch.empty_like(images)
-        for start in range(0, whole, few):
-            end = min(start + few, whole)
-            grains = self._grains((end - start, *images.shape[1:]), noise)
-            mine = slice(max(start, first), min(end, last))
-            if mine.start < mine.stop:
-                part, here = slice(mine.start - first, mine.stop - first), slice(mine.start - start, mine.stop - start)
-                changed[part] = self._changed(images[part].clone(), _part(draws, mine), _part(grains, here))
-        return changed
-
-    def _grains(self, shape: tuple[int, ...], noise: torch.Generator) -> dict[str, torch.Tensor]:
-        return {"grains": torch.randn(shape, generator=noise, device=noise.device)} if self.ranges["noise"] else {}
-
-    def _draw(
-        self, images: int, generator: torch.Generator, device: torch.device
-    ) -> tuple[dict[str, torch.Tensor], torch.Generator]:
-        """All random numbers of a batch but the noise itself, (images, ...) each; and what that is drawn from."""
-        # Drawn on the CPU, so that the same seed augments alike on every device.
-        draws = {"always": torch.rand(images, 6, generator=generator).mul_(2).sub_(1)}
-        draws |= {
-            name: torch.rand(images, count, generator=generator)
-            for name, count in (("flip", 1), ("gamma", 1), ("noise", 1), ("erase", 5))
-            if self.ranges[name]
-        }
-        noise = torch.Generator(device)
-        if self.ranges["noise"]:  # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
-            noise.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return {name: draw.to(device) for name, draw in draws.items()}, noise
-
-    def _changed(
-        self, images: torch.Tensor, draws: dict[str, torch.Tensor], noise: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
->>>>>>> scale
         ranges, given, always = self.ranges, images, draws["always"]
         if ranges["flip"]:
             images = torch.where(_per_image(draws["flip"] < ranges["flip"]), images.flip(3), images)
@@ -174,12 +130,8 @@ class Augmentation:
         if ranges["gamma"]:
             images = images.pow(_per_image(((2 * draws["gamma"] - 1) * math.log1p(ranges["gamma"])).exp()))
         if ranges["noise"]:
-<<<<<<< HEAD
             deviation = _per_image(ranges["noise"] * draws["noise"])
             images = draws["grain"].mul_(deviation).add_(images).clamp_(0, 1)
-=======
-            images = noise["grains"].mul_(_per_image(ranges["noise"] * draws["noise"])).add_(images).clamp_(0, 1)
->>>>>>> scale
         if ranges["erase"]:
             images = self._erased(images, draws["erase"])
         return images
@@ -207,10 +159,6 @@ class Augmentation:
             inside = inside & (first <= pixels) & (pixels < first + _per_image(share))
         chosen = _per_image(draws[:, 0] < self.ranges["erase"])
         return torch.where(inside & chosen, images.mean(dim=(2, 3), keepdim=True), images)
-
-
-def _part(draws: dict[str, torch.Tensor], part: slice) -> dict[str, torch.Tensor]:
-    return {name: draw[part] for name, draw in draws.items()}
 
 
 def _per_image(values: torch.Tensor) -> torch.Tensor:

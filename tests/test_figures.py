@@ -666,7 +666,7 @@ def test_tree(study, drawn, written):
             assert row["row"] == (children["row"].min() + children["row"].max()) / 2
             assert row["height"] == 1 + children["height"].max()
     written_texts = {text.get_text() for text in texts(drawn["tree"].figure)}
-    assert {f"{label} (n = {1000 + k:,})" for k, label in enumerate(CLASSES)} <= written_texts
+    assert {f"{label} (n = {of_cell[label]['positives']:,})" for label in CLASSES} <= written_texts
     assert "Consolidation\xa0(1)" in written_texts
     dots = [line for line in drawn["tree"].figure.axes[0].lines if line.get_marker() in "os"]
     assert sorted(line.get_ydata().item() for line in dots) == sorted(table["row"])

@@ -108,7 +108,8 @@ def test_predictions_alone_are_scored_without_an_image(tmp_path):
     alone.run("git", "init", "--quiet")
     adopted = [f"adopt@{run}" for run in golden.RUNS]
     ran = alone.repro("aggregate", "plot")
-    assert sorted(ran) == sorted(["collect", "read", "hierarchy", *adopted, "evaluate", "aggregate", "plot"])
+    scored = {"evaluate", "aggregate", "compare", "plot"}
+    assert sorted(ran) == sorted(["collect", "read", "hierarchy", *adopted, *scored])
     table = (folder / "metrics/table.csv").read_bytes()
     assert b"softmax,ce,crm_ts" in table and (folder / "plots/tradeoff.png").stat().st_size > 1000
     assert alone.repro("aggregate", "plot") == []
@@ -118,7 +119,7 @@ def test_predictions_alone_are_scored_without_an_image(tmp_path):
         assert "adopt" not in " ".join(alone.repro("aggregate", "plot"))
         params["adopt"]["runs"] = list(golden.RUNS[:1])
         save()
-        assert set(alone.repro("aggregate", "plot")) <= {"evaluate", "aggregate", "plot"}
+        assert set(alone.repro("aggregate", "plot")) <= scored
         assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
     with alone.text("data/elsewhere/README.md", "changed\n"):
         assert alone.repro("aggregate", "plot")[:2] == adopted

@@ -379,12 +379,12 @@ def test_another_collection_and_back_prepares_nothing_again(workspace):
         save()
         assert sorted(workspace.repro("describe", "hierarchy")) == sorted(first)
         assert json.loads((workspace.folder / "data/prepared/summary.json").read_text())["dataset"] == "nih14"
-    assert set(workspace.repro("hierarchy")) <= {"describe"}
+    assert set(workspace.repro("describe", "hierarchy")) <= {"describe"}
     assert (workspace.folder / "data/prepared/summary.json").read_bytes() == before
     with workspace.params() as (params, save):
         params["data"]["name"] = "nih14"
         save()
-        assert workspace.repro("hierarchy") == []
+        assert workspace.repro("prepare", "hierarchy") == []
     workspace.repro()
     assert workspace.changed() == set()
 

@@ -30,9 +30,12 @@ from severity.optimisation import Optimiser, Schedule
 TOP = Path(__file__).resolve().parent.parent
 SETTINGS = yaml.safe_load((TOP / "params.yaml").read_text())["train"]
 SMALL = ("test_resnet", "mobilenetv3_small_050")
-# Sides of CheXpert-v1.0-small's images, and how many are read one by one.
-FILE = (390, 320)
-FILES = 128
+# The forms in which radiographs are handed out: width and height, file type, how many are read one by one.
+FORMS = {
+    "CheXpert-small": ((390, 320), "jpg", 128),
+    "ChestX-ray14": ((1024, 1024), "png", 24),
+    "CheXpert": ((2828, 2320), "jpg", 12),
+}
 
 
 def mapped(folder: Path, images: int, size: int) -> numpy.ndarray:
@@ -140,17 +143,16 @@ def per_second(run: Callable[[], int], repeats: int) -> float:
     return statistics.median(rates)
 
 
-def files(folder: Path) -> list[Path]:
-    """Smooth grey pictures with grain, as JPEG: about as large as a small radiograph."""
+def files(folder: Path, form: str) -> list[Path]:
+    """Smooth grey pictures with grain, about as large as the form's radiographs."""
     random = numpy.random.default_rng(0)
+    size, ending, count = FORMS[form]
     paths = []
-    for number in range(FILES):
-        coarse = Image.fromarray(random.integers(0, 256, (16, 16), dtype=numpy.uint8)).resize(
-            FILE, Image.Resampling.BICUBIC
-        )
-        grain = random.normal(0, 6, FILE[::-1])
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray((numpy.asarray(coarse) + grain).clip(0, 255).astype(numpy.uint8)).save(paths[-1], quality=85)
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (16, 16), dtype=numpy.uint8))
+        levels = numpy.asarray(coarse.resize(size, Image.Resampling.BICUBIC)) + random.normal(0, 6, size[::-1])
+        paths.append(folder / f"{form}-{number}.{ending}")
+        Image.fromarray(levels.clip(0, 255).astype(numpy.uint8)).save(paths[-1], quality=85)
     return paths
 
 
@@ -208,18 +210,24 @@ def inputs(folder: Path, repeats: int, size: int = 224) -> str:
         "read, geometry": geometry,
         "read, geometry, exposure (the default)": geometry | exposure,
     }
-    paths = files(folder)
-    colour, grey = (per_second(image_by_image(paths, size, mode), repeats) for mode in ("RGB", "L"))
-    lines = [f"| {size} px | images a second of one core | against RGB | against grey |", "|---|---:|---:|---:|"]
-    lines.append(f"| image by image, RGB | {colour:,.0f} | 1 | |")
-    lines.append(f"| image by image, grey | {grey:,.0f} | | 1 |")
+    alone = {
+        (form, mode): per_second(image_by_image(files(folder, form), size, mode), repeats)
+        for form in FORMS
+        for mode in ("RGB", "L")
+    }
+    lines = [f"| {size} px | images a second of one core | " + " | ".join(f"against {form}" for form in FORMS) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(FORMS))
+    for mode, name in {"RGB": "RGB", "L": "grey"}.items():
+        rates = [f"{alone[form, mode]:,.0f}" for form in FORMS]
+        lines.append(f"| image by image, {name} | {' / '.join(rates)} | " + "1 | " * len(FORMS))
     for name, step in steps.items():
         work = step
         if isinstance(step, dict):
             augment = Augmentation(**{**none, **step})
-            work = lambda block, augment=augment: augment(scaled(block), generator)  # noqa: E731
+            work = lambda block, augment=augment: augment(block, generator)  # noqa: E731
         rate = per_second(from_map(images, work), repeats)
-        lines.append(f"| {name} | {rate:,.0f} | {rate / colour:.1f} | {rate / grey:.1f} |")
+        ratios = [f"{rate / alone[form, 'RGB']:.0f} / {rate / alone[form, 'L']:.0f}" for form in FORMS]
+        lines.append(f"| {name} | {rate:,.0f} | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 

@@ -76,29 +76,30 @@ class Augmentation:
         self.ranges = given
 
     def __call__(
-        self, images: torch.Tensor, generator: torch.Generator, whole: int | None = None, own: slice = slice(None)
+        self, block: torch.Tensor, generator: torch.Generator, whole: int | None = None, own: slice = slice(None)
     ) -> torch.Tensor:
-        """(B, 1, H, W) in [0, 1] -> the same shape and range; `generator` is a CPU generator.
+        """(B, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1] on the same device; `generator` is a CPU generator.
 
         Where several processes share a batch, `whole` is its number of images and `own` tells which of them these are:
         an image's random numbers depend on its place in the whole batch alone.
         """
-        draws = self._draw(len(images) if whole is None else whole, own, images, generator)
-        if images.device.type != "cpu" or images.numel() <= AT_ONCE:
-            return self._changed(images, draws)
-        # A processor is several times as fast on few images, which stay in its cache from step to step. Copied first: in
-        # the order in which sampling asks for them, pixels come from memory four times as slowly as one after the other.
-        few = max(1, AT_ONCE // images[0].numel())
-        changed = torch.empty_like(images)
-        for start in range(0, len(images), few):
+        draws = self._draw(len(block) if whole is None else whole, own, block, generator)
+        if "flip" in draws:  # still grey levels of one byte: a quarter of the memory
+            flipped = draws.pop("flip")
+            block = block.index_copy(0, flipped, block.index_select(0, flipped).flip(2))
+        draws = {name: draw.to(block.device) for name, draw in draws.items()}
+        if block.device.type != "cpu" or block.numel() <= AT_ONCE:
+            return self._changed(block, draws)
+        # A processor is several times as fast on few images, which stay in its cache from step to step.
+        few = max(1, AT_ONCE // block[0].numel())
+        changed = torch.empty(len(block), 1, *block.shape[1:])
+        for start in range(0, len(block), few):
             part = slice(start, start + few)
-            changed[part] = self._changed(images[part].clone(), {name: draw[part] for name, draw in draws.items()})
+            changed[part] = self._changed(block[part], {name: draw[part] for name, draw in draws.items()})
         return changed
 
-    def _draw(
-        self, whole: int, own: slice, images: torch.Tensor, generator: torch.Generator
-    ) -> dict[str, torch.Tensor]:
-        """All random numbers of the `own` images of a batch of `whole`, (B, ...) each."""
+    def _draw(self, whole: int, own: slice, block: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """All random numbers of the `own` images of a batch of `whole`, (B, ...) each; of flips, which images."""
         # Drawn on the CPU, so that the same seed augments alike on every device.
         draws = {"always": torch.rand(whole, 6, generator=generator).mul_(2).sub_(1)}
         draws |= {
@@ -106,27 +107,27 @@ class Augmentation:
             for name, count in (("flip", 1), ("gamma", 1), ("noise", 1), ("erase", 5))
             if self.ranges[name]
         }
-        draws = {name: draw[own].to(images.device) for name, draw in draws.items()}
+        draws = {name: draw[own] for name, draw in draws.items()}
+        if "flip" in draws:  # Places found on the CPU: a GPU would have to be waited for.
+            draws["flip"] = (draws["flip"].flatten() < self.ranges["flip"]).nonzero().flatten().to(block.device)
         if self.ranges["noise"]:  # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
-            seeded = torch.Generator(images.device)
+            seeded = torch.Generator(block.device)
             seeded.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            draws["grain"] = torch.randn((whole, *images.shape[1:]), generator=seeded, device=images.device)[own]
+            draws["grain"] = torch.randn((whole, 1, *block.shape[1:]), generator=seeded, device=block.device)[own]
         return draws
 
-    def _changed(self, images: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
-        ranges, given, always = self.ranges, images, draws["always"]
-        if ranges["flip"]:
-            images = torch.where(_per_image(draws["flip"] < ranges["flip"]), images.flip(3), images)
+    def _changed(self, block: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
+        ranges, images, always = self.ranges, scaled(block), draws["always"]
         if ranges["rotation"] or ranges["translation"] or ranges["scale"]:
             grid = _grid(self._affine(always), images.shape[2:])
             images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
         if ranges["brightness"] or ranges["contrast"]:
+            # contrast * (level - mean) + mean + brightness, with as few passes over the pixels as there can be: memory
+            # is what this step costs.
             contrast = _per_image(1 + ranges["contrast"] * always[:, 4])
             brightness = _per_image(ranges["brightness"] * always[:, 5])
             mean = images.mean(dim=(2, 3), keepdim=True)
-            # In place where the images are no longer the caller's: memory is what this step costs.
-            images = images.sub_(mean) if images is not given else images - mean
-            images = images.mul_(contrast).add_(mean).add_(brightness).clamp_(0, 1)
+            images = images.mul_(contrast).add_((1 - contrast) * mean + brightness).clamp_(0, 1)
         if ranges["gamma"]:
             images = images.pow(_per_image(((2 * draws["gamma"] - 1) * math.log1p(ranges["gamma"])).exp()))
         if ranges["noise"]:

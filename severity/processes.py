@@ -94,15 +94,28 @@ def wanted(devices: int | str, device: str, section: str) -> int:
             f"params.yaml: {section}.devices is {devices}, but {section}.device names one GPU, {device}. Set it to auto, "
             "and CUDA_VISIBLE_DEVICES to the GPUs to use."
         )
+    if on.type == "cpu":
+        if devices > cores():
+            # Each has torch of its own in memory: a number meant for GPUs would bring the machine down.
+            raise SeverityError(
+                f"params.yaml: {section}.devices is {devices}, but this machine has {cores()} cores and trains on them. "
+                f"Set it to {cores()} or less."
+            )
+        return devices
     visible = torch.cuda.device_count()
     if devices == ALL:
         return visible
-    if on.type == "cuda" and devices > visible:
+    if devices > visible:
         raise SeverityError(
             f"params.yaml: {section}.devices is {devices}, but {visible} GPU{'s are' if visible > 1 else ' is'} visible "
             f"here. Set it to {visible} or {ALL}, or set CUDA_VISIBLE_DEVICES."
         )
     return devices
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -120,8 +133,7 @@ def _joined(group: Group, rendezvous: str, device: str) -> Iterator[None]:
 
 
 def _spawn(work: Callable[..., None], arguments: tuple, count: int, device: str) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # They are all here, whatever the machine's name resolves to.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # That it ends the others is told below.

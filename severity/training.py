@@ -17,7 +17,7 @@ from severity import params as parameters
 from severity.checkpoint import Checkpoint
 from severity.errors import SeverityError, nearest
 from severity.group import Group
-from severity.images import Augmentation, mixing, scaled
+from severity.images import Augmentation, mixing
 from severity.links import LOSS_PREFIX, Link
 from severity.optimisation import Optimiser, Schedule, Watch, averaged
 from severity.runs import Run, seed_for
@@ -302,7 +302,7 @@ def train_epoch(engine: Engine, images: numpy.ndarray, train: Split, *, epoch: i
         for chosen in parts:
             share = len(chosen) / sum(map(len, parts))
             block, targets = next(batches)
-            inputs = engine.augment(scaled(block), plan.generator, len(chosen), group.share(len(chosen)))
+            inputs = engine.augment(block, plan.generator, len(chosen), group.share(len(chosen)))
             value = gradient(engine, inputs, targets, plan.generator, share)
             total += value * len(chosen)
             values.append(value)

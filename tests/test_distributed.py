@@ -26,6 +26,15 @@ from tests.trees import TOP
 CPU = torch.device("cpu")
 EVERY_STEP = single.OPTIONS["augmentation"] | {"flip": 0.5, "gamma": 0.2, "noise": 0.1, "erase": 0.5}
 
+
+@pytest.fixture(scope="module", autouse=True)
+def three_cores():
+    """Two and three processes are few enough for any machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "cores", lambda: 3)
+        yield
+
+
 # Name of the loss, its params, and the options of training.
 CASES = {
     "ce": ("ce", {}, {}),
@@ -253,6 +262,7 @@ def test_one_killed_ends_all_and_a_resumed_training_ends_the_same(tmp_path, capf
 def test_the_processes_end_with_the_one_that_started_them(tmp_path):
     program = (
         "import sys; from pathlib import Path; from severity import processes; from tests import test_distributed; "
+        "processes.cores = lambda: 2; "
     )
     program += "processes.start(test_distributed._sleep, Path(sys.argv[1]), devices=2, device='cpu', section='train')"
     starter = subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=TOP)
@@ -314,16 +324,16 @@ def test_shares_are_everything_in_order_and_nearly_equal(images, size):
 @pytest.mark.parametrize("at_once", [1 << 19, 2 * 64, 1])
 def test_an_image_is_augmented_alike_in_whichever_share_it_is(monkeypatch, at_once):
     monkeypatch.setattr(module_of_images, "AT_ONCE", at_once)  # all images at once, two, one
-    images = torch.rand(11, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(256, (11, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     augment = Augmentation(**EVERY_STEP)
 
     def seeded():
         return torch.Generator().manual_seed(0)
 
-    whole = augment(images.clone(), seeded())
+    whole = augment(images, seeded())
     for size in (2, 3, 11):
         shares = [Group(rank, size).share(11) for rank in range(size)]
-        parts = [augment(images[share].clone(), seeded(), 11, share) for share in shares]
+        parts = [augment(images[share], seeded(), 11, share) for share in shares]
         assert torch.allclose(torch.cat(parts), whole, atol=1e-6)
 
 
@@ -368,10 +378,12 @@ class TestWanted:
     def test_on_a_cpu(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert [processes.wanted(devices, "auto", "train") for devices in (1, 3, "all")] == [1, 3, 1]
+        with pytest.raises(SeverityError, match="train.devices is 4, but this machine has 3 cores"):
+            processes.wanted(4, "auto", "train")
 
     def test_on_gpus(self, two_gpus):
         assert [processes.wanted(devices, "auto", "train") for devices in (1, 2, "all")] == [1, 2, 2]
-        assert processes.wanted(5, "cpu", "train") == 5
+        assert processes.wanted(3, "cpu", "train") == 3
         assert processes.wanted(1, "cuda:1", "train") == 1
         assert inference.device("auto", Group(3, 4, 1)) == torch.device("cuda", 1)
         assert inference.device("cuda:1", Group()) == torch.device("cuda", 1)

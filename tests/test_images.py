@@ -9,7 +9,7 @@ import torch
 
 from severity import loading
 from severity.errors import SeverityError
-from severity.images import Augmentation
+from severity.images import Augmentation, scaled
 
 OFF = {
     "flip": 0.0, "rotation": 0.0, "translation": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0,
@@ -26,7 +26,8 @@ SOME["all"] = {name: value for each in SOME.values() for name, value in each.ite
 
 def images(count: int = 40, height: int = 16, width: int = 16) -> torch.Tensor:
     """Grey levels away from black and white, so that nothing is clipped that should be seen."""
-    return torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.35
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(90, 166, (count, height, width), dtype=torch.uint8, generator=generator)
 
 
 def apply(batch: torch.Tensor, seed: int = 3, **ranges: float) -> torch.Tensor:
@@ -34,14 +35,14 @@ def apply(batch: torch.Tensor, seed: int = 3, **ranges: float) -> torch.Tensor:
 
 
 def test_off_is_the_identity():
-    assert torch.equal(apply(images()), images())
+    assert torch.equal(apply(images()), scaled(images()))
 
 
 @pytest.mark.parametrize("ranges", SOME.values(), ids=SOME)
 def test_the_seed_repeats_images_differ_and_shape_and_range_stay(ranges):
-    same = images(1, 16, 24).expand(40, -1, -1, -1)
+    same = images(1, 16, 24).expand(40, -1, -1)
     first, second = apply(same, **ranges), apply(same, **ranges)
-    assert torch.equal(first, second) and first.shape == same.shape
+    assert torch.equal(first, second) and first.shape == (40, 1, 16, 24)
     assert not torch.equal(first, apply(same, seed=4, **ranges))
     assert any(not torch.equal(first[0], other) for other in first)
     assert first.min() >= 0 and first.max() <= 1
@@ -81,12 +82,14 @@ def test_a_step_that_comes_later_does_not_move_an_earlier_one(later, earlier):
 
 def test_flip_mirrors_left_and_right_about_as_often_as_asked():
     batch = images(400)
-    found = apply(batch, flip=0.25)
-    mirrored = torch.tensor([torch.equal(new, old.flip(2)) for new, old in zip(found, batch, strict=True)])
-    kept = torch.tensor([torch.equal(new, old) for new, old in zip(found, batch, strict=True)])
+    found, kept_as_given = apply(batch, flip=0.25)[:, 0], batch.clone()
+    grey = scaled(batch)[:, 0]
+    mirrored = torch.tensor([torch.equal(new, old.flip(1)) for new, old in zip(found, grey, strict=True)])
+    kept = torch.tensor([torch.equal(new, old) for new, old in zip(found, grey, strict=True)])
     assert (mirrored | kept).all()
     assert 0.18 < mirrored.float().mean() < 0.32
-    assert torch.equal(apply(batch, flip=1.0), batch.flip(3))
+    assert torch.equal(apply(batch, flip=1.0), scaled(batch.flip(2)))
+    assert torch.equal(batch, kept_as_given)
 
 
 def test_geometry_is_torchs_own_affine_grid():
@@ -94,14 +97,14 @@ def test_geometry_is_torchs_own_affine_grid():
     for height, width in ((16, 16), (17, 31), (64, 40)):
         batch = images(5, height, width)
         draws = torch.rand(5, 6, generator=torch.Generator().manual_seed(3)).mul_(2).sub_(1)
-        grid = torch.nn.functional.affine_grid(augment._affine(draws), list(batch.shape), align_corners=False)
-        expected = torch.nn.functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+        grid = torch.nn.functional.affine_grid(augment._affine(draws), [5, 1, height, width], align_corners=False)
+        expected = torch.nn.functional.grid_sample(scaled(batch), grid, padding_mode="border", align_corners=False)
         assert torch.equal(augment(batch, torch.Generator().manual_seed(3)), expected)
 
 
 def test_rotation_turns_by_the_angle_drawn():
     quarter = Augmentation(**{**OFF, "rotation": 90.0})
-    image = images(1)
+    image = scaled(images(1))
     turned = quarter._affine(torch.tensor([[1.0, 0, 0, 0, 0, 0]]))
     grid = torch.nn.functional.affine_grid(turned, [1, 1, 16, 16], align_corners=False)
     found = torch.nn.functional.grid_sample(image, grid, align_corners=False)
@@ -111,22 +114,23 @@ def test_rotation_turns_by_the_angle_drawn():
 
 
 def test_brightness_shifts_contrast_spreads_about_the_mean_gamma_is_a_power():
-    batch = images()
-    shift = apply(batch, brightness=0.2) - batch
+    block = images()
+    batch = scaled(block)
+    shift = apply(block, brightness=0.2) - batch
     assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6)
     assert -0.2 <= shift.min() < -0.1 and 0.1 < shift.max() <= 0.2
     mean = batch.mean(dim=(2, 3), keepdim=True)
-    spread = apply(batch, contrast=0.5)
+    spread = apply(block, contrast=0.5)
     factor = (spread - mean)[:, :, 0, 0] / (batch - mean)[:, :, 0, 0]
     assert torch.allclose(spread, (batch - mean) * factor.view(-1, 1, 1, 1) + mean, atol=1e-4)
     assert 0.5 <= factor.min() < 0.8 and 1.2 < factor.max() <= 1.5
-    exponent = apply(batch, gamma=1.0)[:, :, 0, 0].log() / batch[:, :, 0, 0].log()
+    exponent = apply(block, gamma=1.0)[:, :, 0, 0].log() / batch[:, :, 0, 0].log()
     assert 0.5 <= exponent.min() < 0.7 and 1.5 < exponent.max() <= 2.0
 
 
 def test_noise_has_at_most_the_deviation_asked_and_is_not_the_same_twice():
-    flat = torch.full((60, 1, 64, 64), 0.5)
-    noise = apply(flat, noise=0.1) - flat
+    flat = torch.full((60, 64, 64), 128, dtype=torch.uint8)
+    noise = apply(flat, noise=0.1) - scaled(flat)
     deviations = noise.std(dim=(1, 2, 3))
     assert deviations.max() < 0.105 and deviations.max() > 0.08 and deviations.min() < 0.02
     assert noise.mean().abs() < 1e-3
@@ -135,8 +139,8 @@ def test_noise_has_at_most_the_deviation_asked_and_is_not_the_same_twice():
 
 
 def test_erasing_covers_one_rectangle_with_the_mean():
-    batch = images(300, 32, 48)
-    found = apply(batch, erase=0.5, erase_area=0.3)
+    block = images(300, 32, 48)
+    batch, found = scaled(block), apply(block, erase=0.5, erase_area=0.3)
     covered = found != batch
     touched = covered.flatten(1).any(dim=1)
     assert 0.4 < touched.float().mean() < 0.6

@@ -289,7 +289,8 @@ def test_a_label_tree_reruns_what_depends_on_it(workspace):
     try:
         tree.write_text(before.replace("node: Pleural finding", "node: Pleura"))
         assert workspace.repro("hierarchy") == ["hierarchy"]
-        assert {stage for stage in workspace.changed() if "@" in stage} == cells("train", "-") | cells("predict", "-")
+        # Predicting takes the tree from the network's folder, and so waits for the training.
+        assert {stage for stage in workspace.changed() if "@" in stage} == cells("train", "-")
     finally:
         tree.write_text(before)
     workspace.repro()

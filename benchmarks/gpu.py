@@ -31,7 +31,7 @@ def row(model: str, images, options: argparse.Namespace, on: torch.device) -> st
         model, batch_size=options.batch, precision=options.precision, on=on, compile=options.compile
     )
     try:
-        loop, alone, ratio = benchmark.compared(
+        (loop, alone, ratio), _ = benchmark.compared(
             benchmark.real(made, images, options.batches),
             benchmark.resident(made, options.size, options.batches),
             options.repeats,

@@ -97,50 +97,58 @@ def resident(made: training.Engine, size: int, batches: int) -> Callable[[int], 
 
 
 def compared(first: Callable[[int], None], second: Callable[[int], None], repeats: int, on: torch.device):
-    """Median seconds of each, and the median of their ratios second / first; they take turns, warm-up left out.
+    """Median seconds of each, and the median of their ratios second / first, by the clock and by the processor.
 
-    On a CPU the seconds are the processor's, which others on the machine do not add to.
+    They take turns, warm-up left out. Others on the machine add to the clock's seconds and not to the processor's, which
+    say nothing of a GPU.
     """
-    clock = time.process_time if on.type == "cpu" else time.perf_counter
     taken = []
     for repeat in range(repeats + 1):
         seconds = []
         for run in (first, second):
-            start = clock()
+            start = time.perf_counter(), time.process_time()
             run(repeat)
             if on.type == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(clock() - start)
+            seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
         taken.append(seconds)
-    columns = list(zip(*taken[1:], strict=True))
-    ratio = statistics.median(after / before for before, after in zip(*columns, strict=True))
-    return *(statistics.median(column) for column in columns), ratio
+    found = []
+    for clock in (0, 1):
+        columns = [[turn[each][clock] for turn in taken[1:]] for each in (0, 1)]
+        ratio = statistics.median(after / before for before, after in zip(*columns, strict=True))
+        found.append((*(statistics.median(column) for column in columns), ratio))
+    return found
 
 
 def efficiency(folder: Path, repeats: int, size: int = 64, batches: int = 12) -> str:
     """Images a second of the real loop over those of the arithmetic alone."""
     on, images = torch.device("cpu"), mapped(folder, 4096, size)
     lines = [
-        f"| Backbone, {size} px | real loop, images a second of one core | resident batch | ratio |",
-        "|---|---:|---:|---:|",
+        f"| Backbone, {size} px | real loop, images a second | resident batch | ratio | ratio of processor time |",
+        "|---|---:|---:|---:|---:|",
     ]
     for model in SMALL:
         made = engine(model, batch_size=SETTINGS["batch_size"], precision="float32", on=on, compile=False)
-        loop, alone, ratio = compared(real(made, images, batches), resident(made, size, batches), repeats, on)
+        (loop, alone, ratio), (*_, spent) = compared(
+            real(made, images, batches), resident(made, size, batches), repeats, on
+        )
         count = batches * made.batch_size
-        lines.append(f"| `{model}` | {count / loop:,.0f} | {count / alone:,.0f} | {ratio:.2f} |")
+        lines.append(f"| `{model}` | {count / loop:,.0f} | {count / alone:,.0f} | {ratio:.2f} | {spent:.2f} |")
     return "\n".join(lines)
 
 
-def per_second(run: Callable[[], int], repeats: int) -> float:
-    """Median of the images a second of processor time, which does not count others' work; `run` returns how many."""
-    run()
-    rates = []
-    for _ in range(repeats):
-        start = time.process_time()
-        count = run()
-        rates.append(count / (time.process_time() - start))
-    return statistics.median(rates)
+def per_second(work: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """Images a second of processor time, which does not count others' work, of every run in every round.
+
+    They take turns, warm-up left out; each returns how many images it has done.
+    """
+    rates = {name: [] for name in work}
+    for _ in range(repeats + 1):
+        for name, run in work.items():
+            start = time.process_time()
+            count = run()
+            rates[name].append(count / (time.process_time() - start))
+    return {name: each[1:] for name, each in rates.items()}
 
 
 def files(folder: Path, form: str) -> list[Path]:
@@ -210,24 +218,25 @@ def inputs(folder: Path, repeats: int, size: int = 224) -> str:
         "read, geometry": geometry,
         "read, geometry, exposure (the default)": geometry | exposure,
     }
-    alone = {
-        (form, mode): per_second(image_by_image(files(folder, form), size, mode), repeats)
-        for form in FORMS
-        for mode in ("RGB", "L")
-    }
+    work = {(form, mode): image_by_image(files(folder, form), size, mode) for form in FORMS for mode in ("RGB", "L")}
+    for name, step in steps.items():
+        if isinstance(step, dict):
+            augment = Augmentation(**{**none, **step})
+            step = lambda block, augment=augment: augment(block, generator)  # noqa: E731
+        work[name] = from_map(images, step)
+    rates = per_second(work, repeats)
+
+    def ratio(name: str, form: str, mode: str) -> str:
+        return f"{statistics.median(a / b for a, b in zip(rates[name], rates[form, mode], strict=True)):.0f}"
+
     lines = [f"| {size} px | images a second of one core | " + " | ".join(f"against {form}" for form in FORMS) + " |"]
     lines.append("|---|---:|" + "---:|" * len(FORMS))
     for mode, name in {"RGB": "RGB", "L": "grey"}.items():
-        rates = [f"{alone[form, mode]:,.0f}" for form in FORMS]
-        lines.append(f"| image by image, {name} | {' / '.join(rates)} | " + "1 | " * len(FORMS))
-    for name, step in steps.items():
-        work = step
-        if isinstance(step, dict):
-            augment = Augmentation(**{**none, **step})
-            work = lambda block, augment=augment: augment(block, generator)  # noqa: E731
-        rate = per_second(from_map(images, work), repeats)
-        ratios = [f"{rate / alone[form, 'RGB']:.0f} / {rate / alone[form, 'L']:.0f}" for form in FORMS]
-        lines.append(f"| {name} | {rate:,.0f} | {' | '.join(ratios)} |")
+        each = " / ".join(f"{statistics.median(rates[form, mode]):,.0f}" for form in FORMS)
+        lines.append(f"| image by image, {name} | {each} | " + "1 | " * len(FORMS))
+    for name in steps:
+        ratios = [f"{ratio(name, form, 'RGB')} / {ratio(name, form, 'L')}" for form in FORMS]
+        lines.append(f"| {name} | {statistics.median(rates[name]):,.0f} | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 
@@ -287,6 +296,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.threads} CPU threads, medians of {options.repeats}.\n")
     with tempfile.TemporaryDirectory() as folder:
         print(efficiency(Path(folder), options.repeats), "\n")
+        torch.set_num_threads(1)  # a core against a core: the chain image by image has one
         print(inputs(Path(folder), options.repeats), "\n")
     print(start_up(min(options.repeats, 3)))
 

@@ -9,7 +9,7 @@ import torch
 from severity.errors import SeverityError
 
 # How many pixels are augmented at a time on a CPU: what stays in its cache.
-AT_ONCE = 1 << 19
+AT_ONCE = 1 << 18
 
 
 def batch(images: numpy.ndarray, rows: numpy.ndarray, device: torch.device) -> torch.Tensor:
@@ -18,9 +18,9 @@ def batch(images: numpy.ndarray, rows: numpy.ndarray, device: torch.device) -> t
     return scaled(block.to(device, non_blocking=True))
 
 
-def scaled(block: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1], in memory of its own."""
-    return block.unsqueeze(1).to(torch.float32).div_(255)
+def scaled(block: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1], in memory of its own or in `out`."""
+    return torch.div(block.unsqueeze(1), 255, out=out)
 
 
 class Augmentation:
@@ -84,22 +84,26 @@ class Augmentation:
         an image's random numbers depend on its place in the whole batch alone.
         """
         draws = self._draw(len(block) if whole is None else whole, own, block, generator)
-        if "flip" in draws:  # still grey levels of one byte: a quarter of the memory
-            flipped = draws.pop("flip")
-            block = block.index_copy(0, flipped, block.index_select(0, flipped).flip(2))
+        if "flip" in draws:
+            # While a pixel is one byte; and picked from both ways round, for copying some into place is slow.
+            ways = torch.arange(len(block)) + len(block) * (draws.pop("flip")[:, 0] < self.ranges["flip"])
+            block = torch.cat([block, block.flip(2)]).index_select(0, ways.to(block.device))
         draws = {name: draw.to(block.device) for name, draw in draws.items()}
         if block.device.type != "cpu" or block.numel() <= AT_ONCE:
-            return self._changed(block, draws)
+            return self._changed(scaled(block), draws)
         # A processor is several times as fast on few images, which stay in its cache from step to step.
         few = max(1, AT_ONCE // block[0].numel())
         changed = torch.empty(len(block), 1, *block.shape[1:])
         for start in range(0, len(block), few):
             part = slice(start, start + few)
-            changed[part] = self._changed(block[part], {name: draw[part] for name, draw in draws.items()})
+            own_part = scaled(block[part], changed[part])
+            images = self._changed(own_part, {name: draw[part] for name, draw in draws.items()})
+            if images is not own_part:
+                own_part.copy_(images)
         return changed
 
     def _draw(self, whole: int, own: slice, block: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """All random numbers of the `own` images of a batch of `whole`, (B, ...) each; of flips, which images."""
+        """All random numbers of the `own` images of a batch of `whole`, (B, ...) each."""
         # Drawn on the CPU, so that the same seed augments alike on every device.
         draws = {"always": torch.rand(whole, 6, generator=generator).mul_(2).sub_(1)}
         draws |= {
@@ -108,16 +112,15 @@ class Augmentation:
             if self.ranges[name]
         }
         draws = {name: draw[own] for name, draw in draws.items()}
-        if "flip" in draws:  # Places found on the CPU: a GPU would have to be waited for.
-            draws["flip"] = (draws["flip"].flatten() < self.ranges["flip"]).nonzero().flatten().to(block.device)
         if self.ranges["noise"]:  # One number a pixel: drawn where it is needed, from a seed drawn on the CPU.
             seeded = torch.Generator(block.device)
             seeded.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             draws["grain"] = torch.randn((whole, 1, *block.shape[1:]), generator=seeded, device=block.device)[own]
         return draws
 
-    def _changed(self, block: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
-        ranges, images, always = self.ranges, scaled(block), draws["always"]
+    def _changed(self, images: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:
+        """All steps after mirroring, some of them in place."""
+        ranges, always = self.ranges, draws["always"]
         if ranges["rotation"] or ranges["translation"] or ranges["scale"]:
             grid = _grid(self._affine(always), images.shape[2:])
             images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

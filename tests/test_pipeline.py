@@ -95,7 +95,8 @@ def copy_project(folder: Path) -> None:
     for name in ("stages", "severity", "data/costs", "data/elsewhere", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
-    shutil.copy(TOP / ".dvc/config", folder / ".dvc/config")
+    for name in (".dvc/config", ".dvc/plots.html"):
+        shutil.copy(TOP / name, folder / name)
 
 
 def test_predictions_alone_are_scored_without_an_image(tmp_path):
@@ -171,7 +172,8 @@ def test_metrics_and_plots_are_shown(workspace):
     assert "metrics/median/test_resnet-hxe-crm.json" in shown and "mistake_severity" in shown
     page = workspace.run("dvc", "plots", "show", "--out", "page").strip().splitlines()[-1]
     assert page.endswith("index.html")
-    assert "tradeoff.png" in (workspace.folder / "page/index.html").read_text()
+    written = (workspace.folder / "page/index.html").read_text()
+    assert "tradeoff.png" in written and "grid-template-columns" in written and "{" + "plot_divs}" not in written
     shutil.rmtree(workspace.folder / "page")
 
 

@@ -14,6 +14,7 @@ With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 pictu
 inverted copies, histogram equalisation, crops and frames of more than one percent.
 """
 
+import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,6 +64,26 @@ class Found:
     correlation: float
 
 
+class Pictures:
+    """Rows of thumbnails by the picture they show: one that is stored many times is compared once.
+
+    `first` (u,) is the first row of each distinct picture, `copies` (u,) how many rows show it.
+    """
+
+    def __init__(self, thumbnails: Thumbnails, rows: numpy.ndarray):
+        seen: dict[bytes, int] = {}
+        number = [seen.setdefault(thumbnails.pixels[row].tobytes(), len(seen)) for row in rows]
+        self.copies = numpy.bincount(number, minlength=len(seen)).astype(numpy.int64)
+        self._rows = rows[numpy.argsort(number, kind="stable")]
+        self._starts = numpy.cumsum(self.copies) - self.copies
+        self.first = self._rows[self._starts]
+
+    def rows(self, picture: int) -> numpy.ndarray:
+        """All rows that show it, ascending."""
+        start = self._starts[picture]
+        return self._rows[start : start + self.copies[picture]]
+
+
 def find(
     images: numpy.ndarray, table: pandas.DataFrame, *, hash_distance: int, correlation: float, workers: int
 ) -> Found:
@@ -85,17 +106,17 @@ def find(
             f"data/images holds {len(images)} images, but the table of data/prepared {len(table)} rows. Run `dvc repro`."
         )
     thumbnails = shrink(images, workers)
-    rows_of = {split: numpy.flatnonzero(table["split"] == split) for split in SPLITS}
+    pictures = {split: Pictures(thumbnails, numpy.flatnonzero(table["split"] == split)) for split in SPLITS}
     counts, pairs = {}, numpy.empty((0, 4))
     for one, other in combinations(SPLITS, 2):
-        rows, columns = rows_of[one], rows_of[other]
+        some, others = pictures[one], pictures[other]
         counts[f"{one}-{other}"] = 0
         for i, j, distance, likeness in search(
-            thumbnails[rows], thumbnails[columns], hash_distance=hash_distance, correlation=correlation
+            thumbnails[some.first], thumbnails[others.first], hash_distance=hash_distance, correlation=correlation
         ):
-            counts[f"{one}-{other}"] += len(i)
-            # Row numbers are exact in float64.
-            pairs = _most_alike(numpy.vstack([pairs, numpy.column_stack([rows[i], columns[j], distance, likeness])]))
+            counts[f"{one}-{other}"] += int((some.copies[i] * others.copies[j]).sum())
+            for rows in _rows(some, others, i, j, distance, likeness):
+                pairs = _most_alike(numpy.vstack([pairs, rows]))
     first, second = (table[list(IMAGE)].iloc[pairs[:, side].astype(int)].reset_index(drop=True) for side in (0, 1))
     listed = pandas.concat([first, second.add_prefix("other_")], axis=1)
     return Found(
@@ -115,15 +136,28 @@ def shrink(images: numpy.ndarray, workers: int) -> Thumbnails:
     pixels = numpy.empty((len(images), SIDE * SIDE), numpy.uint8)
     hashes = numpy.empty(len(images), numpy.uint64)
     starts = range(0, len(images), CHUNK)
+
+    def part(start: int) -> Thumbnails:
+        return _shrink(_read(images, start, min(start + CHUNK, len(images))))
+
     with (
         ThreadPoolExecutor(workers or None) as pool,
         tqdm(total=len(images), desc="describe", unit="image", disable=None) as progress,
     ):
-        for start, part in zip(starts, pool.map(lambda at: _shrink(images[at : at + CHUNK]), starts), strict=True):
-            pixels[start : start + len(part)] = part.pixels
-            hashes[start : start + len(part)] = part.hashes
-            progress.update(len(part))
+        for start, made in zip(starts, pool.map(part, starts), strict=True):
+            pixels[start : start + len(made)] = made.pixels
+            hashes[start : start + len(made)] = made.hashes
+            progress.update(len(made))
     return Thumbnails(pixels, hashes)
+
+
+def _read(images: numpy.ndarray, start: int, stop: int) -> numpy.ndarray:
+    """Some images; those of a map read from its file, for what is read through a map stays in this process's memory."""
+    if not (isinstance(images, numpy.memmap) and isinstance(images.base, mmap.mmap)):  # A part of a map lies elsewhere.
+        return images[start:stop]
+    pixels = images[0].size
+    flat = numpy.fromfile(images.filename, numpy.uint8, (stop - start) * pixels, offset=images.offset + start * pixels)
+    return flat.reshape(stop - start, *images.shape[1:])
 
 
 def _shrink(images: numpy.ndarray) -> Thumbnails:
@@ -177,6 +211,25 @@ def correlations(first: numpy.ndarray, second: numpy.ndarray) -> numpy.ndarray:
     scale = numpy.sqrt(spreads[0].astype(numpy.float64) * spreads[1])  # The product can pass 2**63.
     found = (flat[0] & flat[1]).astype(numpy.float64)
     return numpy.divide(covariance, scale, out=found, where=scale > 0)
+
+
+def _rows(
+    some: Pictures,
+    others: Pictures,
+    i: numpy.ndarray,
+    j: numpy.ndarray,
+    distance: numpy.ndarray,
+    likeness: numpy.ndarray,
+) -> Iterator[numpy.ndarray]:
+    """(n, 4) row, other row, distance, correlation of pairs of pictures; of copies no more than can be listed."""
+    # Row numbers are exact in float64.
+    single = (some.copies[i] == 1) & (others.copies[j] == 1)
+    yield numpy.column_stack([some.first[i], others.first[j], distance, likeness])[single]
+    for picture, other, bits, alike in zip(*(each[~single] for each in (i, j, distance, likeness)), strict=True):
+        rows, columns = some.rows(picture), others.rows(other)[:LISTED]
+        rows = rows[: -(-LISTED // len(columns))]  # the first ones in the order of the list
+        each = numpy.stack(numpy.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        yield numpy.column_stack([each, numpy.full(len(each), bits), numpy.full(len(each), alike)])
 
 
 def _most_alike(pairs: numpy.ndarray) -> numpy.ndarray:

@@ -212,6 +212,26 @@ def test_neither_threads_nor_steps_change_the_result(monkeypatch):
     assert again.counts == wanted.counts
 
 
+@pytest.mark.parametrize("listed", [10_000, 500, 37, 1])
+def test_pictures_stored_many_times_are_compared_once_and_every_pair_counts(monkeypatch, listed):
+    pictures = smooth(6, seed=4)
+    random = numpy.random.default_rng(5)
+    images = pictures[random.integers(0, 6, 120)]
+    images[7] = numpy.clip(images[7].astype(int) + 2, 0, 255)  # like its copies, not equal to them
+    table = table_of([SPLITS[number] for number in random.integers(0, 3, 120)])
+    expected = brute_force(images, table, LIMITS["hash_distance"], LIMITS["correlation"])
+    compared = []
+    search = duplicates.search
+    monkeypatch.setattr(duplicates, "search", lambda *some, **limits: compared.append(some) or search(*some, **limits))
+    monkeypatch.setattr(duplicates, "LISTED", listed)
+    found = duplicates.find(images, table, **LIMITS)
+    assert sum(found.counts.values()) == len(expected) > 500 and len(found.pairs) == min(listed, len(expected))
+    assert all(len(first) <= 7 and len(second) <= 7 for first, second in compared)
+    row = {id: number for number, id in enumerate(table["id"])}
+    order = sorted(expected, key=lambda pair: (-round(expected[pair][1], 9), expected[pair][0], *map(row.get, pair)))
+    assert list(found.pairs[["id", "other_id"]].itertuples(index=False, name=None)) == order[:listed]
+
+
 def test_what_is_not_listed_is_counted(monkeypatch):
     images, table = planted()
     whole = duplicates.find(images, table, **LIMITS)
@@ -247,6 +267,9 @@ def test_images_mapped_from_a_file_are_only_read(tmp_path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     read_only = duplicates.find(numpy.load(path, mmap_mode="r"), table, **LIMITS)
     pandas.testing.assert_frame_equal(found.pairs, read_only.pairs, check_exact=True)
+    numpy.save(path, numpy.concatenate([images[:1], images]))
+    part = duplicates.find(numpy.load(path, mmap_mode="r")[1:], table, **LIMITS)
+    pandas.testing.assert_frame_equal(part.pairs, found.pairs, check_exact=True)
 
 
 # What is refused

@@ -1,7 +1,6 @@
 """Images a second of decoding a collection, against the plain loop that one would write first.
 
     python -m benchmarks.decoding            a few minutes
-    python -m benchmarks.decoding --full     also 112,120 and 223,414 images, with memory; half an hour
 
 The plain loop opens each file with Pillow, converts it to gray, resizes it and takes the array; it writes nothing. Against
 it stands all of `storage.decode` with two processes, from the start of the processes to the finished folder with its index
@@ -17,7 +16,6 @@ import platform
 import resource
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +67,6 @@ KINDS = (
     # ChestX-ray14: 112,120 files, 45 GB.
     Kind("PNG, 1,024 x 1,024", 1024, 1024, "png", 2, 16, 1_536),
 )
-FULL = ((KINDS[3], 112_120), (KINDS[0], 223_414))
 
 
 def link(kind: Kind, pictures: Path, root: Path, images: int) -> pandas.DataFrame:
@@ -151,65 +148,16 @@ def measure(folder: Path, kind: Kind, images: int, rounds: int) -> list[list[str
     return rows
 
 
-class Memory:
-    """The most memory (resident, GB) that this process and those it has started held together; Linux only.
-
-    Pages that several processes share are counted for each, so it is an upper bound.
-    """
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Memory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.2):
-            self.peak = max(self.peak, sum(map(_resident, ["self", *_children()])) / 1e9)
-
-
-def _children() -> list[str]:
-    tasks = Path("/proc/self/task").glob("*/children")
-    return [child for task in tasks for child in _text(task).split()]
-
-
-def _resident(process: str) -> int:
-    """Bytes; 0 of a process that has ended."""
-    return int((_text(Path(f"/proc/{process}/statm")) or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def full(folder: Path, kind: Kind, images: int) -> list[str]:
-    """One row of the table of whole data sets."""
-    kind.draw(folder / "pictures")
-    table = link(kind, folder / "pictures", folder / "linked", images)
-    with Memory() as memory:
-        (seconds, _), _ = timed(decode, folder, folder / "linked", table, False)
-    return [kind.name, f"{images:,}", f"{seconds / 60:.1f}", f"{images / seconds:,.0f}", f"{memory.peak:.2f}"]
-
-
 def processor() -> str:
     """What Linux calls it; elsewhere the architecture."""
-    names = [line.split(":")[1].strip() for line in _text(Path("/proc/cpuinfo")).splitlines() if "model name" in line]
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return f"{len(names)} x {names[0]}" if names else platform.machine()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="also whole data sets; wants 20 GB of disk")
     parser.add_argument(
         "--folder", help="where to write, a folder with room; default: the system's for temporary files"
     )
@@ -230,12 +178,6 @@ def main() -> None:
         "processor time",
     ]
     print(markdown.table(headings, rows))
-    if arguments.full:
-        rows = []
-        for kind, images in FULL:
-            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                rows.append(full(Path(folder), kind, images))
-        print(markdown.table(["files", "images", "minutes", "images/s", "GB of memory"], rows))
 
 
 if __name__ == "__main__":

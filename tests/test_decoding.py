@@ -15,13 +15,16 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks import decoding as benchmark
+from benchmarks import full_size
 from severity import decoded, decoding, params, storage
 from severity.collection import Collection
+from severity.datasets import chexpert, nih14
 from severity.errors import SeverityError
 from stages import decode as stage
 
@@ -1111,13 +1114,23 @@ def test_a_worker_that_dies_is_told_of(tmp_path, monkeypatch):
 def test_small_rows_of_the_benchmark(tmp_path):
     kind = benchmark.Kind("small", 500, 460, "jpg", 4, 2, 70)
     (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
     rows = benchmark.measure(tmp_path / "a", kind, 70, 1)  # compares the arrays itself
     assert [row[0] for row in rows] == ["small", "small, reduced"] and {len(row) for row in rows} == {7}
-    name, images, _, _, memory = benchmark.full(tmp_path / "b", kind, 130)
-    assert (name, images) == ("small", "130")
-    if sys.platform == "linux":
-        assert 0.02 < float(memory) < 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Memory is read from Linux's /proc.")
+@pytest.mark.parametrize(("name", "loader", "views"), [("chexpert", chexpert, "frontal"), ("nih14", nih14, "PA")])
+def test_collections_of_full_size_are_of_their_form_and_their_stages_are_measured(name, loader, views, tmp_path):
+    make, _ = full_size.COLLECTIONS[name]
+    make(tmp_path / "collection", 300)
+    read = loader.read(tmp_path / "collection", views=[views])
+    assert 100 < len(read.table) < 300
+    full_size.study(tmp_path / "study", name, tmp_path / "collection")
+    settings = yaml.safe_load((tmp_path / "study/params.yaml").read_text())
+    settings["datasets"][name]["collect"]["images"] = 300
+    (tmp_path / "study/params.yaml").write_text(yaml.safe_dump(settings))
+    seconds, memory = full_size.run("collect", tmp_path / "study")
+    assert 0.05 < seconds < 600 and 0.01 < memory < 2
 
 
 # The stage

@@ -165,6 +165,12 @@ def said(headline: str, facts: str, text: str) -> Figure:
     return figure
 
 
+@styled
+def left_out(name: str, why: str) -> Picture:
+    """A picture that says why the figure of this name is not drawn; its caption is the reason alone."""
+    return Picture(said(f"{name}: not drawn", "", why), pandas.DataFrame({"left_out": [why]}), why)
+
+
 def number(value: float | None) -> str:
     """Three digits, or n/a."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.3g}"

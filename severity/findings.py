@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 import yaml
 
-from severity import files, leaders, runs
+from severity import alone, files, leaders, runs
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.runs import Run
@@ -81,7 +81,8 @@ class Findings:
     scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
     table: of cells, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
     data card in Markdown, '' if there are none. counts: of the prepared images by split. decoded: how images were made
-    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. missing: sentences.
+    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. images: False where predictions made
+    elsewhere are scored without them. missing: sentences.
     """
 
     settings: dict[str, Any]
@@ -101,6 +102,7 @@ class Findings:
     card_figures: list[Figure]
     explained: dict[str, pandas.DataFrame]
     locked: dict[str, str]
+    images: bool
     missing: list[str] = field(default_factory=list)
 
 
@@ -110,7 +112,7 @@ def read(settings: dict[str, Any]) -> Findings:
     Raises:
         SeverityError: there is no label tree, or a file is damaged. What else is not there is told in `missing`.
     """
-    scored, trained = runs.scored(settings), runs.grid(settings)
+    scored, trained, images = runs.scored(settings), runs.grid(settings), not alone.without_images(settings)
     prepared = _json("data/prepared/summary.json")
     found = Findings(
         settings=settings,
@@ -129,7 +131,8 @@ def read(settings: dict[str, Any]) -> Findings:
         figures=list(_figures(FIGURES)),
         card_figures=list(_figures(CARD_FIGURES)),
         explained=dict(_explained(scored)),
-        locked=locked("dvc.lock", ("data/images", "data/prepared")),
+        locked=locked("dvc.lock", ("data/images", "data/prepared")) if images else {},
+        images=images,
     )
     found.missing.extend(_missing(found))
     return found
@@ -174,9 +177,13 @@ def _compared() -> Iterator[tuple[str, pandas.DataFrame]]:
 def _figures(titles: dict[str, str]) -> Iterator[Figure]:
     for name, title in titles.items():
         stem = Path("plots") / name
-        figure = Figure(stem, title, _text(stem.with_name(f"{stem.name}.caption.txt")).strip())
-        if figure.png.exists():
+        figure = Figure(stem, title, _caption(stem))
+        if figure.png.exists() and figure.caption != alone.WHY:
             yield figure
+
+
+def _caption(stem: Path) -> str:
+    return _text(stem.with_name(f"{stem.name}.caption.txt")).strip()
 
 
 def _explained(scored: Iterable[Run]) -> Iterator[tuple[str, pandas.DataFrame]]:
@@ -199,10 +206,19 @@ def locked(path: Path | str, outs: Iterable[str]) -> dict[str, str]:
 
 
 def _missing(found: Findings) -> Iterator[str]:
+    if not found.images:
+        yield _left_out()
     yield from _missing_runs(found)
     yield from _missing_numbers(found)
     yield from _missing_labels(found)
     yield from _missing_parts(found)
+
+
+def _left_out() -> str:
+    titles = [f'"{title}"' for name, title in FIGURES.items() if _caption(Path("plots") / name) == alone.WHY]
+    left = ["the data card", "explained decisions", "pictures of mistakes"]
+    left += [f"the figures {', '.join(titles)}"] if titles else []
+    return f"{alone.WHY.capitalize()}. Left out for that: {', '.join(left)}."
 
 
 def _missing_runs(found: Findings) -> Iterator[str]:
@@ -270,10 +286,12 @@ def _missing_parts(found: Findings) -> Iterator[str]:
     for name in COMPARISONS:
         if name not in found.compared:
             yield f"There are no comparisons metrics/comparisons/{name}.csv."
-    for content, path in ((found.page, PAGE), (found.card, CARD), (found.headline, "metrics/headline.json")):
+    for content, path in ((found.page, PAGE), (found.headline, "metrics/headline.json")):
         if not content:
             yield f"There is no {path}."
-    if not found.explained:
+    if found.images and not found.card:
+        yield f"There is no {CARD}."
+    if found.images and not found.explained:
         yield f"No single decisions are explained ({EXPLAINED})."
 
 

@@ -40,6 +40,8 @@ TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/ta
 # What is told of a rule with every run.
 RUN = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
+# How the axes of the grid are headed.
+AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
 # How the columns of the comparisons are headed.
 HEADINGS = {
     "value_A": "value of A",
@@ -74,6 +76,8 @@ def page(found: Findings, images: Any = None) -> str:
         "data": ("Data card", _card(found)),
         "runs": ("Runs", _runs(found)),
     }
+    if not found.images:
+        del sections["cases"], sections["data"]
     body = [
         tag("section", tag("h2", heading, id=f"{name}-heading"), *parts, id=name, aria_labelledby=f"{name}-heading")
         for name, (heading, parts) in sections.items()
@@ -180,9 +184,7 @@ def _what_was_run(found: Findings) -> Iterator[Html]:
             ("Classes", classes),
             ("Class hash", tag("code", tree.class_hash)),
             ("Cost of a mistake", settings["cost"]["name"]),
-            ("Backbones", ", ".join(settings["grid"]["backbone"])),
-            ("Losses", ", ".join(settings["grid"]["loss"])),
-            ("Seeds", ", ".join(map(str, settings["grid"]["seed"]))),
+            *((words, ", ".join(map(str, settings["grid"][axis]))) for axis, words in AXIS.items() if found.trained),
             *([("Made elsewhere", ", ".join(settings["adopt"]["runs"]))] if settings["adopt"]["runs"] else []),
             ("Decision rules", ", ".join(settings["evaluate"]["rules"])),
         ]
@@ -196,12 +198,17 @@ def _what_was_run(found: Findings) -> Iterator[Html]:
         yield markup.table([("split", False), ("images", True), ("patients", True)], rows, about="Images of each split")
         yield _source("data/prepared/summary.json", keys="counts")
     yield tag("h3", "The label tree")
-    yield tag("p", "Classes are bold, with their number of positive training images.")
-    drawn = _tree(tree, findings.label_positives(found, "train"))
+    positives = findings.label_positives(found, "train")
+    yield tag("p", f"Classes are bold{', with their number of positive training images' if positives else ''}.")
+    drawn = _tree(tree, positives)
     big = len(tree.names) > OPEN
     yield _more(f"All {len(tree.names)} nodes", drawn) if big else drawn
-    yield _source("data/hierarchy/hierarchy.json", "data/prepared/summary.json", keys="counts.train.labels")
-    yield from _versions(found)
+    if positives:
+        yield _source("data/hierarchy/hierarchy.json", "data/prepared/summary.json", keys="counts.train.labels")
+    else:
+        yield _source("data/hierarchy/hierarchy.json")
+    if found.images:
+        yield from _versions(found)
     chosen = {section: settings[section] for section in PARAMS if section in settings}
     chosen["datasets"] = {name: about}
     told = yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=72)
@@ -473,7 +480,8 @@ def _mistakes(found: Findings, images: Any) -> Iterator[Html]:
     record = found.metrics[run]
     yield tag(
         "p", f"Of the run {run.name}: the cell of the headline, and of its seeds the best on validation images. The least "
-        f"severe are mistakes all the same. Severity is measured in {record['cost']}.",
+        f"severe are mistakes all the same. Severity is measured in {record['cost']}."
+        f"{'' if found.images else ' There are no images to show.'}",
     )  # fmt: skip
     for rule, told in record["rules"].items():
         yield tag("h3", f"Rule {rule}")

@@ -2,13 +2,15 @@
 
 Reads   params.yaml; data/images, data/prepared
 Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
-        plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv
+        plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv. Without images
+        (severity/alone.py) these say so, and metrics/data a note of it
 Run     python -m stages.describe
 Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
         of 223,414 images of 224 x 224 take a minute
 """
 
 from severity import (
+    alone,
     collection,
     datacard,
     datacard_figures,
@@ -21,9 +23,16 @@ from severity import (
     prepared,
 )
 
+FIGURES = ("labels", "cooccurrence", "ages", "near_duplicates")
+
 
 def main() -> None:
     settings = params.load()
+    if alone.without_images(settings):
+        why = alone.leave_out("metrics/data")
+        draw({name: drawing.left_out(name, why) for name in FIGURES})
+        print(why)
+        return
     table = prepared.read_table("data/prepared")
     summary = prepared.read_summary("data/prepared")
     boxes = files.read_csv("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
@@ -39,11 +48,16 @@ def main() -> None:
         files.write_csv(folder / "cooccurrence.csv", together)
         files.write_csv(folder / "violations.csv", broken)
         files.write_csv(folder / "near_duplicates.csv", found.pairs)
+    draw(datacard_figures.draw_all(table, labels, together, found, images, card["dataset"]))
+    print(datacard.sentence(card))
+
+
+def draw(pictures: dict[str, drawing.Picture]) -> None:
+    """Write the pictures of the card, by the stem of their files, as the whole of plots/data."""
     with files.replacing("plots/data") as folder:
         folder.mkdir()
-        for name, picture in datacard_figures.draw_all(table, labels, together, found, images, card["dataset"]).items():
+        for name, picture in pictures.items():
             drawing.write(picture, folder / name)
-    print(datacard.sentence(card))
 
 
 if __name__ == "__main__":

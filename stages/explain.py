@@ -6,7 +6,7 @@ Reads   params.yaml; metrics/runs/<run>.json of the runs that the grid names; of
 Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png with <case>.csv (the paths) and
         <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
         cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
-        each label that has boxes in the image
+        each label that has boxes in the image. Without images (severity/alone.py): plots/explain with a note of that
 Run     python -m stages.explain     20 seconds for the default on two cores
 """
 
@@ -18,6 +18,7 @@ import pandas
 from tqdm import tqdm
 
 from severity import (
+    alone,
     cases,
     cells,
     costs,
@@ -43,6 +44,9 @@ EDGES = list(BOX[2:])
 
 def main() -> None:
     settings = params.load()
+    if alone.without_images(settings):
+        print(alone.leave_out("plots/explain"))
+        return
     found = cells.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
         told = params.call(explain, found, out, values=settings["explain"], where="explain")

@@ -2,7 +2,8 @@
 
 Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
         exactly the runs that params name: the grid's and the adopted
-Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet
+Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet; without images (severity/alone.py)
+        these say so
 Run     python -m stages.illustrate     three seconds
 """
 
@@ -11,11 +12,17 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import cells, decoded, drawing, errors, figures, params, prepared, runs, tables
+from severity import alone, cells, decoded, drawing, errors, figures, params, prepared, runs, tables
+
+FIGURES = ("curves", "mistakes", "contact_sheet")
 
 
 def main() -> None:
     settings = params.load()
+    if alone.without_images(settings):
+        write({name: drawing.left_out(name, alone.WHY) for name in FIGURES})
+        print(alone.WHY)
+        return
     data = Path("data/prepared")
     wanted = settings["plot"]
     drawn = figures.draw_images(
@@ -30,9 +37,14 @@ def main() -> None:
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )
+    write(drawn)
+    print(f"plots: {', '.join(drawn)}")
+
+
+def write(drawn: dict[str, drawing.Picture]) -> None:
+    """Write pictures by the stem of their files."""
     for name, picture in drawn.items():
         drawing.write(picture, f"plots/{name}")
-    print(f"plots: {', '.join(drawn)}")
 
 
 def history(run: runs.Run) -> pandas.DataFrame:

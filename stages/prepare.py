@@ -1,17 +1,20 @@
 """Divide a collection by patient and turn the states of its labels into targets.
 
 Reads   params.yaml; data/collection, data/images, data/hierarchies/ (for closure); the example images themselves
-Writes  data/prepared (see severity/prepared.py)
+Writes  data/prepared (see severity/prepared.py). Without images (severity/alone.py): a note of that
 Run     python -m stages.prepare
 Time    seconds
 """
 
-from severity import decoded, errors, params, preparation, trees
+from severity import alone, decoded, errors, params, preparation, trees
 from severity.collection import Collection
 
 
 def main() -> None:
     settings = params.load()
+    if alone.without_images(settings):
+        print(alone.leave_out("data/prepared"))
+        return
     name = settings["data"]["name"]
     section = settings["datasets"][name]
     collection = Collection.read("data/collection")

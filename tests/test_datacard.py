@@ -470,7 +470,7 @@ def test_pyplot_stays_unloaded():
 
 def run(top, monkeypatch, **options):
     monkeypatch.chdir(top)
-    monkeypatch.setattr(params, "load", lambda: {"describe": DESCRIBE | options})
+    monkeypatch.setattr(params, "load", lambda: {"adopt": {"truth": "data/prepared"}, "describe": DESCRIBE | options})
     describe.main()
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*") if path.parent.name == "data"}
 

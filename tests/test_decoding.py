@@ -1139,7 +1139,12 @@ def test_collections_of_full_size_are_of_their_form_and_their_stages_are_measure
 def run_stage(folder, monkeypatch, collection, root):
     """Run the stage in a folder, on a data set `made` that has been read."""
     values = {name: value for name, value in OPTIONS.items() if name != "dataset"} | {"workers": 2}
-    loaded = {"data": {"name": "made"}, "datasets": {"made": {"root": str(root)}}, "decode": values}
+    loaded = {
+        "adopt": {"truth": "data/prepared"},
+        "data": {"name": "made"},
+        "datasets": {"made": {"root": str(root)}},
+        "decode": values,
+    }
     monkeypatch.setattr(params, "load", lambda: loaded)
     monkeypatch.chdir(folder)
     collection.write("data/collection")

@@ -18,6 +18,7 @@ import safetensors.numpy
 import yaml
 from PIL import Image
 
+from severity.alone import WHY
 from severity.datasets import nih14
 from tests import golden
 from tests.trees import TOP
@@ -94,6 +95,8 @@ def copy_project(folder: Path) -> None:
         shutil.copy(TOP / name, folder / name)
     for name in ("stages", "severity", "data/costs", "data/elsewhere", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data/models").mkdir()
+    shutil.copy(TOP / "data/models/README.md", folder / "data/models")
     (folder / ".dvc").mkdir()
     for name in (".dvc/config", ".dvc/plots.html"):
         shutil.copy(TOP / name, folder / name)
@@ -108,22 +111,32 @@ def test_predictions_alone_are_scored_without_an_image(tmp_path):
     alone = Workspace(folder)
     alone.run("git", "init", "--quiet")
     adopted = [f"adopt@{run}" for run in golden.RUNS]
-    ran = alone.repro("aggregate", "plot")
-    scored = {"evaluate", "aggregate", "compare", "plot"}
-    assert sorted(ran) == sorted(["collect", "read", "hierarchy", *adopted, *scored])
+    scored = {"evaluate", "aggregate", "compare", "plot", "report"}
+    wanting = {"decode", "prepare", "describe", "illustrate", "explain"}  # images; they say so
+    told = alone.run("dvc", "repro")
+    assert sorted(re.findall(r"Running stage '([^']+)'", told)) == sorted(
+        ["collect", "read", "hierarchy", *adopted, *scored, *wanting]
+    )
+    assert told.count(WHY) == len(wanting)
     table = (folder / "metrics/table.csv").read_bytes()
     assert b"softmax,ce,crm_ts" in table and (folder / "plots/tradeoff.png").stat().st_size > 1000
-    assert alone.repro("aggregate", "plot") == []
+    page = (folder / "plots/report.html").read_text(encoding="utf-8")
+    assert all(run in page for run in golden.RUNS)
+    links = [link for link in re.findall(r'(?:href|src)="([^"]*)"', page) if not link.startswith(("#", "data:"))]
+    assert links and all((folder / "plots" / link).exists() for link in links)
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert pictures and not [each for each in pictures if re.search("mistakes|curves|contact_sheet|plots/data", each)]
+    assert alone.repro() == [] and "up to date" in alone.run("dvc", "repro")
     with alone.params() as (params, save):
         params["evaluate"]["mistakes"] = 2
         save()
-        assert "adopt" not in " ".join(alone.repro("aggregate", "plot"))
+        assert "adopt" not in " ".join(ran := alone.repro()) and not wanting & set(ran) - {"illustrate", "explain"}
         params["adopt"]["runs"] = list(golden.RUNS[:1])
         save()
-        assert set(alone.repro("aggregate", "plot")) <= scored
+        assert set(alone.repro()) <= scored | {"illustrate", "explain"}
         assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
     with alone.text("data/elsewhere/README.md", "changed\n"):
-        assert alone.repro("aggregate", "plot")[:2] == adopted
+        assert alone.repro()[:2] == adopted
     assert (folder / "metrics/table.csv").read_bytes() == table
 
 

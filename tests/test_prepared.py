@@ -292,7 +292,13 @@ def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
         "read": {"views": ["PA", "AP"]},
         "labels": POLICIES,
     }
-    settings_ = {"data": {"name": "nih14"}, "datasets": {"nih14": section}, "decode": DECODE, "prepare": OPTIONS}
+    settings_ = {
+        "adopt": {"truth": "data/prepared"},
+        "data": {"name": "nih14"},
+        "datasets": {"nih14": section},
+        "decode": DECODE,
+        "prepare": OPTIONS,
+    }
     monkeypatch.setattr(params, "load", lambda: settings_)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

@@ -15,10 +15,11 @@ import yaml
 from hypothesis import given, strategies
 from PIL import Image
 
-from severity import files, findings, latex, leaders, markup, report, report_tables, runs
+from severity import alone, files, findings, latex, leaders, markup, report, report_tables, runs
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
 from severity.markup import tag
+from stages import decode, describe, explain, illustrate, prepare
 from stages import report as stage
 from tests import browser, study
 from tests.trees import flat
@@ -283,6 +284,50 @@ def test_a_page_of_almost_nothing(copy):
     assert "Empty cells, without any run: all." in section(page, "missing")
     assert "There is no table of cells." in section(page, "summary")
     assert "No run to take mistakes from." in section(page, "mistakes")
+
+
+@pytest.fixture
+def imageless(copy) -> Path:
+    """The same runs as if they were made elsewhere and scored without images; files of the study before are still there."""
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["adopt"] |= {"runs": [run.name for run in runs.grid(params)], "truth": "data/collection"}
+    params["grid"]["seed"] = []
+    (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    with study.inside(copy):
+        for each in (decode, prepare, describe, illustrate, explain):
+            each.main()
+    return copy
+
+
+def test_a_study_without_images_tells_what_there_is_and_why_the_rest_is_not(imageless):
+    page = tell(imageless)
+    tree = Tree(page)
+    told = section(page, "missing")
+    figures = '"Least and most severe mistakes", "Training", "An image of each label"'
+    assert f"{alone.WHY.capitalize()}. Left out for that: " in told and f"the figures {figures}." in told
+    assert "There is no figure" not in told and "card.md" not in told and "No single decisions" not in told
+    assert not re.search('id="(cases|data)"|href="#(cases|data)"', page)
+    assert [link["href"] for link in tree.all("a") if link["href"].startswith("#")] == [
+        f"#{name}" for name in ("run", "missing", "summary", "comparisons", "figures", "mistakes", "runs")
+    ]
+    for link in tree.all("a"):
+        assert link["href"].startswith("#") or (imageless / "plots" / link["href"]).exists(), link
+    shown = [image["alt"].split(". The numbers")[0] for image in tree.all("img")]
+    left_out = ("mistakes", "curves", "contact_sheet")
+    assert shown == [title for name, title in findings.FIGURES.items() if name not in left_out]
+    assert "not drawn" not in page and "5" * 32 not in page  # the MD5 of images that dvc.lock remembers
+    words = section(page, "run")
+    assert "resnet18-ce-0" in words and not re.search("Backbones|Seeds|Libraries|prepared/|positive training", words)
+    assert "There are no images to show." in section(page, "mistakes") and "image4" in section(page, "mistakes")
+
+
+def test_without_images_a_figure_of_the_scores_that_is_not_there_is_still_named(imageless):
+    for name in ("tradeoff", "mistakes"):
+        for path in (imageless / "plots").glob(f"{name}.*"):
+            path.unlink()
+    told = section(tell(imageless), "missing")
+    assert "There is no figure plots/tradeoff.png." in told and "There is no figure plots/mistakes.png." in told
+    assert 'the figures "Training", "An image of each label".' in told
 
 
 def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):

@@ -11,7 +11,9 @@ from severity import files, runs
 from severity.errors import SeverityError
 
 WHY = "no images: predictions made elsewhere are scored without them"
-NOTE = "no_images.txt"
+# Of predictions made elsewhere that are scored beside images, without a run of the grid.
+UNTRAINED = "no run was trained here: the grid is empty"
+NOTE = "left_out.txt"
 
 
 def without_images(settings: dict[str, Any]) -> bool:
@@ -31,9 +33,9 @@ def without_images(settings: dict[str, Any]) -> bool:
     return True
 
 
-def leave_out(folder: Path | str) -> str:
+def leave_out(folder: Path | str, why: str = WHY) -> str:
     """Make the folder that a stage leaves, with nothing but a note of the reason in it. Returns the reason, to be printed."""
     with files.replacing(folder) as beside:
         beside.mkdir()
-        files.write_text(beside / NOTE, f"{WHY}\n")
-    return WHY
+        files.write_text(beside / NOTE, f"{why}\n")
+    return why

@@ -84,7 +84,7 @@ def draw_scores(
 def draw_images(
     *,
     found: dict[Run, dict],
-    histories: pandas.DataFrame,
+    histories: pandas.DataFrame | None,
     images: numpy.ndarray,
     ids: Sequence[str],
     examples: numpy.ndarray,
@@ -98,7 +98,7 @@ def draw_images(
 
     Args:
         found, cell, cells_shown: as for `draw_scores`.
-        histories: as for `draw_curves`.
+        histories: as for `draw_curves`; None where no run was trained here, and then no curves are drawn.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         examples, example_rows: one image a label (L, H, W) uint8, and a table with the columns label and id.
         mistakes: how many of the least and of the most severe mistakes to show.
@@ -111,8 +111,12 @@ def draw_images(
     chosen = cells.choose(found, cell, "plot.cell")
     best_run = max(chosen, key=lambda record: (record.get("validation") or {}).get("macro_auroc") or 0.0)
     about, facts, _ = _facts(chosen)
+    curves = {}
+    if histories is not None:
+        shown = run_figures.shown_cells(found, cells_shown)
+        curves = {"curves": draw_curves(histories, shown, facts=about["dataset"])}
     return {
-        "curves": draw_curves(histories, run_figures.shown_cells(found, cells_shown), facts=about["dataset"]),
+        **curves,
         "mistakes": draw_mistakes(best_run, images, ids, count=mistakes, facts=facts),
         "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=about["dataset"]),
     }

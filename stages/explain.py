@@ -47,6 +47,9 @@ def main() -> None:
     if alone.without_images(settings):
         print(alone.leave_out("plots/explain"))
         return
+    if not runs.grid(settings):
+        print(alone.leave_out("plots/explain", alone.UNTRAINED))
+        return
     found = cells.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
         told = params.call(explain, found, out, values=settings["explain"], where="explain")

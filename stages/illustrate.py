@@ -23,11 +23,11 @@ def main() -> None:
         write({name: drawing.left_out(name, alone.WHY) for name in FIGURES})
         print(alone.WHY)
         return
-    data = Path("data/prepared")
+    data, trained = Path("data/prepared"), runs.grid(settings)
     wanted = settings["plot"]
     drawn = figures.draw_images(
         found=cells.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
-        histories=pandas.concat([history(run) for run in runs.grid(settings)]),
+        histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
         examples=numpy.load(data / "examples.npy"),
@@ -37,6 +37,8 @@ def main() -> None:
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )
+    if not trained:
+        drawn["curves"] = drawing.left_out("curves", alone.UNTRAINED)
     write(drawn)
     print(f"plots: {', '.join(drawn)}")
 

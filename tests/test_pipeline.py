@@ -352,6 +352,26 @@ def test_a_stray_run_is_not_counted(workspace):
     workspace.repro()
 
 
+def test_predictions_made_elsewhere_are_scored_beside_images_without_a_trained_run(workspace):
+    made = numpy.load(workspace.folder / "data/predictions" / f"{CELLS[0]}.npz")
+    elsewhere = workspace.folder / "data/elsewhere/other-ce-0.npz"
+    given = {"id": made["ids"], "classes": made["classes"], "prob": made["posterior"]}
+    numpy.savez(elsewhere, **given)
+    with workspace.params() as (params, save):
+        params["grid"]["seed"] = []
+        params["adopt"]["runs"] = ["other-ce-0"]
+        save()
+        assert {"adopt@other-ce-0", "evaluate", "illustrate", "explain", "report"} <= set(workspace.repro())
+        assert workspace.repro() == []
+        page = (workspace.folder / "plots/report.html").read_text()
+        assert "other-ce-0" in page and CELLS[0] not in page
+        assert [path.name for path in (workspace.folder / "plots/explain").iterdir()] == ["left_out.txt"]
+        assert "no run was trained here" in (workspace.folder / "plots/curves.caption.txt").read_text()
+    elsewhere.unlink()
+    workspace.repro()
+    assert workspace.changed() == set()
+
+
 def make_chest_xray14(folder: Path) -> None:
     """Sixty images of noise in ChestX-ray14's form."""
     (folder / "images").mkdir(parents=True)

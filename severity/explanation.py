@@ -160,7 +160,7 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
         return Form(shape[2], 1)
     if len(shape) == 4 and shape[1] == shape[2] > 1:
         return Form(shape[1], 3)
-    if len(shape) == 3:
+    if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens stand in another order than its patches.
         said = getattr(network, "num_prefix_tokens", None)
         for prefix in (0, 1, 2) if said is None else (said, 0):
             side = math.isqrt(max(0, shape[1] - prefix))
@@ -196,8 +196,8 @@ def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[
         last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
             f"The network {type(network).__name__} makes no maps (channels, height, width) of an image of {side} "
-            f"pixels that Grad-CAM could weigh, nor patches of a square: {last}. Choose another cell by explain.cell in "
-            "params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
+            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another cell by "
+            "explain.cell in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
         )
     found: dict[str, int] = {}
     for name in spread:
@@ -246,50 +246,48 @@ def _check_layer(name: str, seen: dict[str, Seen], where: str) -> None:
     if not seen[name].form:
         raise SeverityError(
             f"{where}: the layer {name!r} {seen[name]} for one image, no maps (1, channels, places, places) or "
-            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square. Choose a "
-            "layer before the pooling that gives such."
+            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in their "
+            "order. Choose a layer before the pooling that gives such."
         )
 
 
 def _look(backbone: Backbone, side: int) -> dict[str, Seen]:
     """What each module gives for one image, in the order in which they end; a module run twice counts last."""
-    shapes: dict[str, tuple[int, ...] | None] = {}
-    # Only where other tokens stand beside the patches may the class be read without them.
-    beside: dict[str, torch.Tensor] = {}
+    given: dict[str, torch.Tensor | None] = {}
 
-    def note(name: str, given: object) -> None:
-        shapes.pop(name, None), beside.pop(name, None)
-        shapes[name] = tuple(given.shape) if isinstance(given, torch.Tensor) else None
-        found = form(shapes[name] or (), backbone.network)
-        if found and found.prefix:
-            beside[name] = given
+    def note(name: str, out: object) -> None:
+        given.pop(name, None)
+        given[name] = out if isinstance(out, torch.Tensor) else None
 
     with ExitStack() as hooks:
         for name, module in backbone.network.named_modules():
-            hook = module.register_forward_hook(lambda module, inputs, given, name=name: note(name, given))
+            hook = module.register_forward_hook(lambda module, inputs, out, name=name: note(name, out))
             hooks.callback(hook.remove)
         # A ramp: where an image is the same everywhere, a gradient may be zero by chance.
         image = torch.linspace(0, 1, side**2).view(1, 1, side, side).requires_grad_()
         logits = backbone.eval()(image)
+    shapes = {name: None if each is None else tuple(each.shape) for name, each in given.items()}
     forms = {name: form(shape, backbone.network) if shape and shape[0] == 1 else None for name, shape in shapes.items()}
     if any(forms[name] and forms[name].channels == 3 for name in _layers(backbone.network) if name in forms):
         # Where channels stand last, a cube does not tell whether its own do.
         cubes = {name for name, shape in shapes.items() if shape and len(shape) == 4 and len({*shape[1:]}) == 1}
         forms = {name: None if name in cubes else found for name, found in forms.items()}
-    reached = _reached(logits, beside, forms)
+    # Only where other tokens stand beside the patches may the class be read without them.
+    beside = [name for name, found in forms.items() if found and found.prefix]
+    reached = _reached(logits, {name: given[name] for name in beside}, forms)
     return {name: Seen(shape, forms[name], name not in beside or name in reached) for name, shape in shapes.items()}
 
 
 def _reached(logits: torch.Tensor, given: dict[str, torch.Tensor], forms: dict[str, Form | None]) -> set[str]:
-    """Those layers whose patches have a gradient."""
-    given = {name: each for name, each in given.items() if forms[name] and each.requires_grad}
-    if not given:
+    """Those of the layers whose patches have a gradient."""
+    asked = [name for name, each in given.items() if each.requires_grad]
+    if not asked:
         return set()
     score = (logits * torch.arange(1, logits.shape[1] + 1)).sum()  # Unequal, as their plain sum may cancel.
-    gradients = torch.autograd.grad(score, list(given.values()), allow_unused=True)
+    gradients = torch.autograd.grad(score, [given[name] for name in asked], allow_unused=True)
     return {
         name
-        for name, gradient in zip(given, gradients, strict=True)
+        for name, gradient in zip(asked, gradients, strict=True)
         if gradient is not None and forms[name].maps(gradient).any()
     }
 
@@ -304,8 +302,13 @@ def _layers(network: torch.nn.Module, above: str = "") -> Iterator[str]:
 
 
 def _layers_of(network: torch.nn.Module, seen: dict[str, Seen]) -> set[str]:
-    """The network's layers; where all patches end in a part that hands on other tokens alone, that part's own layers."""
-    layers = list(_layers(network))
+    """The network's layers but its classifiers; for a part in which all patches end, its own layers.
+
+    torchvision's transformers are such: all blocks are within one part, which hands on the class token alone.
+    """
+    heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    # A classifier of every patch gives logits, no features.
+    layers = [name for name in _layers(network) if name not in ((heads,) if isinstance(heads, str) else heads)]
     while True:
         tokens = {name for name in layers if name in seen and seen[name].form and seen[name].form.prefix}
         inner = [list(_layers(network.get_submodule(name), f"{name}.")) if name in tokens else [] for name in layers]

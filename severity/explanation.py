@@ -137,7 +137,7 @@ class Seen:
 
     shape: tuple[int, ...] | None  # None: no tensor, a list of several, say
     form: Form | None  # None: no places of a square
-    # Whether its patches have a part in the logits. What follows the last attention may read the class token alone.
+    # False: its patches have no part in the logits. What follows the last attention may read the class token alone.
     reaches: bool
 
     def __str__(self) -> str:
@@ -188,10 +188,8 @@ def stages(backbone: Backbone, side: int) -> dict[str, int]:
 
 def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[str, int]:
     layers = _layers_of(network, seen)
-    spread = [name for name in seen if name in layers and seen[name].spread]
-    # After the last useful layer only tokens may come that do not reach the logits; else maps would be those of a stem.
-    while spread and seen[spread[-1]].form and not seen[spread[-1]].reaches:
-        spread.pop()
+    # What comes after the last useful layer must be pooled or useless: else that layer would be no more than a stem.
+    spread = [name for name, each in seen.items() if name in layers and each.spread and each.reaches]
     if not spread or not seen[spread[-1]].form:
         last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
@@ -201,7 +199,7 @@ def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[
         )
     found: dict[str, int] = {}
     for name in spread:
-        if (known := seen[name].form) and seen[name].reaches:
+        if known := seen[name].form:
             found = {other: places for other, places in found.items() if places != known.side} | {name: known.side}
     return found
 

@@ -307,6 +307,24 @@ def test_a_network_without_any_maps_is_refused():
         explanation.stages(network, 12)
 
 
+class Lists(torch.nn.Module):
+    """Its blocks give lists; what is normalised at the end are all tokens, of which the class is read from the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.halves, self.norm = torch.nn.Conv2d(1, 4, 3, stride=3), Halves(), torch.nn.LayerNorm(4)
+        self.fc = torch.nn.Linear(4, 6)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = torch.cat(self.halves(self.stem(images)), dim=1).flatten(2).transpose(1, 2)
+        return self.fc(self.norm(torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1))[:, 0])
+
+
+def test_tokens_that_do_not_reach_the_class_do_not_hide_a_list_before_them():
+    with pytest.raises(SeverityError, match="no maps .* 'halves' gives no single tensor"):
+        explanation.choose(backbone(Lists()), 12, cam="auto", layers="auto")
+
+
 # --- Transformers
 
 TOKENS = {"img_size": 32, "patch_size": 8, "in_chans": 1, "num_classes": 6, "embed_dim": 16, "depth": 3, "num_heads": 2}
@@ -541,6 +559,15 @@ def test_a_form_gives_back_what_it_took(kind):
     for hook in hooks:
         hook.remove()
     assert KINDS[kind][3] in seen
+
+
+def test_patches_reach_the_class_by_whatever_logit_and_wherever_they_are_bright():
+    """A dark place has no gradient, the first logit none, and the others cancel in their sum."""
+    network = backbone(Patches(1, said=True, value=1.0))
+    network.network.act = torch.nn.ReLU()
+    with torch.no_grad():
+        network.network.bright.fc.weight[:3, 0] = torch.tensor([0.0, 1.0, -1.0])
+    assert explanation.choose(network, 24, cam="mix", layers="auto") == ("mix", ["act"])
 
 
 class ChannelsLast(torch.nn.Module):

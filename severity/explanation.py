@@ -5,11 +5,14 @@ the maps of a layer, each weighed by the mean over its places of the gradient of
 the heat, where the layer speaks for the score. The score here is the natural logarithm of the posterior of a class, through
 the loss's own link: the probability that decisions are made from, whatever the loss.
 
-A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``.
+A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``, ``blocks.10``. Whatever
+form it gives its places (`Form`), they are weighed as maps (B, C, h, w): a transformer's patches are the places of an image
+as well, and its class token is none.
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy
@@ -106,8 +109,68 @@ def explain(
 # --- Layers
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a layer gives the places of an image: B images, C channels, h = w = `side`."""
+
+    side: int
+    channels: int  # the dimension of C: 1 in (B, C, h, w), 3 in (B, h, w, C), 2 in the tokens (B, prefix + h * w, C)
+    prefix: int = 0  # tokens that are no patches and stand before them: of the class, of distillation, registers
+
+    def maps(self, given: torch.Tensor) -> torch.Tensor:
+        """What the layer gives -> (B, C, h, w), without the prefix."""
+        if self.channels == 2:
+            given = given[:, self.prefix :].unflatten(1, (self.side, self.side))
+        return given if self.channels == 1 else given.movedim(-1, 1)
+
+    def back(self, maps: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> the layer's own form; the prefix is that of `given`."""
+        if self.channels == 1:
+            return maps
+        places = maps.movedim(1, -1)
+        return places if self.channels == 3 else torch.cat([given[:, : self.prefix], places.flatten(1, 2)], dim=1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer gives for one image."""
+
+    shape: tuple[int, ...] | None  # None: no tensor, a list of several, say
+    form: Form | None  # None: no places of a square
+    # False: its patches have no part in the logits. What follows the last attention may read the class token alone.
+    reaches: bool
+
+    def __str__(self) -> str:
+        return "gives no single tensor" if self.shape is None else f"gives the shape {self.shape}"
+
+    @property
+    def spread(self) -> bool:
+        """Not yet pooled: (1, C), (1, C, 1, 1) and (1, 1, C), a class token alone, have one place."""
+        return self.shape is None or sum(length > 1 for length in self.shape[1:]) > 1
+
+
+def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
+    """The form of what a layer of the network gives, by its shape; None where that are no places of a square.
+
+    Images are square, so maps are. How many tokens stand before the patches is what the network says, as timm's do in
+    `num_prefix_tokens`, or none, before they join; where it does not say, at most two (class, distillation), and no
+    two numbers of them leave a square.
+    """
+    if len(shape) == 4 and shape[2] == shape[3] > 1:
+        return Form(shape[2], 1)
+    if len(shape) == 4 and shape[1] == shape[2] > 1:
+        return Form(shape[1], 3)
+    if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens stand in another order than its patches.
+        said = getattr(network, "num_prefix_tokens", None)
+        for prefix in (0, 1, 2) if said is None else (said, 0):
+            side = math.isqrt(max(0, shape[1] - prefix))
+            if side > 1 and side**2 == shape[1] - prefix:
+                return Form(side, 2, prefix)
+    return None
+
+
 def stages(backbone: Backbone, side: int) -> dict[str, int]:
-    """The last layer of each resolution.
+    """The last layer of each resolution whose places reach the logits.
 
     Layers are what the network, and the sequences in it, are made of: a block of a ResNet is one, what is inside it is not.
 
@@ -118,26 +181,26 @@ def stages(backbone: Backbone, side: int) -> dict[str, int]:
         layer -> places a side of its maps, in the order in which they run.
 
     Raises:
-        SeverityError: the network hands its classifier no maps: it is a transformer, say.
+        SeverityError: what the network hands its classifier has no known form.
     """
-    return _stages(backbone.network, _shapes(backbone, side), side)
+    return _stages(backbone.network, _look(backbone, side), side)
 
 
-def _stages(network: torch.nn.Module, shapes: dict[str, tuple[int, ...]], side: int) -> dict[str, int]:
-    layers = set(_layers(network))
-    # What comes after the pooling has no places any more: (1, C) or (1, C, 1, 1).
-    spread = [(name, shape) for name, shape in shapes.items() if name in layers and math.prod(shape[2:]) > 1]
-    if not spread or not _is_map(spread[-1][1]):
-        last = f"its layer {spread[-1][0]!r} gives the shape {spread[-1][1]}" if spread else "no layer gives any"
+def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[str, int]:
+    layers = _layers_of(network, seen)
+    # What comes after the last useful layer must be pooled or useless: else that layer would be no more than a stem.
+    spread = [name for name, each in seen.items() if name in layers and each.spread and each.reaches]
+    if not spread or not seen[spread[-1]].form:
+        last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
             f"The network {type(network).__name__} makes no maps (channels, height, width) of an image of {side} "
-            f"pixels that Grad-CAM could weigh: {last}. Transformers are not explained here: choose a convolutional cell "
-            "by explain.cell in params.yaml, or name layers that give maps in explain.cam and explain.layers."
+            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another cell by "
+            "explain.cell in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
         )
     found: dict[str, int] = {}
-    for name, shape in spread:
-        if _is_map(shape):
-            found = {other: places for other, places in found.items() if places != shape[2]} | {name: shape[2]}
+    for name in spread:
+        if known := seen[name].form:
+            found = {other: places for other, places in found.items() if places != known.side} | {name: known.side}
     return found
 
 
@@ -150,54 +213,81 @@ def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tu
         layers: a list of layers; or `auto`, all `stages`.
 
     Raises:
-        SeverityError: an unknown layer, one without maps, or a network without `stages` where these are wanted.
+        SeverityError: an unknown layer, one without maps, one for `cam` whose patches do not reach the logits, or a
+            network without `stages` where these are wanted.
     """
     if layers != AUTO and not (isinstance(layers, list) and layers):
         raise SeverityError(
             f"params.yaml: explain.layers is {layers!r}; it must be {AUTO} or a list of layers (no maps: explain.maps: 0)."
         )
-    shapes = _shapes(backbone, side)
+    seen = _look(backbone, side)
     for key, names in (("cam", [] if cam == AUTO else [cam]), ("layers", [] if layers == AUTO else layers)):
         for name in names:
-            _check_layer(name, shapes, f"params.yaml: explain.{key}")
-    known = _stages(backbone.network, shapes, side) if AUTO in (cam, layers) else {}
+            _check_layer(name, seen, f"params.yaml: explain.{key}")
+    if cam != AUTO and not seen[cam].reaches:
+        raise SeverityError(
+            f"params.yaml: explain.cam: nothing that comes after the layer {cam!r} takes from its patches: the class is "
+            "read from other tokens, so that there is no gradient to weigh the maps by. The last layer whose patches "
+            f"reach the class is {list(_stages(backbone.network, seen, side))[-1]!r}."
+        )
+    known = _stages(backbone.network, seen, side) if AUTO in (cam, layers) else {}
     if cam == AUTO:
         large = [name for name, places in known.items() if places >= PLACES]
         cam = (large or list(known))[-1]
     return cam, list(known) if layers == AUTO else layers
 
 
-def _check_layer(name: str, shapes: dict[str, tuple[int, ...]], where: str) -> None:
-    if name not in shapes:
-        near = nearest(name, shapes).partition("Known:")[0]  # All names would be a long message.
+def _check_layer(name: str, seen: dict[str, Seen], where: str) -> None:
+    if name not in seen:
+        near = nearest(name, seen).partition("Known:")[0]  # All names would be a long message.
         raise SeverityError(f"{where}: the network has no layer {name!r}. {near}".strip())
-    if not _is_map(shapes[name]):
+    if not seen[name].form:
         raise SeverityError(
-            f"{where}: the layer {name!r} gives the shape {shapes[name]} for one image, no maps (1, channels, places, "
-            "places) of more than one place. Choose a convolutional layer before the pooling."
+            f"{where}: the layer {name!r} {seen[name]} for one image, no maps (1, channels, places, places) or "
+            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in their "
+            "order. Choose a layer before the pooling that gives such."
         )
 
 
-def _shapes(backbone: Backbone, side: int) -> dict[str, tuple[int, ...]]:
-    """The shape of what each module gives for one image, in the order in which they end; a module run twice counts last."""
-    found: dict[str, tuple[int, ...]] = {}
+def _look(backbone: Backbone, side: int) -> dict[str, Seen]:
+    """What each module gives for one image, in the order in which they end; a module run twice counts last."""
+    given: dict[str, torch.Tensor | None] = {}
 
-    def note(name: str, given: object) -> None:
-        if isinstance(given, torch.Tensor):
-            found.pop(name, None)
-            found[name] = tuple(given.shape)
+    def note(name: str, out: object) -> None:
+        given.pop(name, None)
+        given[name] = out if isinstance(out, torch.Tensor) else None
 
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, given, name=name: note(name, given))
-        for name, module in backbone.network.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 1, side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+    with ExitStack() as hooks:
+        for name, module in backbone.network.named_modules():
+            hook = module.register_forward_hook(lambda module, inputs, out, name=name: note(name, out))
+            hooks.callback(hook.remove)
+        # A ramp: where an image is the same everywhere, a gradient may be zero by chance.
+        image = torch.linspace(0, 1, side**2).view(1, 1, side, side).requires_grad_()
+        logits = backbone.eval()(image)
+    shapes = {name: None if each is None else tuple(each.shape) for name, each in given.items()}
+    forms = {name: form(shape, backbone.network) if shape and shape[0] == 1 else None for name, shape in shapes.items()}
+    if any(forms[name] and forms[name].channels == 3 for name in _layers(backbone.network) if name in forms):
+        # Where channels stand last, a cube does not tell whether its own do.
+        cubes = {name for name, shape in shapes.items() if shape and len(shape) == 4 and len({*shape[1:]}) == 1}
+        forms = {name: None if name in cubes else found for name, found in forms.items()}
+    # Only where other tokens stand beside the patches may the class be read without them.
+    beside = [name for name, found in forms.items() if found and found.prefix]
+    reached = _reached(logits, {name: given[name] for name in beside}, forms)
+    return {name: Seen(shape, forms[name], name not in beside or name in reached) for name, shape in shapes.items()}
+
+
+def _reached(logits: torch.Tensor, given: dict[str, torch.Tensor], forms: dict[str, Form | None]) -> set[str]:
+    """Those of the layers whose patches have a gradient."""
+    asked = [name for name, each in given.items() if each.requires_grad]
+    if not asked:
+        return set()
+    score = (logits * torch.arange(1, logits.shape[1] + 1)).sum()  # Unequal, as their plain sum may cancel.
+    gradients = torch.autograd.grad(score, [given[name] for name in asked], allow_unused=True)
+    return {
+        name
+        for name, gradient in zip(asked, gradients, strict=True)
+        if gradient is not None and forms[name].maps(gradient).any()
+    }
 
 
 def _layers(network: torch.nn.Module, above: str = "") -> Iterator[str]:
@@ -209,9 +299,20 @@ def _layers(network: torch.nn.Module, above: str = "") -> Iterator[str]:
             yield f"{above}{name}"
 
 
-def _is_map(shape: tuple[int, ...]) -> bool:
-    # Images are square, so maps are; tokens (1, N, C) and maps with their channels last (1, H, W, C) are not.
-    return len(shape) == 4 and shape[2] == shape[3] > 1
+def _layers_of(network: torch.nn.Module, seen: dict[str, Seen]) -> set[str]:
+    """The network's layers but its classifiers; for a part in which all patches end, its own layers.
+
+    torchvision's transformers are such: all blocks are within one part, which hands on the class token alone.
+    """
+    heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    # A classifier of every patch gives logits, no features.
+    layers = [name for name in _layers(network) if name not in ((heads,) if isinstance(heads, str) else heads)]
+    while True:
+        tokens = {name for name in layers if name in seen and seen[name].form and seen[name].form.prefix}
+        inner = [list(_layers(network.get_submodule(name), f"{name}.")) if name in tokens else [] for name in layers]
+        if any(seen[name].reaches for name in tokens) or not any(inner):
+            return set(layers)
+        layers = [each for name, own in zip(layers, inner, strict=True) for each in own or [name]]
 
 
 # --- Grad-CAM
@@ -230,7 +331,7 @@ def grad_cam(
     Args:
         backbone, loss: as they were trained, on the CPU.
         image: (1, 1, H, W) in [0, 1].
-        layer: one that gives maps.
+        layer: one that has a `Form`.
         classes: indices.
 
     Returns:
@@ -240,13 +341,30 @@ def grad_cam(
     backbone.eval()
     # One copy of the image a class, so that one pass serves all; in evaluation no image of a batch changes another.
     copies = image.expand(len(classes), -1, -1, -1)
-    explained = LayerGradCam(
-        lambda images: log_posterior(backbone, loss, images), backbone.network.get_submodule(layer)
-    )
-    maps = explained.attribute(copies, target=list(classes))[:, 0]
+    with _as_maps(backbone.network, [layer]) as (shown,):
+        explained = LayerGradCam(lambda images: log_posterior(backbone, loss, images), shown)
+        maps = explained.attribute(copies, target=list(classes))[:, 0]
     with torch.no_grad():
         scores = log_posterior(backbone, loss, image)[0, list(classes)]
     return maps.detach().float().numpy(), scores.numpy()
+
+
+@contextmanager
+def _as_maps(network: torch.nn.Module, layers: list[str]) -> Iterator[list[torch.nn.Module]]:
+    """Modules through which, meanwhile, the places of these layers pass as maps (B, C, h, w), for captum to find there.
+
+    What follows gets each in its own form again. The network's modules stay as they are.
+    """
+    with ExitStack() as hooks:
+        shown = [torch.nn.Identity() for _ in layers]
+        for layer, maps in zip(layers, shown, strict=True):
+
+            def show(module: torch.nn.Module, inputs: tuple, given: torch.Tensor, maps=maps) -> torch.Tensor:
+                own = form(given.shape, network)
+                return own.back(maps(own.maps(given)), given)
+
+            hooks.callback(network.get_submodule(layer).register_forward_hook(show).remove)
+        yield shown
 
 
 def heat(maps: numpy.ndarray, side: int) -> numpy.ndarray:
@@ -300,9 +418,8 @@ def feature_maps(backbone: Backbone, image: torch.Tensor, layers: list[str], cou
         image: (1, 1, H, W) in [0, 1].
     """
     backbone.eval()
-    modules = [backbone.network.get_submodule(layer) for layer in layers]
-    with torch.no_grad():
-        given = LayerActivation(backbone, modules).attribute(image)
+    with torch.no_grad(), _as_maps(backbone.network, layers) as shown:
+        given = LayerActivation(backbone, shown).attribute(image)
     found = []
     for layer, (values,) in zip(layers, given, strict=True):
         strength = values.abs().mean(dim=(1, 2), dtype=torch.float64).numpy()

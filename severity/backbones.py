@@ -38,7 +38,7 @@ class Backbone(torch.nn.Module):
         return [self.network.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
 
 
-def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
+def build(*, model: str, pretrained: bool | str, outputs: int, size: int | None = None) -> Backbone:
     """Build a backbone with a fresh classifier.
 
     Args:
@@ -46,15 +46,17 @@ def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
         pretrained: False: random weights; True: the library downloads its own; else the path of a checkpoint of this
             model (``.safetensors``, or a ``torch.save`` of plain tensors). Its classifier is dropped.
         outputs: number of logits, ``loss.outputs``.
+        size: side of the images in pixels. A timm model that is made for one size is made for this one (pretrained
+            position embeddings are resampled); None leaves the model's own.
 
     Raises:
-        SeverityError: an unknown model (with the nearest known), a checkpoint that is missing, unsafe or of another
-            model, or a download that failed.
+        SeverityError: an unknown model (with the nearest known), one that does not take images of this size, a checkpoint
+            that is missing, unsafe or of another model, or a download that failed.
     """
     if timm.is_model(model):
-        return _from_timm(model, pretrained, outputs)
+        return _taking(size, model, _from_timm(model, pretrained, outputs, size))
     if model in torchvision.models.list_models(module=torchvision.models):
-        return _from_torchvision(model, pretrained, outputs)
+        return _taking(size, model, _from_torchvision(model, pretrained, outputs))
     known = {*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)}
     raise SeverityError(
         f"params.yaml: backbones: neither timm nor torchvision has a model {model!r}. "
@@ -62,17 +64,17 @@ def build(*, model: str, pretrained: bool | str, outputs: int) -> Backbone:
     )
 
 
-def load(path: Path | str, *, model: str, outputs: int, loss: Link | None = None) -> Backbone:
+def load(path: Path | str, *, model: str, outputs: int, size: int | None = None, loss: Link | None = None) -> Backbone:
     """The backbone `model` with the weights that training wrote (safetensors).
 
     Args:
-        outputs: number of logits, ``loss.outputs``.
+        outputs, size: as in training.
         loss: gets its parameters from the file; may be left out where it has none.
 
     Raises:
         SeverityError: the file is missing, or holds the weights of another model or loss.
     """
-    network = build(model=model, pretrained=False, outputs=outputs)
+    network = build(model=model, pretrained=False, outputs=outputs, size=size)
     if not Path(path).is_file():
         raise SeverityError(f"The weights {path} are missing. Run `dvc repro train`.")
     try:
@@ -88,8 +90,29 @@ def load(path: Path | str, *, model: str, outputs: int, loss: Link | None = None
     return network
 
 
-def _from_timm(model: str, pretrained: bool | str, outputs: int) -> Backbone:
-    arguments: dict[str, Any] = {"pretrained": bool(pretrained)}
+def _taking(size: int | None, model: str, backbone: Backbone) -> Backbone:
+    """Refuse a network that cannot work on images of the size, before anything is trained."""
+    if size is None:
+        return backbone
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 1, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SeverityError(
+            f"params.yaml: backbones: {model!r} does not take images of {size} x {size} pixels ({reason}). Set decode.size "
+            "to a size that it takes, or choose another model."
+        ) from None
+    return backbone.train(training)
+
+
+def _from_timm(model: str, pretrained: bool | str, outputs: int, size: int | None) -> Backbone:
+    sized = {}
+    own = timm.get_pretrained_cfg(model)  # None of a model without any weights to download
+    if size is not None and own is not None and own.fixed_input_size and own.input_size[-2:] != (size, size):
+        sized = {"img_size": size}
+    arguments: dict[str, Any] = {"pretrained": bool(pretrained), **sized}
     if isinstance(pretrained, str):
         # timm's own reading of a file would unpickle whatever it holds.
         arguments["pretrained_cfg_overlay"] = {"state_dict": _checkpoint(pretrained)}
@@ -98,7 +121,7 @@ def _from_timm(model: str, pretrained: bool | str, outputs: int) -> Backbone:
         network = timm.create_model(model, num_classes=outputs, in_chans=1, **arguments)
     if isinstance(pretrained, str):
         torch.set_rng_state(before)
-        _check_loaded(network, timm.create_model(model, num_classes=outputs, in_chans=1), pretrained)
+        _check_loaded(network, timm.create_model(model, num_classes=outputs, in_chans=1, **sized), pretrained)
     configuration = network.pretrained_cfg
     # timm sums a pretrained stem over its colour channels, so the one channel is normalised by the mean of the three.
     mean, std = (tuple(configuration[key]) for key in ("mean", "std"))
@@ -136,13 +159,19 @@ def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backb
         # The auxiliary classifiers would make the training output a tuple; their loss is not part of the comparison.
         network.aux_logits = False
         network.aux1 = network.aux2 = None
-    _replace_classifier(network, outputs)
+    _replace_classifier(network, model, outputs)
     return Backbone(network, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _replace_classifier(network: torch.nn.Module, outputs: int) -> None:
-    """torchvision's classifiers end in a linear layer; its place differs from family to family."""
-    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+def _replace_classifier(network: torch.nn.Module, model: str, outputs: int) -> None:
+    """torchvision's classifiers end in a linear layer, but SqueezeNet's; its place differs from family to family."""
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    if not linear:
+        raise SeverityError(
+            f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. Choose "
+            "another model."
+        )
+    name, last = linear[-1]
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, torch.nn.Linear(last.in_features, outputs))
     network.pretrained_cfg = {"classifier": name}  # where timm's models say the same

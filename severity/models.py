@@ -102,7 +102,9 @@ def read(folder: Path | str) -> Model:
             f"{folder} is no whole folder of a trained network ({error}). Run `dvc repro train`."
         ) from None
     loss = losses.build(name, hierarchy=hierarchy, cost=cost, **options)
-    network = backbones.load(folder / "weights.safetensors", model=backbone["model"], outputs=loss.outputs, loss=loss)
+    network = backbones.load(
+        folder / "weights.safetensors", model=backbone["model"], outputs=loss.outputs, size=size[0], loss=loss
+    )
     # As in training, whatever the library thinks of this model today.
     network.mean, network.std = scaling["mean"], scaling["std"]
     return Model(network.eval(), loss.eval(), hierarchy, size, record)

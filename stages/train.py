@@ -61,7 +61,7 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     # resumed with another.
     held = runs.scratch(run, [record, runs.sources()]) if group.first else contextlib.nullcontext()
     with held as scratch:
-        network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs)
+        network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs, size=images.shape[1])
         splits = [_split(table, name, hierarchy) for name in ("train", "validation")]
         weights, history = params.call(
             training.fit, network, loss, images, *splits, run, scratch, group, values=settings["train"], where="train"

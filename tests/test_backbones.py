@@ -121,3 +121,55 @@ def test_a_losss_own_weights_are_loaded_with_the_networks(tmp_path):
     for other in (None, losses.build("barz_denzler", hierarchy=tree, cost=costs.lca_height(tree))):
         with pytest.raises(SeverityError, match=r"and this loss: .*rows\.0"):
             backbones.load(path, model="test_resnet", outputs=6, loss=other)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "vit_tiny_patch16_224", "test_resnet", "swin_t"])
+def test_a_network_is_made_for_the_size_of_the_images(tmp_path, model):
+    torch.manual_seed(0)
+    network = backbones.build(model=model, pretrained=False, outputs=3, size=64).eval()
+    assert network.training is False and backbones.build(model=model, pretrained=False, outputs=3, size=64).training
+    images = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        logits = network(images)
+    assert logits.shape == (2, 3)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path)
+    again = backbones.load(path, model=model, outputs=3, size=64).eval()
+    with torch.no_grad():
+        assert torch.equal(again(images), logits)
+
+
+def test_asking_for_a_size_moves_no_random_number():
+    made = []
+    for size in (None, 64):
+        torch.manual_seed(0)
+        made.append((backbones.build(model="test_resnet", pretrained=False, outputs=3, size=size), torch.rand(3)))
+    (one, after), (other, after_other) = made
+    assert torch.equal(after, after_other)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_position_embeddings_of_a_checkpoint_are_resampled_to_the_size(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=5, in_chans=1)
+    path = tmp_path / "pretrained.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    network = backbones.build(model="vit_tiny_patch16_224", pretrained=str(path), outputs=3, size=96).network
+    kept, own = model.state_dict(), network.state_dict()
+    assert torch.equal(own["blocks.3.mlp.fc1.weight"], kept["blocks.3.mlp.fc1.weight"])
+    assert torch.equal(own["pos_embed"][:, 0], kept["pos_embed"][:, 0])  # the class token has no place
+    resampled = timm.layers.resample_abs_pos_embed(kept["pos_embed"], new_size=[6, 6], num_prefix_tokens=1)
+    assert own["pos_embed"].shape == (1, 37, 192) and torch.allclose(own["pos_embed"], resampled, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "told"),
+    [
+        ("vit_b_16", 64, "'vit_b_16' does not take images of 64 x 64 pixels .*224.* Set decode.size"),
+        ("googlenet", 8, "'googlenet' does not take images of 8 x 8 pixels"),
+        ("squeezenet1_1", 64, "'squeezenet1_1' does not end in a linear layer"),
+    ],
+)
+def test_images_of_a_size_that_a_network_cannot_take_are_refused_before_training(model, size, told):
+    with pytest.raises(SeverityError, match=told):
+        backbones.build(model=model, pretrained=False, outputs=3, size=size)

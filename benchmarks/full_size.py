@@ -7,7 +7,7 @@
 The tables have a row an image; the images are hard links to a few dozen drawn phantoms with grain. The stages are those of
 the pipeline, run one after the other in a folder of their own with the params of the project, at SIZE pixels. Decoding is
 killed (SIGKILL) on its way and started again. Memory is the largest sum, over the stage's processes, of what each has alone
-and its share of what several have (Linux's PSS), looked at twice a second.
+and its share of what several have (Linux's PSS), looked at ten times a second.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def run(stage: str, folder: Path, killed_after: float | None = None) -> tuple[fl
         peak = max(peak, memory(running.pid))
         if killed_after and time.perf_counter() - start > killed_after:
             os.killpg(running.pid, signal.SIGKILL)
-        time.sleep(0.5)
+        time.sleep(0.1)
     if running.returncode not in (0, -signal.SIGKILL if killed_after else 0):
         sys.exit(f"error: stages.{stage} ended with {running.returncode}")
     return time.perf_counter() - start, peak

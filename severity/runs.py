@@ -180,9 +180,12 @@ def held(folder: Path, busy: str, comfort: str) -> Iterator[None]:
     with lock:
         yield
         # Moved away before it is removed: else another process could lock a new file in a folder that is vanishing.
+        # One that was killed before this ended may have left such a folder, and in a container had the same number.
+        for left in folder.parent.glob(f".{folder.name}.ended-*"):
+            shutil.rmtree(left, ignore_errors=True)
         ended = folder.with_name(f".{folder.name}.ended-{os.getpid()}")
         os.rename(folder, ended)
-        shutil.rmtree(ended)
+        shutil.rmtree(ended, ignore_errors=True)  # The next one may be at it already.
 
 
 def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:

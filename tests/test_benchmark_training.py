@@ -5,6 +5,7 @@ import re
 import numpy
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import gpu
 from benchmarks import training as benchmark
@@ -51,18 +52,32 @@ def test_the_map_holds_what_was_asked_for(tmp_path):
     assert numpy.array_equal(images[2048:], images[:52])
 
 
-def test_both_ways_of_reading_give_as_many_images_as_they_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "FILES", 3)
-    paths = benchmark.files(tmp_path)
+@pytest.mark.parametrize(("form", "ending"), [(form, ending) for form, (_, ending, _) in benchmark.FORMS.items()])
+def test_both_ways_of_reading_give_as_many_images_as_they_say(tmp_path, monkeypatch, form, ending):
+    monkeypatch.setitem(benchmark.FORMS, form, ((60, 50), ending, 3))
+    paths = benchmark.files(tmp_path, form)
     assert benchmark.image_by_image(paths, 32, "L")() == benchmark.image_by_image(paths, 32, "RGB")() == 3
+    with Image.open(paths[0]) as image:
+        assert image.size == (60, 50) and image.mode == "L"
     seen = []
     count = benchmark.from_map(benchmark.mapped(tmp_path, 20, 32), lambda block: seen.append(len(block)))()
     assert sum(seen) == count
 
 
 def test_ratios_are_those_of_the_turns(monkeypatch):
-    clock = iter([0, 9, 9, 99, 100, 102, 102, 105, 200, 202, 202, 206])
-    monkeypatch.setattr(benchmark.time, "process_time", lambda: next(clock))
+    spent = [0, 9, 9, 99, 100, 102, 102, 105, 200, 202, 202, 206]
+    for name, ticks in (("process_time", spent), ("perf_counter", [10 * tick**2 for tick in spent])):
+        monkeypatch.setattr(benchmark.time, name, iter(ticks).__next__)
     runs = []
-    found = benchmark.compared(runs.append, runs.append, 2, torch.device("cpu"))
-    assert found == (2, 3.5, pytest.approx(1.75)) and runs == [0, 0, 1, 1, 2, 2]
+    clock, processor = benchmark.compared(runs.append, runs.append, 2, torch.device("cpu"))
+    assert processor == (2, 3.5, pytest.approx(1.75)) and runs == [0, 0, 1, 1, 2, 2]
+    first, second = (4040, 8040), (6210, 16320)  # 10 (102^2 - 100^2), 10 (202^2 - 200^2); and so on
+    assert clock == (6040, 11265, pytest.approx((second[0] / first[0] + second[1] / first[1]) / 2))
+
+
+def test_rates_are_taken_in_turns_without_the_warm_up(monkeypatch):
+    ticks = iter([0, 1, 1, 3, 10, 12, 12, 13, 20, 21, 21, 26])
+    monkeypatch.setattr(benchmark.time, "process_time", lambda: next(ticks))
+    ran = []
+    found = benchmark.per_second({"a": lambda: ran.append("a") or 6, "b": lambda: ran.append("b") or 10}, 2)
+    assert ran == ["a", "b"] * 3 and found == {"a": [3, 6], "b": [10, 2]}

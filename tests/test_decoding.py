@@ -980,13 +980,25 @@ def test_killed_after_the_images_are_in_place_nothing_is_decoded_twice(tmp_path,
             patch.setattr(target, step, lambda *_: (_ for _ in ()).throw(Killed()))
             decode(tmp_path, collection, max_rejects=1)
         assert not (tmp_path / "out").exists()
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(storage.runs.shutil, "rmtree", lambda _: (_ for _ in ()).throw(Killed()))
+    with monkeypatch.context() as patch, pytest.raises(Killed):  # before the unfinished work is moved away
+        patch.setattr(storage.runs.os, "rename", lambda *_: (_ for _ in ()).throw(Killed()))
         decode(tmp_path, collection, max_rejects=1)
     whole = contents(tmp_path / "out")
-    seen = counted(monkeypatch)
-    decode(tmp_path, collection, max_rejects=1)
+    with monkeypatch.context() as patch:
+        seen = counted(patch)
+        decode(tmp_path, collection, max_rejects=1)
     assert seen == [] and contents(tmp_path / "out") == whole and not any((tmp_path / "scratch").iterdir())
+
+
+def test_what_a_kill_left_of_ended_work_is_removed_by_the_next(tmp_path, monkeypatch):
+    collection = make(tmp_path / "raw", 10)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(storage.runs.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(Killed()))
+        decode(tmp_path, collection)
+    assert any((tmp_path / "scratch").iterdir())
+    whole = contents(tmp_path / "out")
+    decode(tmp_path, collection)  # with the same number of process, as in a container
+    assert contents(tmp_path / "out") == whole and not any((tmp_path / "scratch").iterdir())
 
 
 def test_without_hard_links_the_images_are_moved(tmp_path, monkeypatch):
@@ -1130,7 +1142,7 @@ def test_collections_of_full_size_are_of_their_form_and_their_stages_are_measure
     settings["datasets"][name]["collect"]["images"] = 300
     (tmp_path / "study/params.yaml").write_text(yaml.safe_dump(settings))
     seconds, memory = full_size.run("collect", tmp_path / "study")
-    assert 0.05 < seconds < 600 and 0.01 < memory < 2
+    assert 0.05 < seconds < 600 and 0.001 < memory < 2
 
 
 # The stage

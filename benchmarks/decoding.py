@@ -71,11 +71,16 @@ KINDS = (
 
 def link(kind: Kind, pictures: Path, root: Path, images: int) -> pandas.DataFrame:
     """Hard-link the pictures of a kind to as many images."""
-    root.mkdir()
     names = [f"{index:06d}.{kind.suffix}" for index in range(images)]
-    for index, name in enumerate(names):
-        os.link(pictures / f"{index % kind.drawn}.{kind.suffix}", root / name)
+    link_to(kind, pictures, root, names)
     return pandas.DataFrame({"id": names, "path": names})
+
+
+def link_to(kind: Kind, pictures: Path, root: Path, paths: list[str]) -> None:
+    """Hard-link the pictures of a kind, one after the other and again, to all paths below `root`."""
+    for index, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        os.link(pictures / f"{index % kind.drawn}.{kind.suffix}", root / path)
 
 
 def plain(root: Path, paths: list[str], size: int) -> numpy.ndarray:

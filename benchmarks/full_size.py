@@ -19,13 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
 import yaml
 
-from benchmarks.decoding import KINDS, Kind, processor
+from benchmarks.decoding import KINDS, Kind, link_to, processor
 from severity import markdown
 from severity.datasets import nih14, phantom
 
@@ -74,21 +77,25 @@ def link(kind: Kind, root: Path, paths: list[str]) -> None:
     """Hard-link drawn pictures of a kind to all paths."""
     drawn = root.with_name("drawn")
     kind.draw(drawn)
-    for number, path in enumerate(paths):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        os.link(drawn / f"{number % kind.drawn}.{kind.suffix}", root / path)
+    link_to(kind, drawn, root, paths)
 
 
-def study(folder: Path, name: str, root: Path) -> None:
-    """A project of its own with the default params, but for the collection and the size."""
-    folder.mkdir()
+@contextmanager
+def project(folder: Path) -> Iterator[dict[str, Any]]:
+    """Make a project of its own in a new folder; the block may change the default params."""
     for each in ("stages", "severity", "data/hierarchies"):
         shutil.copytree(TOP / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
     params = yaml.safe_load((TOP / "params.yaml").read_text())
-    params["data"]["name"] = name
-    params["datasets"][name]["root"] = str(root)
-    params["decode"]["size"] = SIZE
+    yield params
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def study(folder: Path, name: str, root: Path) -> None:
+    """A project with the default params, but for the collection and the size."""
+    with project(folder) as params:
+        params["data"]["name"] = name
+        params["datasets"][name]["root"] = str(root)
+        params["decode"]["size"] = SIZE
 
 
 def run(stage: str, folder: Path, killed_after: float | None = None) -> tuple[float, float]:

@@ -8,17 +8,15 @@ reproduction was scored on. Probabilities are made up: a signal of the truth tha
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy
 import pandas
 import scipy.special
-import yaml
 
 from benchmarks.decoding import processor
-from benchmarks.full_size import TOP, run
+from benchmarks.full_size import project, run
 from severity import markdown
 from severity.collection import METADATA, Collection
 from severity.datasets import nih14
@@ -32,16 +30,12 @@ RARE, FREQUENT = 0.002, 0.18
 
 def study(folder: Path, runs: int) -> list[str]:
     """A project with a grid of `runs` runs, a multiple of nine, whose predictions are still to be written; their names."""
-    folder.mkdir()
-    for each in ("stages", "severity", "data/hierarchies"):
-        shutil.copytree(TOP / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
     backbones = [f"network{number}" for number in range(runs // (len(LOSSES) * SEEDS))]
-    params = yaml.safe_load((TOP / "params.yaml").read_text())
-    params["data"]["name"] = "nih14"
-    params["datasets"]["nih14"]["hierarchy"] = "nih14_findings"
-    params["backbones"] = {name: {"model": "test_resnet", "pretrained": False} for name in backbones}
-    params["grid"] = {"backbone": backbones, "loss": list(LOSSES), "seed": list(range(SEEDS))}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    with project(folder) as params:
+        params["data"]["name"] = "nih14"
+        params["datasets"]["nih14"]["hierarchy"] = "nih14_findings"
+        params["backbones"] = {name: {"model": "test_resnet", "pretrained": False} for name in backbones}
+        params["grid"] = {"backbone": backbones, "loss": list(LOSSES), "seed": list(range(SEEDS))}
     labels = list(nih14.LABELS)
     Collection(pandas.DataFrame(columns=[*METADATA, "path", *labels]), tuple(labels)).write(folder / "data/collection")
     return [f"{name}-{loss}-{seed}" for name in backbones for loss in LOSSES for seed in range(SEEDS)]

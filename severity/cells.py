@@ -1,6 +1,6 @@
 """Cells of the comparison: all seeds of one backbone and loss, under one decision rule. Medians, table, headline."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[d
 def name(record: dict[str, Any]) -> str:
     """The name of the cell that a run's metrics belong to: ``<backbone>-<loss>``."""
     return f"{record['backbone']}-{record['loss']}"
+
+
+def rows(frame: pandas.DataFrame, record: Mapping[str, Any]) -> pandas.DataFrame:
+    """The rows of a table with columns backbone and loss that are of the same cell as a run's metrics."""
+    return frame[(frame["backbone"] == record["backbone"]) & (frame["loss"] == record["loss"])]
 
 
 def all_rules(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> list[str]:

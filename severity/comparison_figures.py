@@ -87,7 +87,7 @@ def draw_tradeoff(
             axes.plot(others["top1_error"], others[measure], **CONTEXT)
             shown = medians[medians["backbone"] == backbone]
             for loss, rows in shown.groupby("loss", sort=False):
-                of_seeds = seeds[(seeds["backbone"] == backbone) & (seeds["loss"] == loss)]
+                of_seeds = cells.rows(seeds, {"backbone": backbone, "loss": loss})
                 _draw_rules(axes, rows, of_seeds, measure, losses[loss], looks)
             missing = shown[shown[measure].isna()]
             note = "; ".join(f"{row.loss} {row.rule}" for row in missing.itertuples())
@@ -311,8 +311,7 @@ def draw_labels(
 
 def _label_table(records: Sequence[Mapping], labels: Sequence[str], intervals: pandas.DataFrame) -> pandas.DataFrame:
     first = records[0]
-    cell = (intervals["backbone"] == first["backbone"]) & (intervals["loss"] == first["loss"])
-    known = intervals[cell].set_index(["rule", "label"])
+    known = cells.rows(intervals, first).set_index(["rule", "label"])
     rows = []
     for label in labels:
         row: dict[str, Any] = {
@@ -484,7 +483,7 @@ def _effect_table(records: Sequence[Mapping], labels: pandas.DataFrame, shown: S
         "verdict",
         "note",
     ]
-    rows = labels[(labels["backbone"] == first["backbone"]) & (labels["loss"] == first["loss"])][columns]
+    rows = cells.rows(labels, first)[columns]
     names = [rule for rule in dict.fromkeys(rows["A"]) if rule in first["rules"]][:RULES]
     rows = rows[rows["A"].isin(names) & rows["label"].isin(shown)]
     place = {label: number for number, label in enumerate(shown)}

@@ -9,7 +9,7 @@ that does not exist is written as n/a in the figure, named in its caption and le
 import functools
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,12 @@ def write(picture: Picture, stem: Path | str) -> None:
         picture.figure.savefig(beside, dpi=DPI, metadata={"Date": None, "Creator": None})
     files.write_csv(f"{stem}.csv", picture.table)
     files.write_text(f"{stem}.caption.txt", picture.caption + "\n")
+
+
+def write_all(pictures: Mapping[str, Picture], folder: Path | str) -> None:
+    """Write pictures into a folder, by the stem of their files."""
+    for name, picture in pictures.items():
+        write(picture, Path(folder) / name)
 
 
 def bare(axes: Axes) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from severity import cells, comparison_figures, drawing, run_figures, tree_figures
+from severity import alone, cells, comparison_figures, drawing, run_figures, tree_figures
 from severity.drawing import GREY, NOT_AVAILABLE, Picture, styled
 from severity.errors import SeverityError
 from severity.hierarchy import Hierarchy
@@ -98,7 +98,7 @@ def draw_images(
 
     Args:
         found, cell, cells_shown: as for `draw_scores`.
-        histories: as for `draw_curves`; None where no run was trained here, and then no curves are drawn.
+        histories: as for `draw_curves`; None where no run was trained here, which the figure then says.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         examples, example_rows: one image a label (L, H, W) uint8, and a table with the columns label and id.
         mistakes: how many of the least and of the most severe mistakes to show.
@@ -111,12 +111,11 @@ def draw_images(
     chosen = cells.choose(found, cell, "plot.cell")
     best_run = max(chosen, key=lambda record: (record.get("validation") or {}).get("macro_auroc") or 0.0)
     about, facts, _ = _facts(chosen)
-    curves = {}
-    if histories is not None:
-        shown = run_figures.shown_cells(found, cells_shown)
-        curves = {"curves": draw_curves(histories, shown, facts=about["dataset"])}
+    shown = run_figures.shown_cells(found, cells_shown)
     return {
-        **curves,
+        "curves": drawing.left_out("curves", alone.UNTRAINED)
+        if histories is None
+        else draw_curves(histories, shown, facts=about["dataset"]),
         "mistakes": draw_mistakes(best_run, images, ids, count=mistakes, facts=facts),
         "contact_sheet": draw_contact_sheet(examples, example_rows, limit=classes, facts=about["dataset"]),
     }

@@ -103,7 +103,7 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
     width = 0.84 / len(rules)
     for axes, seeds in zip(panels, shown, strict=True):
         name = cells.name(seeds[0])
-        of_cell = table[(table["backbone"] == seeds[0]["backbone"]) & (table["loss"] == seeds[0]["loss"])]
+        of_cell = cells.rows(table, seeds[0])
         right = []
         for place, (rule, look) in enumerate(rules.items()):
             rows = of_cell[of_cell["rule"] == rule]
@@ -217,7 +217,7 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
     figure, panels = _panels(len(shown), 2.6, sharex=True, sharey=True)
     for axes, seeds in zip(panels, shown, strict=True):
         colour = losses[seeds[0]["loss"]]["color"]
-        of_cell = table[(table["backbone"] == seeds[0]["backbone"]) & (table["loss"] == seeds[0]["loss"])]
+        of_cell = cells.rows(table, seeds[0])
         for bound, look in BOUNDS.items():
             rows = of_cell[of_cell["order"] == bound]
             axes.plot(rows["k"], rows["distance"], linewidth=1.3, **look)

@@ -56,8 +56,7 @@ def draw(pictures: dict[str, drawing.Picture]) -> None:
     """Write the pictures of the card, by the stem of their files, as the whole of plots/data."""
     with files.replacing("plots/data") as folder:
         folder.mkdir()
-        for name, picture in pictures.items():
-            drawing.write(picture, folder / name)
+        drawing.write_all(pictures, folder)
 
 
 if __name__ == "__main__":

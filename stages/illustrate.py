@@ -20,7 +20,7 @@ FIGURES = ("curves", "mistakes", "contact_sheet")
 def main() -> None:
     settings = params.load()
     if alone.without_images(settings):
-        write({name: drawing.left_out(name, alone.WHY) for name in FIGURES})
+        drawing.write_all({name: drawing.left_out(name, alone.WHY) for name in FIGURES}, "plots")
         print(alone.WHY)
         return
     data, trained = Path("data/prepared"), runs.grid(settings)
@@ -37,16 +37,8 @@ def main() -> None:
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )
-    if not trained:
-        drawn["curves"] = drawing.left_out("curves", alone.UNTRAINED)
-    write(drawn)
+    drawing.write_all(drawn, "plots")
     print(f"plots: {', '.join(drawn)}")
-
-
-def write(drawn: dict[str, drawing.Picture]) -> None:
-    """Write pictures by the stem of their files."""
-    for name, picture in drawn.items():
-        drawing.write(picture, f"plots/{name}")
 
 
 def history(run: runs.Run) -> pandas.DataFrame:

@@ -41,8 +41,7 @@ def main() -> None:
         labels=wanted["labels"],
         classes=wanted["classes"],
     )
-    for name, picture in drawn.items():
-        drawing.write(picture, f"plots/{name}")
+    drawing.write_all(drawn, "plots")
     print(f"plots: {', '.join(drawn)}")
 
 

@@ -7,10 +7,7 @@ writes the tables under tests/golden/comparisons anew, for when a change of them
 """
 
 import argparse
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -21,6 +18,7 @@ from severity import costs, files
 from severity.predictions import Predictions
 from severity.runs import Run
 from stages import compare
+from tests.study import inside
 from tests.trees import TOP, six_classes
 
 GOLDEN = TOP / "tests/golden/comparisons"
@@ -83,19 +81,9 @@ def make_tables(folder: Path) -> Path:
     params = yaml.safe_load((TOP / "params.yaml").read_text())
     params["evaluate"] |= {"rules": RULES, "batch_size": 16}
     files.write_text(folder / "params.yaml", yaml.safe_dump(params | {"grid": GRID, "compare": COMPARE}))
-    with _inside(folder):
+    with inside(folder):
         compare.main()
     return folder / "metrics/comparisons"
-
-
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def main() -> None:

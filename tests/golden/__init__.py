@@ -5,7 +5,6 @@ with labels of ChestX-ray14; `table.csv` and `lab.json` what the stages make of 
 meant to change numbers, with ``python -m tests.golden``, and look at the difference before you commit it.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from severity import files
 from stages import adopt, aggregate, collect, evaluate, hierarchy, read
+from tests.study import inside
 from tests.trees import TOP
 
 HERE = Path(__file__).resolve().parent
@@ -38,9 +38,7 @@ def study(folder: Path, params: dict, elsewhere: Path = HERE / "elsewhere") -> N
     shutil.copytree(TOP / "data/hierarchies", folder / "data/hierarchies")
     shutil.copytree(elsewhere, folder / "data/elsewhere")
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with inside(folder):
         for stage in (collect, read, hierarchy):
             stage.main()
         for run in params["adopt"]["runs"]:
@@ -48,8 +46,6 @@ def study(folder: Path, params: dict, elsewhere: Path = HERE / "elsewhere") -> N
                 adopt.main()
         for stage in (evaluate, aggregate):
             stage.main()
-    finally:
-        os.chdir(before)
 
 
 def lab(folder: Path) -> dict:

@@ -14,22 +14,16 @@ from typing import Any
 import numpy
 import scipy.stats
 
-from severity import (
-    adoption,
-    costs,
-    decisions,
-    discrimination,
-    errors,
-    files,
-    markdown,
-    metrics,
-    resampling,
-    tables,
-    trees,
-)
+from severity.arrays import discrimination
+from severity.comparison import resampling
+from severity.core import errors, files, markdown, tables
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import nih14
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.decisions import class_rules
+from severity.external import conversion
+from severity.metrics import class_metrics
+from severity.tree import costs, trees
 
 TOP = Path(__file__).resolve().parent.parent
 PAGE = TOP / "docs/methods.md"
@@ -93,7 +87,7 @@ def findings_only(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy
 def with_no_finding(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
     """All images and classes: p(No Finding) = prod (1 - m), as if labels were independent; findings share the rest by m."""
     tree = _nih_tree()
-    nothing, findings = adoption.complement(marginal)
+    nothing, findings = conversion.complement(marginal)
     posterior = numpy.hstack([nothing[:, None], findings])
     truth = numpy.hstack([~truth.any(axis=1, keepdims=True), truth])
     order = [(NO_FINDING, *FINDINGS).index(label) for label in tree.classes]
@@ -150,15 +144,18 @@ def _correlations(scores: dict[str, dict[str, Any]], labels: dict[str, dict[str,
 
 def _measure_case(case: Case) -> dict[str, Any]:
     cost = costs.lca_height(case.tree)
-    rankings = {rule: decisions.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree) for rule in RULES}
-    distances = metrics.distances(truth=case.truth, cost=cost)
+    rankings = {
+        rule: class_rules.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree) for rule in RULES
+    }
+    distances = class_metrics.distances(truth=case.truth, cost=cost)
     found = {
-        rule: metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+        rule: class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
         for rule, ranking in rankings.items()
     }
     labels = {rule: _labels(case, rankings[rule][:, 0], distances) for rule in RULES}
     parts = {
-        rule: metrics.per_image(ranking=ranking, truth=case.truth, cost=cost) for rule, ranking in rankings.items()
+        rule: class_metrics.per_image(ranking=ranking, truth=case.truth, cost=cost)
+        for rule, ranking in rankings.items()
     }
     return {
         "images": len(case.truth),
@@ -193,8 +190,8 @@ def shuffled(case: Case, cost: numpy.ndarray) -> dict[str, list[float]]:
         order = random.permutation(len(cost))
         other = cost[numpy.ix_(order, order)]
         argmax, crm = (
-            metrics.single_decision(
-                ranking=decisions.rank(rule, posterior=case.posterior, cost=other, hierarchy=case.tree),
+            class_metrics.single_decision(
+                ranking=class_rules.rank(rule, posterior=case.posterior, cost=other, hierarchy=case.tree),
                 truth=case.truth,
                 cost=other,
             )
@@ -242,7 +239,7 @@ def differences(
 
     def ratios(parts: dict[str, numpy.ndarray]) -> resampling.Ratios:
         every = {**parts, None: numpy.ones(len(patient))}
-        sums = [numpy.array([every[metrics.RATIOS[metric][side]] for metric in COMPARED]) for side in (0, 1)]
+        sums = [numpy.array([every[class_metrics.RATIOS[metric][side]] for metric in COMPARED]) for side in (0, 1)]
         return resampling.Ratios(*(resampling.per_patient(each, patient=patient, patients=len(names)) for each in sums))
 
     a, b = ratios(crm), ratios(argmax)

@@ -17,13 +17,15 @@ from importlib.metadata import version
 
 import numpy
 
-from severity import costs, decisions, metrics
-from severity.hierarchy import Hierarchy
+from severity.core.hierarchy import Hierarchy
+from severity.decisions import class_rules
+from severity.metrics import class_metrics
+from severity.tree import costs
 
 # images, classes, inner nodes, images that the loops are timed on
 SIZES = ((1_000_000, 14, 5, 5_000), (50_000, 1_010, 150, 500))
 REPEATS = 3
-METRICS = ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in metrics.DEPTHS))
+METRICS = ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in class_metrics.DEPTHS))
 
 
 def tree(classes: int, inner: int, seed: int = 0) -> Hierarchy:
@@ -51,8 +53,8 @@ def case(images: int, hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarra
 def vectorised(
     posterior: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
 ) -> dict[str, float]:
-    ranking = decisions.rank("crm", posterior=posterior, cost=cost, hierarchy=hierarchy)
-    return metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    ranking = class_rules.rank("crm", posterior=posterior, cost=cost, hierarchy=hierarchy)
+    return class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
 
 
 def plain(p: numpy.ndarray, cost: numpy.ndarray) -> list[int]:
@@ -68,9 +70,9 @@ def by_row(p: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
 
 def loop(ranked: Callable, posterior: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, float]:
     """The same numbers, image by image."""
-    wrong, severity, at = [], [], {k: [] for k in metrics.DEPTHS}
+    wrong, severity, at = [], [], {k: [] for k in class_metrics.DEPTHS}
     for p, true in zip(posterior.astype(numpy.float64), truth, strict=True):
-        first = ranked(p, cost)[: max(metrics.DEPTHS)]
+        first = ranked(p, cost)[: max(class_metrics.DEPTHS)]
         nearest = cost[numpy.ix_(first, numpy.flatnonzero(true))].min(axis=1)
         wrong.append(not true[first[0]])
         severity.append(nearest[0])

@@ -27,7 +27,9 @@ import numpy
 import pandas
 from PIL import Image
 
-from severity import decoded, markdown, storage
+from severity.core import markdown
+from severity.decoding import storage
+from severity.prepared import decoded
 
 ROUNDS = 3
 WORKERS = 2
@@ -48,7 +50,7 @@ class Kind:
 
     def draw(self, folder: Path) -> None:
         """Write the pictures as 0.<suffix>, 1.<suffix> and so on."""
-        from severity.datasets import phantom  # here, for every worker imports this module
+        from severity.datasets import phantom
 
         folder.mkdir()
         for index, planned in enumerate(phantom.plan(0, self.drawn, 0.2, 0.17)):

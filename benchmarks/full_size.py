@@ -29,7 +29,7 @@ import pandas
 import yaml
 
 from benchmarks.decoding import KINDS, Kind, link_to, processor
-from severity import markdown
+from severity.core import markdown
 from severity.datasets import nih14, phantom
 
 TOP = Path(__file__).resolve().parent.parent

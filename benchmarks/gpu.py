@@ -16,7 +16,8 @@ import timm
 import torch
 
 from benchmarks import training as benchmark
-from severity import inference, runs
+from severity.core import runs
+from severity.networks import inference
 
 NINE = (
     "densenet121", "resnet18", "resnet50", "resnet152", "wide_resnet50_2", "efficientnet_b4", "mobilenet_v3_small",

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy
 import torch
 
-from severity import costs, losses
-from severity.hierarchy import Hierarchy
+from severity import losses
+from severity.core.hierarchy import Hierarchy
+from severity.tree import costs
 
 # The number of nodes of each level of iNaturalist 2019's tree, below the root.
 INATURALIST = (3, 4, 9, 34, 57, 72, 1010)

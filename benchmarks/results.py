@@ -17,11 +17,12 @@ import scipy.special
 
 from benchmarks.decoding import processor
 from benchmarks.full_size import project, run
-from severity import markdown
-from severity.collection import METADATA, Collection
+from severity.collections.collection import Collection
+from severity.core import markdown
+from severity.core.columns import METADATA
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import nih14
-from severity.hierarchy import Hierarchy
-from severity.predictions import Predictions
+from severity.predictions.predictions import Predictions
 
 LOSSES, SEEDS = ("ce", "bce", "hxe"), 3
 # Share of the images that have a finding, the rarest to the most frequent.

@@ -23,9 +23,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.losses import chexpert
-from severity import backbones, costs, inference, loading, losses, runs, training
-from severity.images import Augmentation, scaled
-from severity.optimisation import Optimiser, Schedule
+from severity import losses
+from severity.core import runs
+from severity.networks import backbones, inference, loading
+from severity.networks.images import Augmentation, scaled
+from severity.training import training
+from severity.training.optimisation import Optimiser, Schedule
+from severity.tree import costs
 
 TOP = Path(__file__).resolve().parent.parent
 SETTINGS = yaml.safe_load((TOP / "params.yaml").read_text())["train"]
@@ -51,7 +55,7 @@ def mapped(folder: Path, images: int, size: int) -> numpy.ndarray:
 
 
 def engine(model: str, *, batch_size: int, precision: str, on: torch.device, compile: bool) -> training.Engine:
-    """As `severity.training.fit` makes it for the default study's loss bce on 14 labels."""
+    """As `severity.training.training.fit` makes it for the default study's loss bce on 14 labels."""
     tree = chexpert()
     torch.manual_seed(0)
     loss = losses.build("bce", hierarchy=tree, cost=costs.lca_height(tree)).to(on)

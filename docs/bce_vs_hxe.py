@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy
 from scipy.special import expit, softmax
 
-from severity import costs, errors, markdown
-from severity.hierarchy import Hierarchy
+from severity.core import errors, markdown
+from severity.core.hierarchy import Hierarchy
+from severity.tree import costs
 from tests.trees import six_classes
 
 PAGE = Path(__file__).resolve().parent / "bce-vs-hxe.md"

@@ -6,7 +6,7 @@ Run it after `dvc repro`, from the top of the project: python -m docs.readme
 import shutil
 from pathlib import Path
 
-from severity import errors, files, markdown
+from severity.core import errors, files, markdown
 
 PAGE = Path("README.md")
 

@@ -9,8 +9,10 @@ Run     python -m stages.adopt --run chexnet-bce-0     two seconds for 22,433 im
 import argparse
 from pathlib import Path
 
-from severity import adoption, elsewhere, errors, params, runs
-from severity.hierarchy import Hierarchy
+from severity.collections import external_files
+from severity.core import errors, params, runs
+from severity.core.hierarchy import Hierarchy
+from severity.external import conversion
 
 
 def main() -> None:
@@ -22,17 +24,17 @@ def main() -> None:
     folder = options.pop("truth")
     options.pop("runs")
     predictions = params.call(
-        adoption.adopt,
+        conversion.adopt,
         run,
-        elsewhere.read(elsewhere.find("data/elsewhere", run)),
-        adoption.read_truth(folder),
+        external_files.read(external_files.find("data/elsewhere", run)),
+        conversion.read_truth(folder),
         Hierarchy.read("data/hierarchy/hierarchy.json"),
         settings["data"]["name"],
         values=options,
         where="adopt",
     )
     predictions.write(Path("data/predictions") / f"{run}.npz")
-    print(adoption.statement(predictions))
+    print(conversion.statement(predictions))
 
 
 if __name__ == "__main__":

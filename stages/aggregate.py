@@ -5,23 +5,24 @@ Writes  metrics/median/<backbone>-<loss>-<rule>.json, metrics/headline.json, met
 Run     python -m stages.aggregate     a second
 """
 
-from severity import cells, errors, files, params, runs
+from severity.core import errors, files, params, runs
+from severity.summary import configurations
 
 
 def main() -> None:
     settings = params.load()
     rules = settings["evaluate"]["rules"]
-    found = cells.read_runs("metrics/runs", runs.scored(settings), rules)
-    rules = cells.all_rules(found, rules)
+    found = configurations.read_runs("metrics/runs", runs.scored(settings), rules)
+    rules = configurations.all_rules(found, rules)
     with files.replacing("metrics/median") as folder:
         folder.mkdir()
-        for backbone, loss, seeds in cells.by_cell(found):
+        for backbone, loss, seeds in configurations.by_cell(found):
             for rule in rules:
-                files.write_json(folder / f"{backbone}-{loss}-{rule}.json", cells.medians(seeds, rule))
-    table = cells.comparison(found, rules)
+                files.write_json(folder / f"{backbone}-{loss}-{rule}.json", configurations.medians(seeds, rule))
+    table = configurations.comparison(found, rules)
     files.write_csv("metrics/table.csv", table)
-    files.write_text("metrics/table.md", cells.markdown(table))
-    headline = cells.headline(found, rules)
+    files.write_text("metrics/table.md", configurations.markdown(table))
+    headline = configurations.headline(found, rules)
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
     chosen = headline.get("chosen", "best on validation")

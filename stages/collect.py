@@ -8,7 +8,8 @@ Time    seconds: the manifest of 223,648 images of CheXpert's form took 4 s on a
 
 from pathlib import Path
 
-from severity import datasets, errors, params
+from severity import datasets
+from severity.core import errors, params
 
 
 def main() -> None:

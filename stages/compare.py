@@ -8,9 +8,11 @@ Run     python -m stages.compare     seconds; a minute for 45 runs of 22,433 ima
 
 from pathlib import Path
 
-from severity import comparisons, conclusions, costs, errors, files, params, runs
-from severity.hierarchy import Hierarchy
-from severity.predictions import Predictions
+from severity.comparison import comparisons, conclusions
+from severity.core import errors, files, params, runs
+from severity.core.hierarchy import Hierarchy
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 
 
 def main() -> None:

@@ -1,20 +1,22 @@
 """Decode and resize every image once.
 
 Reads   params.yaml; data/collection/images.csv, data/raw/<name>; the folder datasets.<name>.root
-Writes  data/images (see severity/decoded.py); on the way data/unfinished, from which a stopped run is taken up again.
-        Without images (severity/alone.py): a note of that
+Writes  data/images (see severity/prepared/decoded.py); on the way data/unfinished, from which a stopped run is taken up again.
+        Without images (severity/core/without_images.py): a note of that
 Run     python -m stages.decode
 Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s and more), ChestX-ray14's 1024 px originals
         10 to 20 minutes; 11 GB of disk for 223,648 images. A stopped run goes on where it was
 """
 
-from severity import alone, collection, errors, params, storage
+from severity.collections import collection
+from severity.core import errors, params, without_images
+from severity.decoding import storage
 
 
 def main() -> None:
     settings = params.load()
-    if alone.without_images(settings):
-        print(alone.leave_out("data/images"))
+    if without_images.without_images(settings):
+        print(without_images.leave_out("data/images"))
         return
     name = settings["data"]["name"]
     summary = params.call(

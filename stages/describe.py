@@ -3,34 +3,27 @@
 Reads   params.yaml; data/images, data/prepared
 Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
         plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv. Without images
-        (severity/alone.py) these say so, and metrics/data a note of it
+        (severity/core/without_images.py) these say so, and metrics/data a note of it
 Run     python -m stages.describe
 Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
         of 223,414 images of 224 x 224 take a minute
 """
 
-from severity import (
-    alone,
-    collection,
-    datacard,
-    datacard_figures,
-    decoded,
-    drawing,
-    duplicates,
-    errors,
-    files,
-    params,
-    prepared,
-)
+from severity.collections import collection
+from severity.core import errors, files, params, without_images
+from severity.datacard import datacard, duplicates
+from severity.datacard import figures as datacard_figures
+from severity.drawing import pictures
+from severity.prepared import decoded, prepared
 
 FIGURES = ("labels", "cooccurrence", "ages", "near_duplicates")
 
 
 def main() -> None:
     settings = params.load()
-    if alone.without_images(settings):
-        why = alone.leave_out("metrics/data")
-        draw({name: drawing.left_out(name, why) for name in FIGURES})
+    if without_images.without_images(settings):
+        why = without_images.leave_out("metrics/data")
+        draw({name: pictures.left_out(name, why) for name in FIGURES})
         print(why)
         return
     table = prepared.read_table("data/prepared")
@@ -52,11 +45,11 @@ def main() -> None:
     print(datacard.sentence(card))
 
 
-def draw(pictures: dict[str, drawing.Picture]) -> None:
+def draw(pictures: dict[str, pictures.Picture]) -> None:
     """Write the pictures of the card, by the stem of their files, as the whole of plots/data."""
     with files.replacing("plots/data") as folder:
         folder.mkdir()
-        drawing.write_all(pictures, folder)
+        pictures.write_all(pictures, folder)
 
 
 if __name__ == "__main__":

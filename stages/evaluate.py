@@ -9,10 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from severity import costs, errors, evaluation, files, lab, params, runs
-from severity.hierarchy import Hierarchy
-from severity.irma_facts import IrmaFacts
-from severity.predictions import Predictions
+from severity.core import errors, files, params, runs
+from severity.core.hierarchy import Hierarchy
+from severity.irma.facts import IrmaFacts
+from severity.metrics import evaluation, lab
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Reads   params.yaml; metrics/runs/<run>.json of the runs that the grid names; of
 Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png with <case>.csv (the paths) and
         <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
         cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
-        each label that has boxes in the image. Without images (severity/alone.py): plots/explain with a note of that
+        each label that has boxes in the image. Without images (severity/core/without_images.py): plots/explain with a note of that
 Run     python -m stages.explain     20 seconds for the default on two cores
 """
 
@@ -17,40 +17,32 @@ import numpy
 import pandas
 from tqdm import tqdm
 
-from severity import (
-    alone,
-    cases,
-    cells,
-    costs,
-    decoded,
-    decoding,
-    drawing,
-    errors,
-    explanation,
-    explanation_figures,
-    files,
-    inference,
-    models,
-    params,
-    runs,
-)
-from severity.collection import BOX
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.predictions import Predictions
+from severity.collections.collection import BOX
+from severity.core import errors, files, params, runs, without_images
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.decoding import decoding
+from severity.drawing import pictures
+from severity.explanation import explained_images, explanation
+from severity.explanation import figures as explanation_figures
+from severity.networks import inference, models
+from severity.predictions.predictions import Predictions
+from severity.prepared import decoded
+from severity.summary import configurations
+from severity.tree import costs
 
 EDGES = list(BOX[2:])
 
 
 def main() -> None:
     settings = params.load()
-    if alone.without_images(settings):
-        print(alone.leave_out("plots/explain"))
+    if without_images.without_images(settings):
+        print(without_images.leave_out("plots/explain"))
         return
     if not runs.grid(settings):
-        print(alone.leave_out("plots/explain", alone.UNTRAINED))
+        print(without_images.leave_out("plots/explain", without_images.UNTRAINED))
         return
-    found = cells.read_runs("metrics/runs", runs.grid(settings), [])
+    found = configurations.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
         told = params.call(explain, found, out, values=settings["explain"], where="explain")
     print(told)
@@ -88,7 +80,7 @@ def explain(
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
-    chosen = cases.find(predictions, record, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
+    chosen = explained_images.find(predictions, record, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     network, loss = model.network, model.loss
@@ -102,7 +94,7 @@ def explain(
         each = explanation.explain(
             case, network, loss, image=image, boxes=own, hierarchy=hierarchy, cam=cam, layers=layers, maps=maps
         )
-        steps = cases.steps(case, predictions, hierarchy)
+        steps = explained_images.steps(case, predictions, hierarchy)
         picture = explanation_figures.draw_case(
             case,
             image=image,
@@ -113,14 +105,14 @@ def explain(
             facts=facts,
             unit=record["cost"],
         )
-        drawing.write(picture, folder / case.name)
+        pictures.write(picture, folder / case.name)
         if maps:
-            drawing.write(
+            pictures.write(
                 explanation_figures.draw_maps(case, maps=each.maps, facts=facts), folder / f"{case.name}_maps"
             )
             write_maps(folder / f"{case.name}_maps.npz", each.maps)
         told.append(each)
-    index = cases.index(chosen, predictions, hierarchy)
+    index = explained_images.index(chosen, predictions, hierarchy)
     files.write_csv(folder / "index.csv", index.assign(run=run.name, rule=rule))
     write_heat(folder, told)
     return f"{run.name}: explained {len(chosen)} images"
@@ -128,7 +120,7 @@ def explain(
 
 def choose_run(found: dict[runs.Run, dict[str, Any]], cell: str, seed: int | None) -> dict[str, Any]:
     """The metrics of one seed of a cell. Raises SeverityError when the grid has no such run."""
-    seeds = {record["seed"]: record for record in cells.choose(found, cell, "explain.cell")}
+    seeds = {record["seed"]: record for record in configurations.choose(found, cell, "explain.cell")}
     if seed is None:
         return next(iter(seeds.values()))
     if seed not in seeds:

@@ -9,8 +9,9 @@ Run     python -m stages.hierarchy     about a second
 
 import numpy
 
-from severity import costs, errors, files, params, trees
-from severity.irma_facts import IrmaFacts
+from severity.core import errors, files, params
+from severity.irma.facts import IrmaFacts
+from severity.tree import costs, trees
 
 
 def main() -> None:

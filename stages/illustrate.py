@@ -2,7 +2,7 @@
 
 Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
         exactly the runs that params name: the grid's and the adopted
-Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet; without images (severity/alone.py)
+Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet; without images (severity/core/without_images.py)
         these say so
 Run     python -m stages.illustrate     three seconds
 """
@@ -12,21 +12,25 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import alone, cells, decoded, drawing, errors, figures, params, prepared, runs, tables
+from severity.core import errors, params, runs, tables, without_images
+from severity.drawing import pictures
+from severity.figures import figures
+from severity.prepared import decoded, prepared
+from severity.summary import configurations
 
 FIGURES = ("curves", "mistakes", "contact_sheet")
 
 
 def main() -> None:
     settings = params.load()
-    if alone.without_images(settings):
-        drawing.write_all({name: drawing.left_out(name, alone.WHY) for name in FIGURES}, "plots")
-        print(alone.WHY)
+    if without_images.without_images(settings):
+        pictures.write_all({name: pictures.left_out(name, without_images.WHY) for name in FIGURES}, "plots")
+        print(without_images.WHY)
         return
     data, trained = Path("data/prepared"), runs.grid(settings)
     wanted = settings["plot"]
     drawn = figures.draw_images(
-        found=cells.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
         histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
@@ -37,7 +41,7 @@ def main() -> None:
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )
-    drawing.write_all(drawn, "plots")
+    pictures.write_all(drawn, "plots")
     print(f"plots: {', '.join(drawn)}")
 
 

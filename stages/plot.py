@@ -9,8 +9,12 @@ Run     python -m stages.plot     ten seconds
 
 import pandas
 
-from severity import cells, costs, drawing, errors, figures, files, params, runs
-from severity.hierarchy import Hierarchy
+from severity.core import errors, files, params, runs
+from severity.core.hierarchy import Hierarchy
+from severity.drawing import pictures
+from severity.figures import figures
+from severity.summary import configurations
+from severity.tree import costs
 
 # What is read of each table of metrics/comparisons: words, numbers.
 COMPARISONS = {
@@ -31,7 +35,7 @@ def main() -> None:
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     wanted = settings["plot"]
     drawn = figures.draw_scores(
-        found=cells.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
         comparisons={name: comparison(name) for name in COMPARISONS},
         level=settings["compare"]["level"],
         hierarchy=hierarchy,
@@ -41,7 +45,7 @@ def main() -> None:
         labels=wanted["labels"],
         classes=wanted["classes"],
     )
-    drawing.write_all(drawn, "plots")
+    pictures.write_all(drawn, "plots")
     print(f"plots: {', '.join(drawn)}")
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy
 import torch
 
-from severity import decoded, errors, files, inference, models, params, prepared, processes, runs
-from severity.group import Group
-from severity.predictions import Predictions
+from severity.core import errors, files, params, runs
+from severity.networks import inference, models, processes
+from severity.networks.group import Group
+from severity.predictions.predictions import Predictions
+from severity.prepared import decoded, prepared
 
 
 def main() -> None:

@@ -1,19 +1,22 @@
 """Divide a collection by patient and turn the states of its labels into targets.
 
 Reads   params.yaml; data/collection, data/images, data/hierarchies/ (for closure); the example images themselves
-Writes  data/prepared (see severity/prepared.py). Without images (severity/alone.py): a note of that
+Writes  data/prepared (see severity/prepared/prepared.py). Without images (severity/core/without_images.py): a note of that
 Run     python -m stages.prepare
 Time    seconds
 """
 
-from severity import alone, decoded, errors, params, preparation, trees
-from severity.collection import Collection
+from severity.collections.collection import Collection
+from severity.core import errors, params, without_images
+from severity.preparation import preparation
+from severity.prepared import decoded
+from severity.tree import trees
 
 
 def main() -> None:
     settings = params.load()
-    if alone.without_images(settings):
-        print(alone.leave_out("data/prepared"))
+    if without_images.without_images(settings):
+        print(without_images.leave_out("data/prepared"))
         return
     name = settings["data"]["name"]
     section = settings["datasets"][name]

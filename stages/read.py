@@ -1,12 +1,14 @@
 """Read the tables of a collection into one form, the same for all.
 
 Reads   params.yaml; data/raw/<name>; the tables in the folder datasets.<name>.root
-Writes  data/collection (see severity/collection.py)
+Writes  data/collection (see severity/collections/collection.py)
 Run     python -m stages.read
 Time    seconds: no image is opened
 """
 
-from severity import collection, datasets, errors, params
+from severity import datasets
+from severity.collections import collection
+from severity.core import errors, params
 
 
 def main() -> None:

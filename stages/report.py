@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import decoded, errors, files, findings, params, report, report_tables
+from severity.core import errors, files, params
+from severity.prepared import decoded
+from severity.report import contents, report, report_tables
 
 
 def main() -> None:
-    found = findings.read(params.load())
+    found = contents.read(params.load())
     files.write_text("plots/report.html", report.page(found, read_images()))
     with files.replacing("metrics/tables") as folder:
         folder.mkdir()

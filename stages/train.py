@@ -2,7 +2,7 @@
 
 Reads   data/images, data/prepared, data/hierarchy
 Writes  data/models/<run>/: the best epoch's weights, the history of the epochs, and all that is needed to use them (see
-        severity/models.py)
+        severity/networks/models.py)
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
         On several devices: train.devices in params.yaml, torchrun, or srun; see docs/scaling.md
@@ -15,22 +15,13 @@ from typing import Any
 
 import numpy
 
-from severity import (
-    backbones,
-    decoded,
-    errors,
-    files,
-    inference,
-    losses,
-    models,
-    params,
-    prepared,
-    processes,
-    runs,
-    training,
-)
-from severity.group import Group
-from severity.hierarchy import Hierarchy
+from severity import losses
+from severity.core import errors, files, params, runs
+from severity.core.hierarchy import Hierarchy
+from severity.networks import backbones, inference, models, processes
+from severity.networks.group import Group
+from severity.prepared import decoded, prepared
+from severity.training import training
 
 
 def main() -> None:

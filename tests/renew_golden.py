@@ -14,9 +14,10 @@ import numpy
 import scipy.special
 import yaml
 
-from severity import costs, files
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.core import files
+from severity.core.runs import Run
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 from stages import compare
 from tests.study import inside
 from tests.trees import TOP, six_classes

@@ -12,10 +12,15 @@ import scipy.special
 import yaml
 from PIL import Image
 
-from severity import cells, comparisons, conclusions, costs, evaluation, files, findings, runs
-from severity.hierarchy import Hierarchy
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.comparison import comparisons, conclusions
+from severity.core import files, runs
+from severity.core.hierarchy import Hierarchy
+from severity.core.runs import Run
+from severity.metrics import evaluation
+from severity.predictions.predictions import Predictions
+from severity.report import contents
+from severity.summary import configurations
+from severity.tree import costs
 from tests.trees import TOP, six_classes
 
 VALIDATION, TEST = 30, 90
@@ -75,7 +80,7 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
     for run in predictions:
         record = runs.record(run, params, prepared={"table.csv": "0" * 64}, hierarchy={})
         files.write_json(folder / f"data/models/{run.name}/record.json", record)
-    for name in [*findings.FIGURES, *findings.CARD_FIGURES]:
+    for name in [*contents.FIGURES, *contents.CARD_FIGURES]:
         _draw(folder / f"plots/{name}", (300, 200))
     files.write_text(folder / "plots/tradeoff.caption.txt", "Lower left is better. <Captions> are text.\n")
     explained = folder / "plots/explain" / next(iter(predictions)).name
@@ -101,8 +106,8 @@ def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: di
     }
     for run, metrics in found.items():
         files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)
-    files.write_csv(folder / "metrics/table.csv", cells.comparison(found, RULES))
-    files.write_json(folder / "metrics/headline.json", cells.headline(found, RULES))
+    files.write_csv(folder / "metrics/table.csv", configurations.comparison(found, RULES))
+    files.write_json(folder / "metrics/headline.json", configurations.headline(found, RULES))
     study = comparisons.compare(
         predictions.get, list(predictions), known, cost, rules=RULES, batch_size=16, **params["compare"]
     )

@@ -12,12 +12,18 @@ from hypothesis import given, strategies
 
 from benchmarks import chexnet
 from docs import chexnet_predictions
-from severity import adoption, cells, costs, elsewhere, evaluation, figures, files, runs
-from severity.adoption import Truth
-from severity.datasets import elsewhere as labels_alone
-from severity.errors import SeverityError
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.collections import external_files
+from severity.core import files, runs
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
+from severity.datasets import external as labels_alone
+from severity.external import conversion
+from severity.external.conversion import Truth
+from severity.figures import figures
+from severity.metrics import evaluation
+from severity.predictions.predictions import Predictions
+from severity.summary import configurations
+from severity.tree import costs
 from stages import plot
 from tests import golden
 from tests.test_evaluation import OPTIONS as EVALUATE
@@ -60,13 +66,13 @@ def table(columns: dict | None = None) -> pandas.DataFrame:
     return pandas.DataFrame({name: values for name, values in content.items() if values is not None})
 
 
-def sheet_of(tmp_path, columns: dict | None = None) -> elsewhere.Sheet:
+def sheet_of(tmp_path, columns: dict | None = None) -> external_files.Sheet:
     table(columns).to_csv(tmp_path / "a-b-0.csv", index=False)
-    return elsewhere.read(tmp_path / "a-b-0.csv")
+    return external_files.read(tmp_path / "a-b-0.csv")
 
 
 def adopted(tmp_path, columns: dict | None = None, truth: Truth | None = None, **options) -> Predictions:
-    return adoption.adopt(
+    return conversion.adopt(
         "a-b-0", sheet_of(tmp_path, columns), truth or known(), TREE, "made up", **(OPTIONS | options)
     )
 
@@ -90,7 +96,7 @@ class TestForm:
             labels=numpy.array(["a"]),
             true=truth[:, None],
         )
-        first, *others = [elsewhere.read(tmp_path / f"a-b-0{suffix}") for suffix in elsewhere.SUFFIXES]
+        first, *others = [external_files.read(tmp_path / f"a-b-0{suffix}") for suffix in external_files.SUFFIXES]
         assert first.ids.tolist() == content["id"].tolist() and first.labels == ("a",)
         assert numpy.array_equal(first.truth[:, 0], truth, equal_nan=True)
         for other in others:
@@ -132,10 +138,10 @@ class TestForm:
         ):
             path.write_text(text)
             with pytest.raises(SeverityError, match=told):
-                elsewhere.read(path)
+                external_files.read(path)
         (tmp_path / "b.csv.gz").write_text("no gzip")
         with pytest.raises(SeverityError, match="cannot be read"):
-            elsewhere.read(tmp_path / "b.csv.gz")
+            external_files.read(tmp_path / "b.csv.gz")
 
     @pytest.mark.parametrize(
         ("change", "told"),
@@ -160,20 +166,20 @@ class TestForm:
         arrays = {name: array for name, array in (arrays | change).items() if array is not None}
         numpy.savez(tmp_path / "a-b-0.npz", **arrays)
         with pytest.raises(SeverityError, match=told):
-            elsewhere.read(tmp_path / "a-b-0.npz")
+            external_files.read(tmp_path / "a-b-0.npz")
 
     def test_the_file_of_a_run_is_found_once(self, tmp_path):
         for name in ("chexnet-bce-0.csv.gz", "README.md"):
             (tmp_path / name).touch()
-        assert elsewhere.find(tmp_path, "chexnet-bce-0").name == "chexnet-bce-0.csv.gz"
-        assert [path.name for path in elsewhere.listed(tmp_path)] == ["chexnet-bce-0.csv.gz"]
+        assert external_files.find(tmp_path, "chexnet-bce-0").name == "chexnet-bce-0.csv.gz"
+        assert [path.name for path in external_files.listed(tmp_path)] == ["chexnet-bce-0.csv.gz"]
         with pytest.raises(
             SeverityError, match="no predictions of the run 'chexnet-bce-1'.*Did you mean 'chexnet-bce-0'"
         ):
-            elsewhere.find(tmp_path, "chexnet-bce-1")
+            external_files.find(tmp_path, "chexnet-bce-1")
         (tmp_path / "chexnet-bce-0.npz").touch()
         with pytest.raises(SeverityError, match=r"chexnet-bce-0.csv.gz, chexnet-bce-0.npz. Keep one"):
-            elsewhere.find(tmp_path, "chexnet-bce-0")
+            external_files.find(tmp_path, "chexnet-bce-0")
 
 
 class TestNumbers:
@@ -184,7 +190,9 @@ class TestNumbers:
         plain = adopted(tmp_path)
         content = table()
         content[content.columns[::-1]].iloc[::-1].to_csv(tmp_path / "a-b-0.csv", index=False)
-        other = adoption.adopt("a-b-0", elsewhere.read(tmp_path / "a-b-0.csv"), known(), TREE, "made up", **OPTIONS)
+        other = conversion.adopt(
+            "a-b-0", external_files.read(tmp_path / "a-b-0.csv"), known(), TREE, "made up", **OPTIONS
+        )
         for name in ("ids", "marginal", "posterior", "patients"):
             assert (getattr(plain, name) == getattr(other, name)).all()
         assert plain.ids.tolist() == known().frame["id"].tolist()
@@ -201,7 +209,7 @@ class TestNumbers:
         assert found.known["adopted"]["kind"] == "posterior"
         assert found.posterior == pytest.approx(posterior / posterior.sum(axis=1, keepdims=True), rel=1e-6)
         assert (found.posterior == found.marginal).all()
-        told = adoption.statement(found)
+        told = conversion.statement(found)
         assert told == "a-b-0: 12 test and 0 validation images; posterior (found out: set adopt.kind if that is wrong)"
         # Told, not found out: the same numbers are marginals that happen to sum to one.
         assert self.numbers(tmp_path, posterior, kind="marginal").marginal == pytest.approx(posterior, rel=1e-6)
@@ -251,14 +259,14 @@ class TestNumbers:
         assert found.posterior[:, place] == pytest.approx(nothing, rel=1e-5)
         rest = numpy.delete(found.posterior, place, axis=1)
         assert rest == pytest.approx((1 - nothing)[:, None] * others / others.sum(axis=1, keepdims=True), rel=1e-5)
-        assert found.known["adopted"]["complement"] == "b2" and "b2 is the complement" in adoption.statement(found)
+        assert found.known["adopted"]["complement"] == "b2" and "b2 is the complement" in conversion.statement(found)
         with pytest.raises(SeverityError, match="serves a single class"):
             adopted(tmp_path, {"prob:b2": None, "prob:a": None}, missing_class="complement")
         with pytest.raises(SeverityError, match="A distribution over classes must have all of them"):
             adopted(tmp_path, {"prob:b2": None}, missing_class="complement", kind="softmax_logits")
 
     def test_an_image_of_nothing_is_wholly_the_complement(self):
-        nothing, rest = adoption.complement(numpy.zeros((2, 3)))
+        nothing, rest = conversion.complement(numpy.zeros((2, 3)))
         assert (nothing == 1).all() and (rest == 0).all()
 
     def test_a_label_that_the_tree_leaves_out_is_left_out_of_the_file(self, tmp_path):
@@ -267,7 +275,7 @@ class TestNumbers:
         found = adopted(tmp_path, {"prob:beside": [0.9] * IMAGES}, truth)
         assert (found.posterior == adopted(tmp_path).posterior).all()
         assert found.known["adopted"]["classes_left_out"] == ["beside"]
-        assert "without the classes beside" in adoption.statement(found)
+        assert "without the classes beside" in conversion.statement(found)
 
 
 class TestImages:
@@ -296,7 +304,7 @@ class TestImages:
         found = adopted(tmp_path, columns, unknown_ids="leave_out", incomplete="allow")
         assert len(found.ids) == 11 and found.known["adopted"]["unknown_ids_left_out"] == 1
         assert found.known["adopted"]["images_without_prediction"] == 1
-        assert "; 1 images without prediction; 1 unknown ids left out" in adoption.statement(found)
+        assert "; 1 images without prediction; 1 unknown ids left out" in conversion.statement(found)
         with pytest.raises(SeverityError, match="no test image"):
             adopted(tmp_path, {"id": [f"x{n}" for n in range(IMAGES)]}, unknown_ids="leave_out", incomplete="allow")
 
@@ -311,11 +319,13 @@ class TestImages:
         # Test images alone are no gap in the validation images; a part of the validation images is one.
         part = table().iloc[8:]
         part.to_csv(tmp_path / "a-b-0.csv", index=False)
-        alone = adoption.adopt("a-b-0", elsewhere.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
+        alone = conversion.adopt(
+            "a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS
+        )
         assert not alone.has("validation") and alone.known["adopted"]["images_without_prediction"] == 0
         table().iloc[7:].to_csv(tmp_path / "a-b-0.csv", index=False)
         with pytest.raises(SeverityError, match="lacks 3 of the images"):
-            adoption.adopt("a-b-0", elsewhere.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
+            conversion.adopt("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
 
     def test_where_the_data_set_says_no_split_the_file_does(self, tmp_path):
         found = adopted(tmp_path, {"split": ["validation", "validation", *[""] * 10]}, known(split=""))
@@ -351,8 +361,8 @@ class TestImages:
         files.write_json("data/prepared/summary.json", {"images": len(frame), "counts": counts})
         content = pandas.DataFrame(trained.marginal.astype(float), columns=[f"prob:{name}" for name in names])
         content.assign(id=trained.ids).sample(frac=1, random_state=0).to_csv("a-b-0.csv", index=False)
-        sheet, truth = elsewhere.read("a-b-0.csv"), adoption.read_truth("data/prepared")
-        found = adoption.adopt("a-b-0", sheet, truth, TREE, "made up", **OPTIONS)
+        sheet, truth = external_files.read("a-b-0.csv"), conversion.read_truth("data/prepared")
+        found = conversion.adopt("a-b-0", sheet, truth, TREE, "made up", **OPTIONS)
         for name in ("ids", "patients", "split"):
             assert (getattr(found, name) == getattr(trained, name)).all(), name
         assert (found.marginal == trained.marginal).all()
@@ -364,7 +374,7 @@ class TestImages:
 
     def test_the_truth_is_one_of_two_folders(self):
         with pytest.raises(SeverityError, match="adopt.truth is 'data/prepard'. Did you mean 'data/prepared'"):
-            adoption.read_truth("data/prepard")
+            conversion.read_truth("data/prepard")
 
 
 class TestWithoutValidation:
@@ -392,7 +402,7 @@ class TestWithoutValidation:
         truth = known()
         extra = known("validation").frame.assign(id=more["id"])
         truth = Truth(pandas.concat([truth.frame, extra], ignore_index=True), truth.labels, truth.folder)
-        both = adoption.adopt("a-b-0", elsewhere.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
+        both = conversion.adopt("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
         found = evaluation.evaluate(both, TREE, costs.lca_height(TREE), **EVALUATE)
         assert found["not_available"] == {}
         for rule in ("argmax", "crm"):
@@ -419,14 +429,14 @@ class TestWithoutValidation:
             }
             for seed in range(2)
         }
-        record = cells.medians(list(study.values()), "crm_ts")
+        record = configurations.medians(list(study.values()), "crm_ts")
         assert record["top1_error"] is None and record["macro_auroc"] is not None
         files.write_json(tmp_path / "metrics/a-b-0.json", study[Run("a", "b", 0)])
-        assert cells.read_runs(tmp_path / "metrics", [Run("a", "b", 0)], ["argmax", "crm_ts"])
+        assert configurations.read_runs(tmp_path / "metrics", [Run("a", "b", 0)], ["argmax", "crm_ts"])
         rules = ["argmax", "crm", "crm_ts"]
-        row = cells.markdown(cells.comparison(study, rules)).splitlines()[4]
+        row = configurations.markdown(configurations.comparison(study, rules)).splitlines()[4]
         assert row.startswith("| a | b | crm_ts | 2 | n/a | n/a |")
-        headline = cells.headline(study, rules)
+        headline = configurations.headline(study, rules)
         assert headline["cell"] == "a-b" and "no run has a validation macro-AUROC" in headline["chosen"]
         assert headline["crm_ts_hd_at_1"] is None
         drawn = draw(study)
@@ -449,7 +459,7 @@ class TestWithoutValidation:
             },
             Run("c", "d", 0): {**about, "run": "c-d-0", "seed": 0, **trained},
         }
-        assert cells.best(study) == ("c", "d") and "chosen" not in cells.headline(study, ["argmax"])
+        assert configurations.best(study) == ("c", "d") and "chosen" not in configurations.headline(study, ["argmax"])
         drawn = draw(study)
         for name in ("tradeoff", "levels", "ranking"):
             assert "without crm_ts, which a-b-0 cannot have" in drawn[name].caption, name

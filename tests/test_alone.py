@@ -8,8 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from severity import alone, drawing, runs
-from severity.errors import SeverityError
+from severity.core import runs, without_images
+from severity.core.errors import SeverityError
+from severity.drawing import pictures
 from tests import golden, study
 from tests.test_graph import STAGES, outs
 
@@ -29,9 +30,9 @@ def run(stage: str) -> None:
 
 
 def test_the_truth_says_which_study_it_is():
-    assert alone.without_images(golden.settings())
-    assert not alone.without_images(golden.settings(truth=runs.PREPARED))
-    assert not alone.without_images(study.settings_of({"backbone": ["resnet18"], "loss": ["ce"], "seed": [0]}))
+    assert without_images.without_images(golden.settings())
+    assert not without_images.without_images(golden.settings(truth=runs.PREPARED))
+    assert not without_images.without_images(study.settings_of({"backbone": ["resnet18"], "loss": ["ce"], "seed": [0]}))
 
 
 @pytest.mark.parametrize("adopted", [[], ["sigmoids-bce-0"]])
@@ -41,7 +42,7 @@ def test_a_grid_wants_images_and_is_refused(adopted):
     with pytest.raises(
         SeverityError, match=r"adopt.truth is 'data/collection'.*Set adopt.truth to data/prepared, or empty"
     ):
-        alone.without_images(settings)
+        without_images.without_images(settings)
 
 
 @pytest.mark.parametrize("stage", WANTING)
@@ -49,19 +50,19 @@ def test_a_stage_that_wants_images_says_why_not_and_leaves_all_that_the_graph_ex
     stage, folder, capsys
 ):
     run(stage)
-    assert capsys.readouterr().out == f"{alone.WHY}\n"
+    assert capsys.readouterr().out == f"{without_images.WHY}\n"
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"params.yaml"}
-    assert there == {out if (folder / out).is_file() else f"{out}/{alone.NOTE}" for out in outs(stage)}
+    assert there == {out if (folder / out).is_file() else f"{out}/{without_images.NOTE}" for out in outs(stage)}
     for path in there:  # Each can be read as what it is.
         if path.endswith(".png"):
             with Image.open(path) as picture:
                 assert min(picture.size) > 100
         elif path.endswith(".csv"):
-            assert pandas.read_csv(path).to_numpy().tolist() == [[alone.WHY]]
+            assert pandas.read_csv(path).to_numpy().tolist() == [[without_images.WHY]]
         elif path.endswith(".svg"):
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
         else:
-            assert (folder / path).read_text() == f"{alone.WHY}\n"
+            assert (folder / path).read_text() == f"{without_images.WHY}\n"
 
 
 @pytest.mark.parametrize("stage", WANTING)
@@ -90,7 +91,7 @@ def test_a_stage_runs_again_when_the_truth_changes(stage):
 
 def test_a_figure_that_is_left_out_has_the_reason_for_its_caption_and_the_same_bytes_each_time(tmp_path):
     for name in ("a", "b"):
-        drawing.write(drawing.left_out("mistakes", alone.WHY), tmp_path / name)
-    assert (tmp_path / "a.caption.txt").read_text() == f"{alone.WHY}\n"
+        pictures.write(pictures.left_out("mistakes", without_images.WHY), tmp_path / name)
+    assert (tmp_path / "a.caption.txt").read_text() == f"{without_images.WHY}\n"
     for suffix in ("png", "svg"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()

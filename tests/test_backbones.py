@@ -9,8 +9,10 @@ import torch
 import torchvision
 import yaml
 
-from severity import backbones, costs, losses
-from severity.errors import SeverityError
+from severity import losses
+from severity.core.errors import SeverityError
+from severity.networks import backbones
+from severity.tree import costs
 from tests.trees import TOP, six_classes
 
 NINE = {

@@ -1,7 +1,8 @@
 """The benchmark of decisions runs, its loops agree with what they are compared to, and memory stays that of a chunk."""
 
 from benchmarks import decisions as benchmark
-from severity import costs, probabilities
+from severity.arrays import probabilities
+from severity.tree import costs
 
 
 def test_a_small_row_of_the_table():

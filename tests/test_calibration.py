@@ -5,9 +5,9 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, strategies
 
-from severity import calibration
-from severity.errors import SeverityError
-from severity.labelsets import shares
+from severity.arrays.labelsets import shares
+from severity.core.errors import SeverityError
+from severity.metrics import calibration
 from tests.trees import chexpert_default, flat, random_trees, six_classes
 
 

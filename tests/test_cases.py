@@ -3,9 +3,12 @@
 import numpy
 import pytest
 
-from severity import cases, costs, decisions, evaluation
-from severity.errors import SeverityError
-from severity.predictions import Predictions
+from severity.core.errors import SeverityError
+from severity.decisions import class_rules
+from severity.explanation import explained_images
+from severity.metrics import evaluation
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 from tests.trees import six_classes
 
 TREE = six_classes()
@@ -44,7 +47,7 @@ def run():
 
 
 def find(run, **changes):
-    return cases.find(*run, TREE, COST, **{"rule": "crm", "mistakes": 3, "ids": [], **changes})
+    return explained_images.find(*run, TREE, COST, **{"rule": "crm", "mistakes": 3, "ids": [], **changes})
 
 
 @pytest.mark.parametrize("rule", OPTIONS["rules"])
@@ -76,7 +79,7 @@ def test_fewer_mistakes_than_the_metrics_name_and_images_by_id(run):
     found = find(run, mistakes=1, ids=["image 3", "image 60"])
     assert [case.name for case in found] == ["least_1", "most_1", "chosen_1", "chosen_2"]
     assert [case.row for case in found[2:]] == [3, 60]
-    ranked = decisions.rank("crm", posterior=made.posterior[[3, 60]], cost=COST, hierarchy=TREE)
+    ranked = class_rules.rank("crm", posterior=made.posterior[[3, 60]], cost=COST, hierarchy=TREE)
     assert [case.decision for case in found[2:]] == ranked[:, 0].tolist()
     assert [case.name for case in find(run, mistakes=0, ids=["image 3"])] == ["chosen_1"]
     assert find(run, mistakes=0) == []
@@ -100,7 +103,7 @@ def test_what_was_right_and_what_has_no_truth(run):
 def test_the_index_has_a_row_a_case(run):
     made, record = run
     found = find(run, ids=["image 79"])
-    table = cases.index(found, made, TREE)
+    table = explained_images.index(found, made, TREE)
     assert table["case"].tolist() == [case.name for case in found]
     assert (
         table["severity"].tolist()[:-1] == [case.severity for case in found[:-1]] and table["severity"].isna().iloc[-1]
@@ -113,7 +116,7 @@ def test_the_index_has_a_row_a_case(run):
 def test_steps_go_from_the_root_to_each_class(run):
     made, _ = run
     for case in find(run):
-        table = cases.steps(case, made, TREE)
+        table = explained_images.steps(case, made, TREE)
         assert list(dict.fromkeys(table["label"])) == [TREE.classes[label] for label in case.classes]
         for label, steps in table.groupby("label", sort=False):
             index = TREE.classes.index(label)

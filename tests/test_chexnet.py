@@ -7,8 +7,11 @@ import pandas
 import pytest
 
 from benchmarks import chexnet
-from severity import costs, decisions, markdown, metrics
-from severity.errors import SeverityError
+from severity.core import markdown
+from severity.core.errors import SeverityError
+from severity.decisions import class_rules
+from severity.metrics import class_metrics
+from severity.tree import costs
 
 SIZE = len(chexnet.FINDINGS)
 
@@ -78,8 +81,8 @@ def test_the_difference_is_that_of_the_metrics_and_its_interval_that_of_resample
 
     def scores(rows):
         return [
-            metrics.single_decision(
-                ranking=decisions.rank(rule, posterior=case.posterior[rows], cost=cost, hierarchy=case.tree),
+            class_metrics.single_decision(
+                ranking=class_rules.rank(rule, posterior=case.posterior[rows], cost=cost, hierarchy=case.tree),
                 truth=case.truth[rows],
                 cost=cost,
             )

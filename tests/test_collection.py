@@ -5,9 +5,9 @@ import re
 import pandas
 import pytest
 
-from severity import collection
-from severity.collection import BOX, Collection
-from severity.errors import SeverityError
+from severity.collections import collection
+from severity.collections.collection import BOX, Collection
+from severity.core.errors import SeverityError
 
 LABELS = ("Healthy", "Edema")
 NAN = float("nan")

@@ -7,10 +7,13 @@ import pandas
 import pytest
 import scipy.stats
 
-from severity import comparisons, conclusions, costs, discrimination, evaluation, metrics, profiles, scores
-from severity.errors import SeverityError
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.arrays import discrimination
+from severity.comparison import comparisons, conclusions, profiles, scores
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
+from severity.metrics import class_metrics, evaluation
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 from tests.renew_golden import GOLDEN, make_tables
 from tests.trees import six_classes
 
@@ -210,7 +213,7 @@ def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_image
     _, patient = numpy.unique(tests[0].patients, return_inverse=True)
     for row in range(10):
         images = numpy.repeat(numpy.arange(len(patient)), times[row][patient])
-        known = images[metrics.has_truth(tests[0].truth[images] == 1)]
+        known = images[class_metrics.has_truth(tests[0].truth[images] == 1)]
         found: list[list] = [[], []]
         for test in tests:
             labels = discrimination.per_label(
@@ -219,8 +222,10 @@ def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_image
             found[0].append([each["auroc"] for each in labels.values()])
             ranking = scores.decisions.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
             truth = test.truth[known] == 1
-            of_image = metrics.severities(ranking=ranking, truth=truth, cost=COST)
-            found[1].append([each["severity"] for each in metrics.by_label(of_image, truth, TREE.classes).values()])
+            of_image = class_metrics.severities(ranking=ranking, truth=truth, cost=COST)
+            found[1].append(
+                [each["severity"] for each in class_metrics.by_label(of_image, truth, TREE.classes).values()]
+            )
         assert auroc[row] == pytest.approx(numpy.mean(found[0], axis=0))
         assert severity[row] == pytest.approx(numpy.mean(found[1], axis=0))
 

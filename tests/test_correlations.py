@@ -6,8 +6,8 @@ import scipy.stats
 import sklearn.metrics
 from hypothesis import given, strategies
 
-from severity import correlations
-from severity.resampling import Settings, resample
+from severity.comparison import correlations
+from severity.comparison.resampling import Settings, resample
 
 VALUES = strategies.lists(
     strategies.tuples(*[strategies.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, numpy.nan])] * 2), min_size=3, max_size=9

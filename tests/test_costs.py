@@ -5,9 +5,9 @@ import pandas
 import pytest
 from hypothesis import given
 
-from severity import costs
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.tree import costs
 from tests.trees import TOP, chexpert_default, flat, random_tree, random_trees, six_classes
 
 

@@ -13,11 +13,15 @@ import pandas
 import pytest
 from PIL import Image
 
-from severity import datacard, datacard_figures, duplicates, files, labelling, markdown, params, prepared
-from severity.collection import BOX
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.splits import SPLITS
+from severity.collections.collection import BOX
+from severity.collections.splits import SPLITS
+from severity.core import files, markdown, params
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.datacard import datacard, duplicates
+from severity.datacard import figures as datacard_figures
+from severity.preparation import labelling
+from severity.prepared import prepared
 from stages import describe
 from tests.test_figures import all_text, texts
 
@@ -60,7 +64,7 @@ def pictures(count, size=16, seed=0):
 def write_prepared(top, states, targets, labels, images, *, violations=(), boxes=(), notes=None):
     """The folders data/prepared and data/images below `top`."""
     data = top / "data/prepared"
-    files.write_csv(data / "table.csv", targets[[*prepared.METADATA, *labels]])
+    files.write_csv(data / "table.csv", targets[[*METADATA, *labels]])
     files.write_csv(data / "boxes.csv", pandas.DataFrame(list(boxes), columns=list(BOX)))
     summary = {
         "dataset": "tiny",
@@ -461,7 +465,7 @@ def test_states_and_sexes_look_different_without_colour():
 
 
 def test_pyplot_stays_unloaded():
-    program = "import sys, severity.datacard_figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    program = "import sys, severity.datacard.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -13,9 +13,14 @@ import pandas
 import pytest
 from PIL import Image
 
-from severity import collection, datasets, decoding, labelsets, manifest, splits, tables, trees
+from severity import datasets
+from severity.arrays import labelsets
+from severity.collections import collection, manifest, splits
+from severity.core import tables
+from severity.core.errors import SeverityError
 from severity.datasets import chexpert, nih14
-from severity.errors import SeverityError
+from severity.decoding import decoding
+from severity.tree import trees
 
 SHARED = Path(os.environ.get("SEVERITY_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 COLLECTIONS = ("chexpert", "nih14")

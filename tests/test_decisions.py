@@ -4,10 +4,12 @@ import numpy
 import pytest
 from hypothesis import given, strategies
 
-from severity import costs, decisions, probabilities
-from severity.decisions import climb, rank
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.arrays import probabilities
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.decisions import class_rules
+from severity.decisions.class_rules import climb, rank
+from severity.tree import costs
 from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
 
 
@@ -62,7 +64,7 @@ def test_where_one_class_has_more_than_half_crm_decides_it(tree, seed):
         assert (crm[sure] == posterior[sure].argmax(axis=1)).all()
 
 
-@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(decisions.RULES)))
+@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(class_rules.RULES)))
 def test_relabelling_classes_relabels_decisions(tree, seed, rule):
     random = numpy.random.default_rng(seed)
     order = random.permutation(len(tree.classes))
@@ -79,7 +81,7 @@ def test_relabelling_classes_relabels_decisions(tree, seed, rule):
     assert ([[tree.classes[k] for k in row] for row in before]) == [[turned.classes[k] for k in row] for row in after]
 
 
-@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(decisions.RULES)))
+@given(random_trees(), strategies.integers(0, 1000), strategies.sampled_from(sorted(class_rules.RULES)))
 def test_every_ranking_is_a_permutation_and_whole_equals_batched(tree, seed, rule):
     posterior = distributions(7, len(tree.classes), seed)
     cost = costs.lca_height(tree)
@@ -90,7 +92,7 @@ def test_every_ranking_is_a_permutation_and_whole_equals_batched(tree, seed, rul
     assert (whole == numpy.array(single)).all()
 
 
-@pytest.mark.parametrize("rule", decisions.RULES)
+@pytest.mark.parametrize("rule", class_rules.RULES)
 def test_chunks_do_not_change_a_ranking(monkeypatch, rule):
     tree = six_classes()
     posterior = distributions(50, 6, seed=3)
@@ -101,7 +103,7 @@ def test_chunks_do_not_change_a_ranking(monkeypatch, rule):
     assert (climb(posterior=posterior, hierarchy=tree, threshold=0.6) == nodes).all()
 
 
-@pytest.mark.parametrize("rule", decisions.RULES)
+@pytest.mark.parametrize("rule", class_rules.RULES)
 def test_on_a_flat_tree_every_rule_is_argmax_also_in_its_ties(rule):
     tree = flat(4)
     posterior = numpy.array([[0.2, 0.3, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4]])
@@ -109,7 +111,7 @@ def test_on_a_flat_tree_every_rule_is_argmax_also_in_its_ties(rule):
     assert ranking.tolist() == [[1, 3, 0, 2], [3, 2, 1, 0]]
 
 
-@pytest.mark.parametrize("rule", decisions.RULES)
+@pytest.mark.parametrize("rule", class_rules.RULES)
 def test_a_certain_class_is_decided_by_every_rule(rule):
     tree = chexpert_default()
     ranking = rank(rule, posterior=numpy.eye(14), cost=costs.lca_height(tree), hierarchy=tree)
@@ -125,7 +127,7 @@ def test_equal_risks_keep_the_order_of_the_probabilities_in_the_whole_ranking(se
     cost = numpy.floor(4 * random.random((classes, classes))) * (1 - numpy.eye(classes))
     cost[0, 1] = 4
     ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
-    risk = numpy.rint(posterior @ (cost.T / cost.max()) / decisions.TIE)
+    risk = numpy.rint(posterior @ (cost.T / cost.max()) / class_rules.TIE)
     for row, order in enumerate(ranking):
         wanted = sorted(range(classes), key=lambda k, row=row: (risk[row, k], -posterior[row, k], k))
         assert order.tolist() == wanted
@@ -210,16 +212,16 @@ def test_the_self_check_of_crm_stops_on_a_decision_that_cannot_be():
     posterior = numpy.array([[0.6, 0.1, 0.1, 0.1, 0.05, 0.05], [0.2, 0.2, 0.2, 0.2, 0.1, 0.1]])
     cost = costs.lca_height(tree)
     ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
-    decisions.check_crm(ranking=ranking, posterior=posterior, cost=cost)
+    class_rules.check_crm(ranking=ranking, posterior=posterior, cost=cost)
     wrong = ranking[:, ::-1]
     with pytest.raises(SeverityError, match="Self-check failed: image 0"):
-        decisions.check_crm(ranking=wrong, posterior=posterior, cost=cost)
+        class_rules.check_crm(ranking=wrong, posterior=posterior, cost=cost)
     asymmetric = cost.copy()
     asymmetric[0] *= 5  # to decide class 0 is dear: the law does not hold, and nothing is checked
-    decisions.check_crm(ranking=wrong, posterior=posterior, cost=asymmetric)
+    class_rules.check_crm(ranking=wrong, posterior=posterior, cost=asymmetric)
 
 
-@pytest.mark.parametrize("rule", decisions.RULES)
+@pytest.mark.parametrize("rule", class_rules.RULES)
 def test_a_distribution_is_asked_for_by_every_rule(rule):
     tree = six_classes()
     with pytest.raises(SeverityError, match="image 0 is no distribution"):

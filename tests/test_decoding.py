@@ -22,10 +22,12 @@ from PIL import Image
 
 from benchmarks import decoding as benchmark
 from benchmarks import full_size
-from severity import decoded, decoding, params, storage
-from severity.collection import Collection
+from severity.collections.collection import Collection
+from severity.core import params
+from severity.core.errors import SeverityError
 from severity.datasets import chexpert, nih14
-from severity.errors import SeverityError
+from severity.decoding import decoding, storage
+from severity.prepared import decoded
 from stages import decode as stage
 
 TOP = Path(__file__).resolve().parent.parent

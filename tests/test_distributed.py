@@ -14,12 +14,14 @@ import pytest
 import torch
 from hypothesis import given, strategies
 
-from severity import backbones, checkpoint, inference, loading, processes, runs, training
-from severity import images as module_of_images
-from severity.errors import SeverityError
-from severity.group import Group
-from severity.images import Augmentation
-from severity.runs import Run
+from severity.core import runs
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
+from severity.networks import backbones, inference, loading, processes
+from severity.networks import images as module_of_images
+from severity.networks.group import Group
+from severity.networks.images import Augmentation
+from severity.training import checkpoint, training
 from tests import test_training as single
 from tests.trees import TOP
 
@@ -261,7 +263,7 @@ def test_one_killed_ends_all_and_a_resumed_training_ends_the_same(tmp_path, capf
 
 def test_the_processes_end_with_the_one_that_started_them(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from severity import processes; from tests import test_distributed; "
+        "import sys; from pathlib import Path; from severity.networks import processes; from tests import test_distributed; "
         "processes.cores = lambda: 2; "
     )
     program += "processes.start(test_distributed._sleep, Path(sys.argv[1]), devices=2, device='cpu', section='train')"

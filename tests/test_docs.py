@@ -9,8 +9,11 @@ import torch
 from hypothesis import given, strategies
 
 from docs import bce_vs_hxe as page
-from severity import costs, losses, markdown, metrics
-from severity.hierarchy import Hierarchy
+from severity import losses
+from severity.core import markdown
+from severity.core.hierarchy import Hierarchy
+from severity.metrics import class_metrics
+from severity.tree import costs
 from tests.trees import TOP, flat, random_trees, six_classes
 
 ALPHAS = strategies.sampled_from([-0.5, 0.0, 0.1, 0.5, 1.0])
@@ -188,7 +191,7 @@ def test_the_multilabel_sibling_is_least_at_the_conditionals_and_their_products_
 @given(random_trees().filter(lambda tree: len(tree.classes) <= 9), SEEDS)
 def test_severity_to_the_nearest_of_a_set_needs_the_marginals_of_nodes_alone(tree, seed):  # (12)
     sets, q = sets_of_labels(tree, seed, empty=False)
-    wanted = q @ metrics.distances(truth=sets, cost=costs.lca_height(tree))
+    wanted = q @ class_metrics.distances(truth=sets, cost=costs.lca_height(tree))
     marginal = q @ ((sets @ page.below(tree).T) > 0)
     for k, leaf in enumerate(tree.class_nodes):
         path = tree.ancestors(leaf)

@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from severity import decoding, duplicates
-from severity.errors import SeverityError
-from severity.splits import SPLITS
+from severity.collections.splits import SPLITS
+from severity.core.errors import SeverityError
+from severity.datacard import duplicates
+from severity.decoding import decoding
 
 LIMITS = {"hash_distance": 10, "correlation": 0.985, "workers": 1}
 SIZE = 64

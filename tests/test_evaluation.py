@@ -8,11 +8,14 @@ import pandas
 import pytest
 import sklearn.metrics
 
-from severity import cells, costs, discrimination, evaluation, metrics
-from severity.decisions import rank
-from severity.errors import SeverityError
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.arrays import discrimination
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
+from severity.decisions.class_rules import rank
+from severity.metrics import class_metrics, evaluation
+from severity.predictions.predictions import Predictions
+from severity.summary import configurations
+from severity.tree import costs
 from tests.trees import chexpert_default, flat, six_classes
 
 TREE = six_classes()
@@ -223,7 +226,7 @@ def found() -> dict[Run, dict]:
 
 class TestCells:
     def test_medians_are_of_the_seeds_of_one_cell(self, found):
-        record = cells.medians([each for run, each in found.items() if run.name.startswith("d-hxe")], "crm")
+        record = configurations.medians([each for run, each in found.items() if run.name.startswith("d-hxe")], "crm")
         values = [found[Run("d", "hxe", seed)]["rules"]["crm"]["top1_error"] for seed in range(3)]
         assert record["top1_error"] == sorted(values)[1]
         assert (record["top1_error_min"], record["top1_error_max"]) == (min(values), max(values))
@@ -231,7 +234,7 @@ class TestCells:
         assert all(not isinstance(value, (dict, list)) for value in record.values())
 
     def test_the_table_has_a_row_a_cell_and_rule_in_the_grids_order(self, found):
-        table = cells.comparison(found, ["argmax", "crm"])
+        table = configurations.comparison(found, ["argmax", "crm"])
         assert table[["backbone", "loss", "rule"]].agg("-".join, axis=1).tolist() == [
             "r-ce-argmax", "r-ce-crm", "r-hxe-argmax", "r-hxe-crm",
             "d-ce-argmax", "d-ce-crm", "d-hxe-argmax", "d-hxe-crm",
@@ -239,10 +242,10 @@ class TestCells:
 
     def test_markdown_shows_median_and_spread_and_what_is_missing(self):
         row = {"backbone": "r", "loss": "ce", "rule": "crm", "runs": 2}
-        for metric in cells.METRICS:
+        for metric in configurations.METRICS:
             row |= {metric: 0.5, f"{metric}_min": 0.25, f"{metric}_max": 0.75}
         row |= {"mistake_severity": None, "mistake_severity_min": None, "mistake_severity_max": None}
-        text = cells.markdown(pandas.DataFrame([row])).splitlines()
+        text = configurations.markdown(pandas.DataFrame([row])).splitlines()
         assert text[0].startswith("| backbone | loss | rule | runs | top-1 error | mistake severity | hd@1 |")
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
 
@@ -250,8 +253,8 @@ class TestCells:
         for run, record in found.items():
             record["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
             record["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
-        assert cells.best(found) == ("r", "hxe")
-        headline = cells.headline(found, ["argmax", "crm"])
+        assert configurations.best(found) == ("r", "hxe")
+        headline = configurations.headline(found, ["argmax", "crm"])
         assert headline["cell"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
         assert "crm_mistake_severity" in headline
 
@@ -259,11 +262,11 @@ class TestCells:
         for run, record in found.items():
             (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
         wanted = [Run("r", "ce", 0), Run("d", "hxe", 2)]
-        assert list(cells.read_runs(tmp_path, wanted, ["crm"])) == wanted
+        assert list(configurations.read_runs(tmp_path, wanted, ["crm"])) == wanted
         with pytest.raises(SeverityError, match="The run r-ce-9 has no metrics"):
-            cells.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
+            configurations.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
         with pytest.raises(SeverityError, match="no metrics for the rule 'hie'"):
-            cells.read_runs(tmp_path, wanted, ["hie"])
+            configurations.read_runs(tmp_path, wanted, ["hie"])
 
 
 def test_the_published_predictions_have_their_published_aurocs(shared_data):
@@ -287,6 +290,6 @@ def test_severities_agree_with_the_metrics_of_the_whole_set():
     scored = truth.any(axis=1)
     cost = costs.path(TREE)
     ranking = rank("crm", posterior=made.posterior, cost=cost, hierarchy=TREE)
-    severity = metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
-    whole = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    severity = class_metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
+    whole = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     assert severity.mean() == pytest.approx(whole["hierarchical_distance_at_1"])

@@ -11,9 +11,14 @@ import torch
 import yaml
 from PIL import Image
 
-from severity import backbones, costs, evaluation, explanation, files, losses, models
-from severity.errors import SeverityError
-from severity.predictions import Predictions
+from severity import losses
+from severity.core import files
+from severity.core.errors import SeverityError
+from severity.explanation import explanation
+from severity.metrics import evaluation
+from severity.networks import backbones, models
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
 from stages import explain
 from tests.test_cases import OPTIONS as EVALUATE
 from tests.trees import TOP, six_classes

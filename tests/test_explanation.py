@@ -12,9 +12,12 @@ import torchvision
 import yaml
 from hypothesis import given, strategies
 
-from severity import backbones, costs, explanation, losses
-from severity.cases import Case
-from severity.errors import SeverityError
+from severity import losses
+from severity.core.errors import SeverityError
+from severity.explanation import explanation
+from severity.explanation.explained_images import Case
+from severity.networks import backbones
+from severity.tree import costs
 from tests.trees import TOP, flat, six_classes
 
 TREE = six_classes()

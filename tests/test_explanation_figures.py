@@ -7,9 +7,11 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from severity import drawing, explanation_figures, files
-from severity.cases import Case
-from severity.explanation import Explanation, Maps
+from severity.core import files
+from severity.drawing import pictures
+from severity.explanation import figures as explanation_figures
+from severity.explanation.explained_images import Case
+from severity.explanation.explanation import Explanation, Maps
 from tests.trees import six_classes
 
 TREE = six_classes()
@@ -59,7 +61,7 @@ def explained(chosen: Case, *, cold: int = 0, boxes: pandas.DataFrame = BOXES) -
     )
 
 
-def draw(chosen: Case, boxes: pandas.DataFrame = BOXES, **changes) -> tuple[drawing.Picture, Explanation]:
+def draw(chosen: Case, boxes: pandas.DataFrame = BOXES, **changes) -> tuple[pictures.Picture, Explanation]:
     found = explained(chosen, boxes=boxes, **changes)
     image = numpy.arange(SIDE * SIDE, dtype=numpy.uint8).reshape(SIDE, SIDE)
     picture = explanation_figures.draw_case(
@@ -69,11 +71,11 @@ def draw(chosen: Case, boxes: pandas.DataFrame = BOXES, **changes) -> tuple[draw
     return picture, found
 
 
-def words(picture: drawing.Picture) -> list[str]:
+def words(picture: pictures.Picture) -> list[str]:
     return [" ".join(text.get_text().split()) for text in picture.figure.findobj(Text) if text.get_text().strip()]
 
 
-def panels(picture: drawing.Picture) -> list:
+def panels(picture: pictures.Picture) -> list:
     """The axes with images, in the order in which they are read, without the scale."""
     return [axes for axes in picture.figure.findobj(lambda each: hasattr(each, "get_images")) if axes.get_images()]
 
@@ -132,7 +134,7 @@ def test_nodes_are_told_once_each_below_its_parent():
 def test_the_table_is_the_paths(tmp_path):
     chosen = case("b1", "d1")
     picture, _ = draw(chosen)
-    drawing.write(picture, tmp_path / "case")
+    pictures.write(picture, tmp_path / "case")
     table = pandas.read_csv(tmp_path / "case.csv")
     pandas.testing.assert_frame_equal(table, steps_of(chosen), rtol=1e-9)
 
@@ -153,7 +155,7 @@ def test_cases_of_every_kind_are_drawn(chosen, told, tmp_path):
     assert len(panels(picture)) == 1 + len(found.cams)
     for each in told:
         assert any(each in text for text in words(picture)), each
-    drawing.write(picture, tmp_path / "case")
+    pictures.write(picture, tmp_path / "case")
 
 
 def test_where_there_is_no_heat_it_is_said():
@@ -172,7 +174,7 @@ def test_even_heat_has_no_lines_to_draw(tmp_path):
         chosen, image=numpy.zeros((SIDE, SIDE), numpy.uint8), boxes=BOXES, steps=steps_of(chosen), explained=found,
         hierarchy=TREE, facts="", unit="path",
     )  # fmt: skip
-    drawing.write(picture, tmp_path / "case")
+    pictures.write(picture, tmp_path / "case")
     assert all(len(axes.get_images()) == 2 for axes in panels(picture)[1:])
 
 
@@ -188,7 +190,7 @@ def test_maps_are_drawn_each_on_its_own_scale(tmp_path):
     assert picture.table["layer"].tolist() == ["layer8"] * 3 + ["layer4"] * 3
     assert picture.table["largest"].tolist() == [values.max() for values in wanted]
     assert any("largest mean absolute value" in each for each in words(picture))
-    drawing.write(picture, tmp_path / "maps")
+    pictures.write(picture, tmp_path / "maps")
 
 
 def test_a_layer_with_fewer_maps_leaves_places_free(tmp_path):
@@ -196,15 +198,15 @@ def test_a_layer_with_fewer_maps_leaves_places_free(tmp_path):
     few = Maps("stem", 1, numpy.array([0]), numpy.array([2.0]), numpy.ones((1, 8, 8)))
     picture = explanation_figures.draw_maps(case("b1", "d1"), maps=[few, *found.maps], facts="")
     assert len(picture.figure.findobj(AxesImage)) == 1 + 6
-    drawing.write(picture, tmp_path / "maps")
+    pictures.write(picture, tmp_path / "maps")
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):
     for name in ("first", "second"):
         picture, found = draw(case("b1", "d1", "a"))
-        drawing.write(picture, tmp_path / name / "case")
+        pictures.write(picture, tmp_path / name / "case")
         maps = explanation_figures.draw_maps(case("b1", "d1"), maps=found.maps, facts="")
-        drawing.write(maps, tmp_path / name / "maps")
+        pictures.write(maps, tmp_path / name / "maps")
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
     assert files.read_csv(tmp_path / "first/maps.csv", ("layer",), ("strength",), "")["strength"].tolist() == [1.0] * 6

@@ -15,22 +15,16 @@ import yaml
 from matplotlib.text import Text
 from PIL import Image
 
-from severity import (
-    calibration,
-    cells,
-    comparison_figures,
-    costs,
-    drawing,
-    figures,
-    files,
-    losses,
-    metrics,
-    run_figures,
-    tree_figures,
-)
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.runs import Run
+from severity import losses
+from severity.core import files
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.core.runs import Run
+from severity.drawing import pictures
+from severity.figures import comparison_figures, figures, run_figures, tree_figures
+from severity.metrics import calibration, class_metrics
+from severity.summary import configurations
+from severity.tree import costs
 from stages import illustrate, plot
 from tests.trees import TOP
 
@@ -59,7 +53,7 @@ NAMES = (*SCORES, *IMAGES)
 KINDS = ("png", "svg", "csv", "caption.txt")
 RULES = ("argmax", "crm")
 OPTIONS = {"cell": "best", "cells_shown": 12, "mistakes": 3, "labels": 30, "classes": 60}
-BLUE = drawing.BLUE
+BLUE = pictures.BLUE
 MEASURE_NAMES = {
     "top1_error": "top1_error",
     "hd_at_1": "hierarchical_distance_at_1",
@@ -118,9 +112,9 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
             "severity_percent": float(100 * severity.mean() / cost.max()),
             **dict.fromkeys((f"hierarchical_distance_at_{k}" for k in (1, 5, 20)), float(severity.mean())),
             "severity_mean": float(severity.mean()),
-            "levels": metrics.describe(severity, largest=float(cost.max()))["levels"],
-            "distance_curve": metrics.distance_curve(ranking=ranking, truth=true, cost=cost),
-            "confusion": metrics.confusion(decided=decided, truth=true, cost=cost, classes=CLASSES),
+            "levels": class_metrics.describe(severity, largest=float(cost.max()))["levels"],
+            "distance_curve": class_metrics.distance_curve(ranking=ranking, truth=true, cost=cost),
+            "confusion": class_metrics.confusion(decided=decided, truth=true, cost=cost, classes=CLASSES),
             "batches": {
                 "size": batch,
                 "means": [float(part.mean()) for part in parts],
@@ -155,7 +149,7 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
             for k, label in enumerate(CLASSES)
         },
         "rules": rules,
-        "best_distance_curve": metrics.best_distance_curve(truth=true, cost=cost),
+        "best_distance_curve": class_metrics.best_distance_curve(truth=true, cost=cost),
         "calibration": {
             f"{kind}{suffix}": {
                 "temperature": 1.5 if suffix else 1.0,
@@ -170,7 +164,7 @@ def record_of(backbone, loss, seed, random, ids, images=70, batch=16):
 
 def comparisons_of(found, random):
     """Made-up intervals around what the runs have, in the form of metrics/comparisons; nothing is known of the last label."""
-    medians = cells.comparison(found, RULES)
+    medians = configurations.comparison(found, RULES)
     rows, of_labels, effects = [], [], []
     for row in medians.to_dict("records"):
         keys = {name: row[name] for name in ("backbone", "loss", "rule")}
@@ -187,7 +181,7 @@ def comparisons_of(found, random):
                 "auroc_upper": 0.6 + high / 10,
             }
             of_labels.append(keys | {"label": label, **bounds})
-    for backbone, loss, seeds in cells.by_cell(found):
+    for backbone, loss, seeds in configurations.by_cell(found):
         for rule in [rule for rule in seeds[0]["rules"] if rule != "argmax"]:
             for label in CLASSES:
                 of = {
@@ -286,7 +280,7 @@ def drawn_without_numbers():
 def written(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
     for name, picture in drawn.items():
-        drawing.write(picture, folder / name)
+        pictures.write(picture, folder / name)
     return folder
 
 
@@ -333,13 +327,13 @@ def test_every_figure_is_a_picture_and_a_table(written):
 def test_the_same_data_give_the_same_bytes_whatever_the_settings_of_the_person(study, written, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.bbox": "tight"}):
         for name, picture in draw_all(**study, **OPTIONS).items():
-            drawing.write(picture, tmp_path / name)
+            pictures.write(picture, tmp_path / name)
     for path in written.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_pyplot_stays_unloaded():
-    program = "import sys, severity.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    program = "import sys, severity.figures.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -427,15 +421,20 @@ def test_any_number_of_rules(study, rules):
 
 def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
     found = study["found"]
-    assert cells.choose(found, "best", "plot.cell") == [found[Run(*cells.best(found), seed)] for seed in (0, 1)]
-    assert cells.choose(found, "resnet10t-ce", "plot.cell") == [found[Run("resnet10t", "ce", seed)] for seed in (0, 1)]
+    assert configurations.choose(found, "best", "plot.cell") == [
+        found[Run(*configurations.best(found), seed)] for seed in (0, 1)
+    ]
+    assert configurations.choose(found, "resnet10t-ce", "plot.cell") == [
+        found[Run("resnet10t", "ce", seed)] for seed in (0, 1)
+    ]
     with pytest.raises(SeverityError, match=r"plot\.cell is 'resnet10-ce'\. Did you mean 'resnet10t-ce'\?"):
-        cells.choose(found, "resnet10-ce", "plot.cell")
+        configurations.choose(found, "resnet10-ce", "plot.cell")
 
 
 def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
     best = max(
-        cells.choose(study["found"], "best", "plot.cell"), key=lambda record: record["validation"]["macro_auroc"]
+        configurations.choose(study["found"], "best", "plot.cell"),
+        key=lambda record: record["validation"]["macro_auroc"],
     )
     assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
 
@@ -468,7 +467,7 @@ def test_tradeoff(study, drawn, written):
     whole = pandas.read_csv(written / "tradeoff.csv")
     table = whole[whole["seed"].isna()]
     columns = [measure + end for measure in MEASURES for end in ("", "_min", "_max")]
-    given = cells.comparison(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
+    given = configurations.comparison(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
     for column in given.columns:
         if given[column].dtype == float:
             numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)
@@ -513,7 +512,7 @@ def test_tradeoff(study, drawn, written):
 
 
 def test_labels(study, drawn, written):
-    runs = cells.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "labels.csv")
     assert sorted(table["label"]) == sorted(CLASSES)
     known = table["severity_argmax"].dropna()
@@ -561,7 +560,7 @@ def test_labels_beyond_the_limit_are_left_out(study, drawn):
 
 
 def test_batches(study, drawn, written):
-    runs = cells.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "batches.csv")
     for axes, rule in zip(drawn["batches"].figure.axes, RULES, strict=True):
         rows = table[table["rule"] == rule]
@@ -581,7 +580,7 @@ def test_batches(study, drawn, written):
 
 
 def test_batches_of_a_later_panel_may_be_worse(study):
-    records = json.loads(json.dumps(cells.choose(study["found"], "best", "plot.cell")))
+    records = json.loads(json.dumps(configurations.choose(study["found"], "best", "plot.cell")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
     for axes in figures.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
@@ -589,7 +588,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
 
 
 def test_batches_of_different_cuts_are_refused(study):
-    first, second = cells.choose(study["found"], "best", "plot.cell")
+    first, second = configurations.choose(study["found"], "best", "plot.cell")
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
@@ -658,7 +657,7 @@ def test_tree(study, drawn, written):
     leaves = table[table["height"] == 0].sort_values("row")
     assert leaves["row"].tolist() == list(range(len(CLASSES)))
     assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
-    of_cell = cells.choose(study["found"], "best", "plot.cell")[0]["labels"]
+    of_cell = configurations.choose(study["found"], "best", "plot.cell")[0]["labels"]
     assert leaves["positives"].tolist() == [str(of_cell[label]["positives"]) for label in CLASSES]
     for node, row in table.iterrows():
         children = table[table["parent"] == node]
@@ -691,7 +690,7 @@ def test_cost_rows_are_decisions(tmp_path):
         (truth, decision): cost[decision, truth] for decision in range(3) for truth in range(3)
     }
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("Decision", "Truth")
-    drawing.write(picture, tmp_path / "cost")
+    pictures.write(picture, tmp_path / "cost")
     numpy.testing.assert_array_equal(costs.read(tmp_path / "cost.csv", ["a", "b", "c"]), cost)
 
 
@@ -742,7 +741,7 @@ def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
 
 
 def test_effects(study, drawn, written):
-    runs = cells.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "effects.csv")
     axes = drawn["effects"].figure.axes[0]
     given = study["comparisons"]["labels"]
@@ -779,7 +778,7 @@ def test_effects(study, drawn, written):
 
 
 def test_confusion(study, drawn, written):
-    runs = cells.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.cell")
     hierarchy, cost = study["hierarchy"], study["cost"]
     table = pandas.read_csv(written / "confusion.csv")
     order = tree_figures.tree_order(hierarchy)
@@ -880,7 +879,7 @@ def test_ranking(study, drawn, written):
 
 
 def test_reliability(study, drawn, written):
-    runs = cells.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.cell")
     table = pandas.read_csv(written / "reliability.csv")
     for column, kind in enumerate(("posterior", "marginal")):
         upper, lower = drawn["reliability"].figure.axes[column], drawn["reliability"].figure.axes[2 + column]
@@ -917,7 +916,7 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         )
     }
     best = set(sorted(medians, key=medians.get, reverse=True)[:4])
-    shown = [cells.name(seeds[0]) for seeds in run_figures.shown_cells(found, 4)]
+    shown = [configurations.name(seeds[0]) for seeds in run_figures.shown_cells(found, 4)]
     assert shown == [cell for cell in medians if cell in best]
     drawn = draw_all(**study, **(OPTIONS | {"cells_shown": 4}))
     for name in ("levels", "ranking", "curves"):
@@ -927,25 +926,27 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         assert "Left out: 2 of 6 backbones and losses" in all_text(drawn[name]).replace("\n", " ")
     without = {run: record | {"validation": None} for run, record in found.items() if run.backbone != "resnet10t"}
     known = {run: record for run, record in found.items() if run.backbone == "resnet10t"}
-    assert run_figures.shown_cells(without | known, 3) == [seeds for _, _, seeds in cells.by_cell(known)]
+    assert run_figures.shown_cells(without | known, 3) == [seeds for _, _, seeds in configurations.by_cell(known)]
 
 
 # --- Colours and captions
 
 
 def test_losses_and_rules_look_different_in_grey_and_alike_in_every_study():
-    looks = drawing.loss_looks([*losses.names(), "of_my_own", "another"])
+    looks = pictures.loss_looks([*losses.names(), "of_my_own", "another"])
     for one, other in itertools.combinations(looks.values(), 2):
-        apart = abs(drawing.luminance(one["color"]) - drawing.luminance(other["color"]))
+        apart = abs(pictures.luminance(one["color"]) - pictures.luminance(other["color"]))
         assert one["color"] != other["color"] or one["linestyle"] != other["linestyle"]
         assert apart > 0.1 or (one["linestyle"], one["fillstyle"]) != (other["linestyle"], other["fillstyle"])
-    few = drawing.loss_looks(["haframe", "hxe", "ce"])
+    few = pictures.loss_looks(["haframe", "hxe", "ce"])
     assert few["hxe"] == looks["hxe"] and few["ce"] == looks["ce"] and few["haframe"] not in (few["hxe"], few["ce"])
-    assert len({look["color"] for look in drawing.loss_looks(["hbce", "hxe", "bce", "a", "b", "c", "d"]).values()}) == 7
-    rules = drawing.rule_looks([*drawing.RULES, "of_my_own"])
+    assert (
+        len({look["color"] for look in pictures.loss_looks(["hbce", "hxe", "bce", "a", "b", "c", "d"]).values()}) == 7
+    )
+    rules = pictures.rule_looks([*pictures.RULES, "of_my_own"])
     assert len({look["marker"] for look in rules.values()}) == len(rules)
     for few in (["argmax", "crm"], ["crm", "hie"], ["argmax", "crm", "hie", "top_down"]):
-        marks = drawing.rule_looks(few)
+        marks = pictures.rule_looks(few)
         assert marks == {name: rules[name] for name in few}
         assert (
             len({look["hatch"] for look in marks.values()})
@@ -955,14 +956,14 @@ def test_losses_and_rules_look_different_in_grey_and_alike_in_every_study():
 
 
 def test_a_loss_has_its_colour_in_every_figure(study, drawn):
-    looks = drawing.loss_looks(run.loss for run in study["found"])
-    best = looks[cells.choose(study["found"], "best", "plot.cell")[0]["loss"]]["color"]
+    looks = pictures.loss_looks(run.loss for run in study["found"])
+    best = looks[configurations.choose(study["found"], "best", "plot.cell")[0]["loss"]]["color"]
     for name in ("labels", "effects", "reliability", "batches"):
         drawn_colours = {line.get_color() for axes in drawn[name].figure.axes for line in axes.lines}
         assert best in drawn_colours and not drawn_colours & {look["color"] for look in looks.values()} - {best}, name
     order = [seeds[0]["loss"] for seeds in by_cell(study)]
     for axes, loss in zip(drawn["ranking"].figure.axes, order, strict=True):
-        assert {line.get_color() for line in axes.lines} == {looks[loss]["color"], drawing.GREY, "black"}
+        assert {line.get_color() for line in axes.lines} == {looks[loss]["color"], pictures.GREY, "black"}
     for axes, loss in zip(drawn["levels"].figure.axes, order, strict=True):
         edges = {tuple(bar.get_edgecolor()) for bar in axes.patches}
         assert edges == {matplotlib.colors.to_rgba(looks[loss]["color"])}
@@ -981,7 +982,7 @@ def test_captions_are_sentences_that_say_of_how_much_and_where_from(which, reque
 
 
 def by_cell(study):
-    return [seeds for _, _, seeds in cells.by_cell(study["found"])]
+    return [seeds for _, _, seeds in configurations.by_cell(study["found"])]
 
 
 def write_inputs(study):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from severity import findings, losses, report
+from severity import losses
+from severity.report import contents, report
 
 TOP = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
@@ -138,9 +139,9 @@ def test_the_report_tells_every_figure_and_depends_on_each_of_its_files():
     assert asked == {
         path for stage in ("plot", "illustrate", "describe") for path in outs(stage) if path.startswith("plots/")
     }
-    told = {f"plots/{name}" for name in [*findings.FIGURES, *findings.CARD_FIGURES]}
+    told = {f"plots/{name}" for name in [*contents.FIGURES, *contents.CARD_FIGURES]}
     assert told == {path.removesuffix(".png") for path in asked if path.endswith(".png")}
-    assert "severity/report.html" in STAGES["report"]["deps"]
+    assert "severity/report/report.html" in STAGES["report"]["deps"]
 
 
 def test_the_report_shows_exactly_the_params_that_it_depends_on():

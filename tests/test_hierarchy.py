@@ -5,10 +5,10 @@ import pytest
 import yaml
 from hypothesis import given
 
-from severity import trees
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert, nih14
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.tree import trees
 from tests.trees import MEDMNIST, TOP, chexpert_default, random_trees, six_classes
 
 SHIPPED = {

@@ -7,9 +7,9 @@ import numpy
 import pytest
 import torch
 
-from severity import loading
-from severity.errors import SeverityError
-from severity.images import Augmentation, scaled
+from severity.core.errors import SeverityError
+from severity.networks import loading
+from severity.networks.images import Augmentation, scaled
 
 OFF = {
     "flip": 0.0, "rotation": 0.0, "translation": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0,
@@ -60,9 +60,9 @@ def test_no_image_depends_on_the_others(ranges):
 def test_few_images_at_a_time_are_the_same_as_all_at_once(monkeypatch, ranges):
     batch = images(23, 24, 40)
     whole = apply(batch, **ranges)
-    monkeypatch.setattr("severity.images.AT_ONCE", 4000)
+    monkeypatch.setattr("severity.networks.images.AT_ONCE", 4000)
     assert torch.equal(apply(batch, **ranges), whole)
-    monkeypatch.setattr("severity.images.AT_ONCE", 10)  # less than one image
+    monkeypatch.setattr("severity.networks.images.AT_ONCE", 10)  # less than one image
     assert torch.equal(apply(batch, **ranges), whole)
 
 

@@ -8,8 +8,10 @@ import numpy
 import pytest
 from hypothesis import given, strategies
 
-from severity import costs, decisions, irma
-from severity.errors import SeverityError
+from severity.core.errors import SeverityError
+from severity.decisions import class_rules
+from severity.irma import codes as irma_codes
+from severity.tree import costs
 from tests.trees import flat
 
 ANSWERS = ["318a", "318*", "3187", "31*a", "31**", "3177", "3***", "32**", "1000"]
@@ -26,7 +28,7 @@ CODES = [
     "1210-4b0-31b-500",
     "2000-4b1-460-51a",
 ]
-SCHEME = irma.Scheme.from_codes(CODES)
+SCHEME = irma_codes.Scheme.from_codes(CODES)
 
 
 def reference(answer: str, truth: str, branching) -> float:
@@ -61,23 +63,23 @@ FACTORS = strategies.lists(strategies.integers(1, 12), min_size=4, max_size=4)
 class TestOneAxis:
     @pytest.mark.parametrize("branching", FIXTURES)
     def test_the_published_examples_to_their_digits(self, branching):
-        found = [round(irma.axis_error(answer, "318a", branching), 3) for answer in ANSWERS]
+        found = [round(irma_codes.axis_error(answer, "318a", branching), 3) for answer in ANSWERS]
         assert found == FIXTURES[branching]
 
     def test_a_constant_branching_factor_cancels(self):
         for answer in ANSWERS:
-            first, second = (irma.axis_error(answer, "318a", [factor] * 4) for factor in (2, 7))
+            first, second = (irma_codes.axis_error(answer, "318a", [factor] * 4) for factor in (2, 7))
             assert first == pytest.approx(second)
 
     @given(strategies.text("0123ab*", min_size=4, max_size=4), paths(4), FACTORS)
     def test_against_a_computation_position_by_position(self, answer, truth, branching):
-        assert irma.axis_error(answer, truth, branching) == pytest.approx(reference(answer, truth, branching))
+        assert irma_codes.axis_error(answer, truth, branching) == pytest.approx(reference(answer, truth, branching))
 
     @given(answers(4), paths(4), FACTORS)
     def test_bounds_and_only_right_answers_cost_nothing(self, answer, truth, branching):
-        error = irma.axis_error(answer, truth, branching)
+        error = irma_codes.axis_error(answer, truth, branching)
         assert 0 <= error <= 1 + 1e-12
-        assert irma.axis_error(truth, truth, branching) == 0
+        assert irma_codes.axis_error(truth, truth, branching) == 0
         specified = len(truth.rstrip("0"))
         if answer[:specified] != truth[:specified]:
             assert error > 0
@@ -85,14 +87,14 @@ class TestOneAxis:
     @given(paths(4).filter(lambda truth: truth[0] != "0"), FACTORS)
     def test_wrong_at_the_first_position_is_wrong_altogether(self, truth, branching):
         for rest in (truth[1:], "***", "000"):
-            assert irma.axis_error("z" + rest, truth, branching) == pytest.approx(1)
-        assert irma.axis_error("****", truth, branching) <= 0.5 + 1e-12
+            assert irma_codes.axis_error("z" + rest, truth, branching) == pytest.approx(1)
+        assert irma_codes.axis_error("****", truth, branching) <= 0.5 + 1e-12
 
     @given(strategies.text("123ab", min_size=4, max_size=4), FACTORS, strategies.integers(0, 3))
     def test_silence_lies_between_right_and_wrong(self, truth, branching, place):
         head, tail = truth[:place], truth[place + 1 :]
         right, unsaid, wrong = (
-            irma.axis_error(head + character + tail, truth, branching) for character in (truth[place], "*", "z")
+            irma_codes.axis_error(head + character + tail, truth, branching) for character in (truth[place], "*", "z")
         )
         assert right < unsaid < wrong
         assert unsaid == pytest.approx(wrong / 2)
@@ -100,38 +102,40 @@ class TestOneAxis:
     @given(strategies.text("123ab", min_size=4, max_size=4), FACTORS)
     def test_the_earlier_the_first_fault_the_larger_the_error(self, truth, branching):
         for fault in "z*":
-            errors = [irma.axis_error(truth[:place] + fault * (4 - place), truth, branching) for place in range(5)]
+            errors = [
+                irma_codes.axis_error(truth[:place] + fault * (4 - place), truth, branching) for place in range(5)
+            ]
             assert (numpy.diff(errors) < 0).all()
 
     def test_what_follows_a_fault_changes_nothing(self):
         branching = (10, 3, 9, 16)
         for first in ("31*", "317"):
-            assert len({irma.axis_error(first + last, "318a", branching) for last in "a7*0"}) == 1
+            assert len({irma_codes.axis_error(first + last, "318a", branching) for last in "a7*0"}) == 1
 
     def test_where_the_path_ends_silence_is_right_and_going_on_is_wrong_to_the_last_position(self):
         branching = (4, 3, 5, 1)
         whole = 1 / 4 + 1 / 6 + 1 / 15 + 1 / 4
-        assert irma.axis_error("31**", "3100", branching) == irma.axis_error("310*", "3100", branching) == 0
-        assert irma.axis_error("3180", "3100", branching) == pytest.approx((1 / 15 + 1 / 4) / whole)
-        assert irma.axis_error("3100", "3180", branching) == irma.axis_error("3170", "3180", branching)
+        assert irma_codes.axis_error("31**", "3100", branching) == irma_codes.axis_error("310*", "3100", branching) == 0
+        assert irma_codes.axis_error("3180", "3100", branching) == pytest.approx((1 / 15 + 1 / 4) / whole)
+        assert irma_codes.axis_error("3100", "3180", branching) == irma_codes.axis_error("3170", "3180", branching)
 
     def test_silence_costs_half_only_where_there_was_something_to_say(self):
         branching = (4, 3, 5, 1)
         whole = 1 / 4 + 1 / 6 + 1 / 15 + 1 / 4
-        assert irma.axis_error("3***", "3100", branching) == pytest.approx((1 / 6) / 2 / whole)
-        assert irma.axis_error("****", "3100", branching) == pytest.approx((1 / 4 + 1 / 6) / 2 / whole)
+        assert irma_codes.axis_error("3***", "3100", branching) == pytest.approx((1 / 6) / 2 / whole)
+        assert irma_codes.axis_error("****", "3100", branching) == pytest.approx((1 / 4 + 1 / 6) / 2 / whole)
         # What is said after a star no longer counts as silence.
-        assert irma.axis_error("3*00", "3100", branching) == pytest.approx((1 / 6 + 1 / 15 + 1 / 4) / 2 / whole)
-        assert irma.axis_error("31*7", "3100", branching) == pytest.approx((1 / 4) / 2 / whole)
+        assert irma_codes.axis_error("3*00", "3100", branching) == pytest.approx((1 / 6 + 1 / 15 + 1 / 4) / 2 / whole)
+        assert irma_codes.axis_error("31*7", "3100", branching) == pytest.approx((1 / 4) / 2 / whole)
 
     def test_an_easy_position_weighs_more_than_a_hard_one(self):
-        assert irma.axis_error("31", "32", (5, 2)) > irma.axis_error("31", "32", (5, 9))
+        assert irma_codes.axis_error("31", "32", (5, 2)) > irma_codes.axis_error("31", "32", (5, 9))
 
     def test_wrong_arguments_are_refused(self):
         with pytest.raises(SeverityError, match="differ in length"):
-            irma.axis_error("31", "318a", (1, 2, 3, 4))
+            irma_codes.axis_error("31", "318a", (1, 2, 3, 4))
         with pytest.raises(SeverityError, match="below 1"):
-            irma.axis_error("318a", "318a", (1, 2, 0, 4))
+            irma_codes.axis_error("318a", "318a", (1, 2, 0, 4))
 
 
 @pytest.mark.parametrize(
@@ -147,24 +151,24 @@ class TestOneAxis:
 )
 def test_a_malformed_code_is_refused_with_axis_and_mend(code, told):
     with pytest.raises(SeverityError, match=told.replace("*", r"\*")):
-        irma.parse(code)
+        irma_codes.parse(code)
 
 
 def test_a_code_is_taken_apart():
-    assert irma.parse("1121-4b0-31a-700") == ("1121", "4b0", "31a", "700")
-    assert irma.parse("112*-***-31a-7*0", answer=True) == ("112*", "***", "31a", "7*0")
-    assert irma.parse("C-Cxx-31a-700") == ("C000", "C00", "31a", "700")
-    assert irma.parse("C") == ("C000", "C00", "C00", "C00")
-    assert irma.parse("31a", ["anatomical"]) == ("31a",)
+    assert irma_codes.parse("1121-4b0-31a-700") == ("1121", "4b0", "31a", "700")
+    assert irma_codes.parse("112*-***-31a-7*0", answer=True) == ("112*", "***", "31a", "7*0")
+    assert irma_codes.parse("C-Cxx-31a-700") == ("C000", "C00", "31a", "700")
+    assert irma_codes.parse("C") == ("C000", "C00", "C00", "C00")
+    assert irma_codes.parse("31a", ["anatomical"]) == ("31a",)
     with pytest.raises(SeverityError, match="'31a-700' has 2 axes; it must have 1, as in AAA"):
-        irma.parse("31a-700", ["anatomical"])
+        irma_codes.parse("31a-700", ["anatomical"])
 
 
 def test_the_axes_that_a_word_names():
-    assert irma.axes_of("all") == ("technical", "directional", "anatomical", "biological")
-    assert irma.axes_of("anatomical") == ("anatomical",)
+    assert irma_codes.axes_of("all") == ("technical", "directional", "anatomical", "biological")
+    assert irma_codes.axes_of("anatomical") == ("anatomical",)
     with pytest.raises(SeverityError, match="'anatomic' is no axis of the IRMA code. Did you mean 'anatomical'"):
-        irma.axes_of("anatomic")
+        irma_codes.axes_of("anatomic")
 
 
 class TestScheme:
@@ -184,7 +188,7 @@ class TestScheme:
             name: sorted({axis[:end] for axis in axes for end in range(1, len(axis) + 1)})
             for name, axes in _axes(CODES).items()
         }
-        made = irma.Scheme.from_tables(tables)
+        made = irma_codes.Scheme.from_tables(tables)
         assert (made.cost(CODES) == SCHEME.cost(CODES)).all()
 
     def test_a_truth_that_leaves_what_is_known_is_scored_all_the_same(self):
@@ -195,25 +199,25 @@ class TestScheme:
 
     def test_wrong_codes_and_tables_are_refused(self):
         with pytest.raises(SeverityError, match="No IRMA code"):
-            irma.Scheme.from_codes([])
+            irma_codes.Scheme.from_codes([])
         with pytest.raises(SeverityError, match="'tecnical' is no axis of the IRMA code. Did you mean 'technical'"):
-            irma.Scheme.from_tables({"tecnical": ["1"]})
+            irma_codes.Scheme.from_tables({"tecnical": ["1"]})
         with pytest.raises(SeverityError, match="directional code table holds '12345'"):
-            irma.Scheme.from_tables({"technical": ["1"], "directional": ["12345"]})
+            irma_codes.Scheme.from_tables({"technical": ["1"], "directional": ["12345"]})
         with pytest.raises(SeverityError, match="biological code table is empty"):
-            irma.Scheme.from_tables({"technical": ["1"], "biological": []})
+            irma_codes.Scheme.from_tables({"technical": ["1"], "biological": []})
 
     def test_a_scheme_comes_back_from_json(self):
         content = json.loads(json.dumps(SCHEME.to_json()))
-        assert irma.Scheme.from_json(content).following == SCHEME.following
+        assert irma_codes.Scheme.from_json(content).following == SCHEME.following
         assert content["anatomical"]["31"] == "0ab"
 
     def test_one_axis_alone_is_that_axis_of_the_whole(self):
         truths = [CODES[index] for index in (0, 2, 3, 5)]
         answers = ["1121-1*0-200-7**", CODES[3], CODES[4], CODES[0]]
         whole = SCHEME.axis_errors(answers, truths)
-        for column, axis in enumerate(irma.AXES):
-            alone = irma.Scheme.from_codes(_axes(CODES)[axis], [axis])
+        for column, axis in enumerate(irma_codes.AXES):
+            alone = irma_codes.Scheme.from_codes(_axes(CODES)[axis], [axis])
             found = alone.errors(_axes(answers)[axis], _axes(truths)[axis])
             assert found == pytest.approx(whole[:, column])
         assert SCHEME.errors(answers, truths) == pytest.approx(whole.mean(axis=1))
@@ -222,7 +226,7 @@ class TestScheme:
         answer, truth = "112*-127-310-500", "1121-127-31a-700"
         axes = [
             reference(said, true, SCHEME.branching(axis, true))
-            for axis, said, true in zip(irma.AXES, answer.split("-"), truth.split("-"), strict=True)
+            for axis, said, true in zip(irma_codes.AXES, answer.split("-"), truth.split("-"), strict=True)
         ]
         assert axes[1] == 0 and axes[3] == 1 and 0 < axes[0] < 0.5
         errors = SCHEME.errors([answer, truth, answer], [truth] * 3)
@@ -256,7 +260,7 @@ class TestCost:
     def test_crm_then_picks_the_code_of_least_expected_score(self):
         cost = SCHEME.cost(CODES)
         posterior = numpy.random.default_rng(0).dirichlet(numpy.full(len(CODES), 0.5), 30)
-        ranking = decisions.rank("crm", posterior=posterior, cost=cost, hierarchy=flat(len(CODES)))
+        ranking = class_rules.rank("crm", posterior=posterior, cost=cost, hierarchy=flat(len(CODES)))
         for p, order in zip(posterior, ranking, strict=True):
             expected = [sum(p[j] * SCHEME.errors([code], [CODES[j]])[0] for j in range(len(CODES))) for code in CODES]
             assert expected[order[0]] == pytest.approx(min(expected))
@@ -269,7 +273,7 @@ class TestCost:
 class TestTruncation:
     def test_against_every_answer_there_is(self):
         posteriors = numpy.random.default_rng(1).dirichlet(numpy.full(len(CODES), 0.6), 12)
-        answers, expected = irma.truncate(posteriors, CODES, SCHEME)
+        answers, expected = irma_codes.truncate(posteriors, CODES, SCHEME)
         axes = _axes(CODES)
         for p, answer, claimed in zip(posteriors, answers, expected, strict=True):
             total = 0.0
@@ -287,28 +291,28 @@ class TestTruncation:
 
     def test_it_is_never_worse_than_the_best_whole_code(self):
         posteriors = numpy.random.default_rng(2).dirichlet(numpy.full(len(CODES), 0.6), 50)
-        _, expected = irma.truncate(posteriors, CODES, SCHEME)
+        _, expected = irma_codes.truncate(posteriors, CODES, SCHEME)
         whole = (posteriors @ SCHEME.cost(CODES).T).min(axis=1)
         assert (expected <= whole + 1e-12).all() and (expected < whole - 1e-3).any()
 
     def test_certainty_gives_the_code_and_doubt_stops_where_it_begins(self):
-        answers, expected = irma.truncate(numpy.eye(len(CODES)), CODES, SCHEME)
+        answers, expected = irma_codes.truncate(numpy.eye(len(CODES)), CODES, SCHEME)
         assert answers == CODES and (expected == 0).all()
         codes = ["1121-120-111-700", "1121-120-112-700", "1121-120-113-700"]
-        answers, _ = irma.truncate(numpy.full((1, 3), 1 / 3), codes, irma.Scheme.from_codes(codes))
+        answers, _ = irma_codes.truncate(numpy.full((1, 3), 1 / 3), codes, irma_codes.Scheme.from_codes(codes))
         assert answers == ["1121-120-11*-700"]
 
     def test_a_clutter_axis_has_no_say(self):
         codes = ["1121-120-111-C", "1121-120-111-700"]
-        scheme = irma.Scheme.from_codes(codes)
-        answers, expected = irma.truncate(numpy.array([[0.9, 0.1]]), codes, scheme)
+        scheme = irma_codes.Scheme.from_codes(codes)
+        answers, expected = irma_codes.truncate(numpy.array([[0.9, 0.1]]), codes, scheme)
         assert answers == ["1121-120-111-700"] and expected[0] == 0
 
     def test_rows_that_are_no_distribution_are_refused(self):
         with pytest.raises(SeverityError, match="no distribution"):
-            irma.truncate(numpy.ones((1, len(CODES))), CODES, SCHEME)
+            irma_codes.truncate(numpy.ones((1, len(CODES))), CODES, SCHEME)
 
 
 def _axes(codes: list[str]) -> dict[str, list[str]]:
     axes = zip(*(code.split("-") for code in codes), strict=True)
-    return {name: list(axis) for name, axis in zip(irma.AXES, axes, strict=True)}
+    return {name: list(axis) for name, axis in zip(irma_codes.AXES, axes, strict=True)}

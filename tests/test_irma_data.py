@@ -7,12 +7,14 @@ import numpy
 import pytest
 from PIL import Image
 
-from severity import collection, irma, irma_phantom
-from severity.collection import Collection
+from severity.collections import collection
+from severity.collections.collection import Collection
+from severity.core.errors import SeverityError
 from severity.datasets import irma as loader
 from severity.datasets import irma_phantom as phantom
-from severity.errors import SeverityError
-from severity.irma_facts import IrmaFacts
+from severity.irma import codes as irma_codes
+from severity.irma.facts import IrmaFacts
+from severity.phantoms import irma_drawings
 
 OPTIONS = {
     "axis": "all",
@@ -40,7 +42,7 @@ OPTION_PHANTOM = {
     "train_table": "train_codes.csv",
     "test_table": "test_codes.csv",
     "code_column": "irma_code",
-    "code_tables": {axis: f"{axis}.csv" for axis in irma.AXES},
+    "code_tables": {axis: f"{axis}.csv" for axis in irma_codes.AXES},
 }
 
 
@@ -223,7 +225,7 @@ class TestRead:
 
 
 class TestCodeTables:
-    NAMES = {axis: f"{axis}.csv" for axis in irma.AXES}
+    NAMES = {axis: f"{axis}.csv" for axis in irma_codes.AXES}
 
     def test_they_give_names_and_branching_factors(self, tmp_path):
         found = facts(read(make(tmp_path, tables=TABLES), code_tables=self.NAMES))
@@ -360,13 +362,13 @@ class TestPhantom:
         assert (tmp_path / "other/train/0.png").read_bytes() != (drawn / "train/0.png").read_bytes()
 
     def test_every_code_is_in_the_code_tables_and_drawn_in_grey_with_contrast(self):
-        scheme = irma.Scheme.from_tables(irma_phantom.TABLES)
+        scheme = irma_codes.Scheme.from_tables(irma_drawings.TABLES)
         for code in (*phantom.CODES, *phantom.UNSEEN):
-            picture = irma_phantom.draw(code, numpy.random.default_rng(0), 48)
+            picture = irma_drawings.draw(code, numpy.random.default_rng(0), 48)
             assert picture.dtype == numpy.uint8 and picture.shape[1] == 48 and 43 <= picture.shape[0] <= 58
             assert picture.std() > 20, code
-            for axis, text in zip(irma.AXES, irma.parse(code), strict=True):
-                if not irma.is_clutter(text):
+            for axis, text in zip(irma_codes.AXES, irma_codes.parse(code), strict=True):
+                if not irma_codes.is_clutter(text):
                     for place, character in enumerate(text.rstrip("0")):
                         assert character in scheme.following[axis][text[:place]], (code, axis)
 
@@ -391,7 +393,7 @@ class TestPhantom:
         """With the same dice only the code can make a difference."""
 
         def film(code, seed):
-            picture = Image.fromarray(irma_phantom.draw(code, numpy.random.default_rng(seed), 64)).resize((64, 64))
+            picture = Image.fromarray(irma_drawings.draw(code, numpy.random.default_rng(seed), 64)).resize((64, 64))
             return numpy.asarray(picture, dtype=float)
 
         # Not every film has a lead mark.

@@ -9,25 +9,19 @@ import pandas
 import pytest
 import yaml
 
-from severity import (
-    cells,
-    costs,
-    evaluation,
-    irma,
-    irma_facts,
-    irma_score,
-    metrics,
-    nulls,
-    preparation,
-    prepared,
-    trees,
-)
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.core.runs import Run
 from severity.datasets import irma_phantom
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.irma_facts import IrmaFacts
-from severity.predictions import Predictions
-from severity.runs import Run
+from severity.irma import codes as irma_codes
+from severity.irma import facts as irma_facts
+from severity.irma.facts import IrmaFacts
+from severity.metrics import class_metrics, evaluation, irma_score
+from severity.predictions.predictions import Predictions
+from severity.preparation import preparation
+from severity.prepared import prepared
+from severity.summary import configurations
+from severity.tree import costs, nulls, trees
 from stages import aggregate, evaluate, hierarchy
 from tests.trees import TOP, six_classes
 
@@ -52,7 +46,7 @@ OPTIONS = {
 
 
 def make_facts(codes=CODES, axis="all", names=NAMES, truth=None) -> IrmaFacts:
-    scheme = irma.Scheme.from_codes(codes, irma.axes_of(axis))
+    scheme = irma_codes.Scheme.from_codes(codes, irma_codes.axes_of(axis))
     return IrmaFacts(axis, irma_facts.CODES, scheme, truth or {}, names)
 
 
@@ -66,11 +60,11 @@ def random_codes(number: int, seed: int, alphabet: str = "123ab") -> list[str]:
     found: dict[str, None] = {}
     while len(found) < number:
         axes = []
-        for length in irma.AXES.values():
+        for length in irma_codes.AXES.values():
             said = int(random.integers(0, length + 1))
             text = "".join(random.choice(list(alphabet), said)).ljust(length, "0")
             axes.append("C".ljust(length, "0") if random.random() < 0.05 else text)
-        if not all(irma.is_clutter(axis) for axis in axes):
+        if not all(irma_codes.is_clutter(axis) for axis in axes):
             found["-".join(axes)] = None
     return list(found)
 
@@ -101,7 +95,7 @@ class TestTree:
         assert path("2000-4b1-460-51a")[1:3] == ["2", "2000 unspecified"]
 
     def test_names_that_the_code_tables_have_for_what_is_unspecified(self):
-        names = {axis: {} for axis in irma.AXES} | {"technical": {"1": "x-ray", "120": "nothing said"}}
+        names = {axis: {} for axis in irma_codes.AXES} | {"technical": {"1": "x-ray", "120": "nothing said"}}
         found = make_facts(["1200-C00-000-000", "1000-100-100-100"], names=names).tree(
             ["1200-C00-000-000", "1000-100-100-100"]
         )
@@ -167,9 +161,9 @@ def test_the_cost_is_the_error_of_one_code_where_another_is_true():
     for row, answer in enumerate(CODES):
         for column, truth in enumerate(CODES):
             total = 0.0
-            for axis, said, true in zip(irma.AXES, answer.split("-"), truth.split("-"), strict=True):
+            for axis, said, true in zip(irma_codes.AXES, answer.split("-"), truth.split("-"), strict=True):
                 if true[0] != "C":
-                    total += irma.axis_error(said, true, FACTS.scheme.branching(axis, true)) / 4
+                    total += irma_codes.axis_error(said, true, FACTS.scheme.branching(axis, true)) / 4
             assert cost[row, column] == pytest.approx(total)
     # Where a clutter axis is true nothing is wrong on it, but clutter is a wrong answer elsewhere.
     assert not numpy.allclose(cost, cost.T) and not costs.is_metric(cost)
@@ -214,15 +208,15 @@ class TestScore:
         found = irma_score.score(test, decided, facts=facts, classes=CODES)
         assert (found["axis"], found["branching"], found["images"], found["unseen"]) == ("all", "codes", 60, 3)
         truth = [CODES[row.argmax()] if row.any() else UNSEEN for row in test.truth == 1]
-        stars, expected = irma.truncate(test.posterior, CODES, facts.scheme)
+        stars, expected = irma_codes.truncate(test.posterior, CODES, facts.scheme)
         answers = {rule: [CODES[index] for index in each] for rule, each in decided.items()} | {"irma_star": stars}
         assert list(found["rules"]) == ["argmax", "worst", "irma_star"]
         for rule, given in answers.items():
-            by_axis = {axis: [] for axis in irma.AXES}
+            by_axis = {axis: [] for axis in irma_codes.AXES}
             for answer, true in zip(given, truth, strict=True):
-                for axis, said, text in zip(irma.AXES, answer.split("-"), true.split("-"), strict=True):
+                for axis, said, text in zip(irma_codes.AXES, answer.split("-"), true.split("-"), strict=True):
                     if text[0] != "C":
-                        by_axis[axis].append(irma.axis_error(said, text, facts.scheme.branching(axis, text)))
+                        by_axis[axis].append(irma_codes.axis_error(said, text, facts.scheme.branching(axis, text)))
             told = found["rules"][rule]
             assert told["sum"] == pytest.approx(sum(sum(each) for each in by_axis.values()) / 4)
             assert told["mean"] == pytest.approx(told["sum"] / 60)
@@ -246,7 +240,7 @@ class TestScore:
         torn[[2, 3]] = 0.55, 0.45  # 1121-127-310-700 or 1122-127-31a-500: three axes in doubt
         test = replace(test, posterior=numpy.stack([sure, torn, sure]))
         found = irma_score.score(test, {}, facts=FACTS, classes=CODES)["rules"]["irma_star"]
-        answers, _ = irma.truncate(test.posterior, CODES, FACTS.scheme)
+        answers, _ = irma_codes.truncate(test.posterior, CODES, FACTS.scheme)
         # Silence costs half and a last character alone is right by more than half: it is said. A wrong first one spoils
         # all that follows.
         assert answers[1] == "1121-127-31*-***"
@@ -300,7 +294,7 @@ class TestEvaluation:
 
     def test_levels_that_print_alike_are_counted_together(self):
         severity = numpy.array([0.1234561, 0.1234562, 0.25, 0.1 + 0.15, 0.0])
-        assert metrics.describe(severity, largest=1.0)["levels"] == {"0": 1, "0.123456": 2, "0.25": 2}
+        assert class_metrics.describe(severity, largest=1.0)["levels"] == {"0": 1, "0.123456": 2, "0.25": 2}
 
 
 class TestCells:
@@ -313,11 +307,11 @@ class TestCells:
         }
 
     def test_medians_of_the_score_are_told_of_every_rule_and_of_the_star(self, found):
-        rules = cells.all_rules(found, OPTIONS["rules"])
+        rules = configurations.all_rules(found, OPTIONS["rules"])
         assert rules == [*OPTIONS["rules"], "irma_star"]
         seeds = [metrics for run, metrics in found.items() if run.loss == "hxe"]
         for rule in rules:
-            record = cells.medians(seeds, rule)
+            record = configurations.medians(seeds, rule)
             sums = sorted(each["irma"]["rules"][rule]["sum"] for each in seeds)
             assert (record["irma_sum_min"], record["irma_sum"], record["irma_sum_max"]) == tuple(sums)
             assert record["irma_mean"] == pytest.approx(record["irma_sum"] / 60)
@@ -325,13 +319,13 @@ class TestCells:
             assert record["macro_auroc"] is not None
 
     def test_table_and_headline_show_them(self, found):
-        rules = cells.all_rules(found, OPTIONS["rules"])
-        table = cells.comparison(found, rules)
-        text = cells.markdown(table).splitlines()
+        rules = configurations.all_rules(found, OPTIONS["rules"])
+        table = configurations.comparison(found, rules)
+        text = configurations.markdown(table).splitlines()
         assert text[0].endswith("| macro-AUROC | IRMA score | IRMA error |")
         star = next(line for line in text if "irma_star" in line)
         assert star.count("n/a") == 6 and star.count(" to ") == 3
-        headline = cells.headline(found, rules)
+        headline = configurations.headline(found, rules)
         assert {"argmax_irma_mean", "crm_irma_sum", "irma_star_irma_mean", "argmax_top1_error"} <= set(headline)
         assert "irma_star_top1_error" not in headline and None not in headline.values()
 
@@ -341,10 +335,10 @@ class TestCells:
             Run("r", "ce", seed): evaluation.evaluate(predictions(tree, seed), tree, costs.path(tree), **OPTIONS)
             for seed in range(2)
         }
-        assert cells.all_rules(runs, OPTIONS["rules"]) == OPTIONS["rules"]
-        columns = [f"{metric}{end}" for metric in cells.METRICS for end in ("", "_min", "_max")]
-        assert list(cells.medians(list(runs.values()), "crm")) == ["runs", *columns]
-        assert "IRMA" not in cells.markdown(cells.comparison(runs, OPTIONS["rules"]))
+        assert configurations.all_rules(runs, OPTIONS["rules"]) == OPTIONS["rules"]
+        columns = [f"{metric}{end}" for metric in configurations.METRICS for end in ("", "_min", "_max")]
+        assert list(configurations.medians(list(runs.values()), "crm")) == ["runs", *columns]
+        assert "IRMA" not in configurations.markdown(configurations.comparison(runs, OPTIONS["rules"]))
 
 
 # The whole way
@@ -414,7 +408,7 @@ def test_from_a_collection_to_its_metrics(phantoms, tmp_path, monkeypatch, axis)
     assert run["irma"]["unseen"] == run["counts"]["without_truth"] == len(collection.facts["irma"]["truth"])
     rules = run["irma"]["rules"]
     assert 0 < rules["irma_star"]["mean"] < rules["argmax"]["mean"] < 0.5
-    assert list(rules["crm"]["axes"]) == list(irma.axes_of(axis))
+    assert list(rules["crm"]["axes"]) == list(irma_codes.axes_of(axis))
     medians = json.loads((tmp_path / "metrics/median/tiny_resnet-ce-irma_star.json").read_text())
     pair = [json.loads((tmp_path / f"metrics/runs/tiny_resnet-ce-{seed}.json").read_text()) for seed in (0, 1)]
     sums = [each["irma"]["rules"]["irma_star"]["sum"] for each in pair]

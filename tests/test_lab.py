@@ -6,10 +6,12 @@ import numpy
 import pandas
 import pytest
 
-from severity import costs, evaluation, files, lab
-from severity.decisions import rank
-from severity.errors import SeverityError
-from severity.runs import Run
+from severity.core import files
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
+from severity.decisions.class_rules import rank
+from severity.metrics import evaluation, lab
+from severity.tree import costs
 from stages import predict
 from tests.test_evaluation import OPTIONS, TREE, predictions
 from tests.trees import TOP

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from severity import labelling, splits
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.collections import splits
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.preparation import labelling
 
 NAN = float("nan")
 STATES = [1.0, 0.0, -1.0, NAN]

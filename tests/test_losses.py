@@ -14,26 +14,24 @@ import torch
 from hypothesis import given, strategies
 from PIL import Image
 
-from severity import (
-    costs,
-    decisions,
-    inference,
-    losses,
-    metrics,
-    preparation,
-    prepared,
-    splits,
-    training,
-)
-from severity import params as parameters
-from severity.collection import Collection
+from severity import losses
+from severity.collections import splits
+from severity.collections.collection import Collection
+from severity.core import params as parameters
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.core.runs import Run
 from severity.datasets import phantom
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.nodes import NodeSums
-from severity.phantom_labels import Study, truth
-from severity.runs import Run
-from severity.targets import MostSpecific, NodeTargets
+from severity.decisions import class_rules
+from severity.links.nodes import NodeSums
+from severity.links.targets import MostSpecific, NodeTargets
+from severity.metrics import class_metrics
+from severity.networks import inference
+from severity.phantoms.labels import Study, truth
+from severity.preparation import preparation
+from severity.prepared import prepared
+from severity.training import training
+from severity.tree import costs
 from tests.trees import TOP, chexpert_default, flat, random_tree, random_trees, six_classes
 
 ALL = losses.names()
@@ -967,8 +965,8 @@ def test_every_loss_beats_the_best_constant_decision_on_phantoms(name, phantoms,
         z = inference.logits(network, images, test.rows, batch_size=256, on=torch.device("cpu"))
         posterior = loss.posterior(z.double()).numpy()
     true, cost = test.targets == 1, costs.lca_height(tree)
-    ranking = decisions.rank("argmax", posterior=posterior, cost=cost, hierarchy=tree)
-    found = metrics.single_decision(ranking=ranking, truth=true, cost=cost)
+    ranking = class_rules.rank("argmax", posterior=posterior, cost=cost, hierarchy=tree)
+    found = class_metrics.single_decision(ranking=ranking, truth=true, cost=cost)
     assert found["without_truth"] == 0
     best_constant = 1 - true.mean(axis=0).max()  # the majority baseline, chosen on the test images themselves
     assert best_constant > 0.5

@@ -2,8 +2,8 @@
 
 import pytest
 
-from severity import markdown
-from severity.errors import SeverityError
+from severity.core import markdown
+from severity.core.errors import SeverityError
 
 PAGE = "before\n\n<!-- one: begin -->\nold\n<!-- one: end -->\nafter\n"
 

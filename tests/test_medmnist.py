@@ -18,10 +18,14 @@ from hypothesis import strategies as some
 from medmnist.info import INFO
 from sklearn.metrics import roc_auc_score
 
-from severity import backbones, collection, costs, inference, losses, training, trees
+from severity import losses
+from severity.collections import collection
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
 from severity.datasets import medmnist
-from severity.errors import SeverityError
-from severity.runs import Run
+from severity.networks import backbones, inference
+from severity.training import training
+from severity.tree import costs, trees
 from tests.trees import MEDMNIST, TOP
 
 COUNTS = {"train": 5, "val": 3, "test": 4}

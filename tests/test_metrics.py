@@ -7,10 +7,12 @@ import pytest
 import scipy.stats
 from hypothesis import given, strategies
 
-from severity import costs, metrics, probabilities
-from severity.decisions import rank
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.arrays import probabilities
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.decisions.class_rules import rank
+from severity.metrics import class_metrics
+from severity.tree import costs
 from tests.trees import chexpert_default, random_trees, six_classes
 
 
@@ -54,7 +56,7 @@ def reference(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarr
 @given(random_trees(), strategies.integers(0, 1000))
 def test_against_a_loop_image_by_image(tree, seed):
     inputs = case(tree, seed)
-    found, wanted = metrics.single_decision(**inputs), reference(**inputs)
+    found, wanted = class_metrics.single_decision(**inputs), reference(**inputs)
     for name, value in wanted.items():
         assert found[name] == (value if value is None else pytest.approx(value, abs=1e-12)), name
 
@@ -62,14 +64,18 @@ def test_against_a_loop_image_by_image(tree, seed):
 @given(random_trees(), strategies.integers(0, 1000))
 def test_the_means_of_per_image_numbers_are_the_metrics(tree, seed):
     inputs = case(tree, seed)
-    scored = metrics.has_truth(inputs["truth"])
-    whole = metrics.single_decision(**inputs)
-    each = metrics.per_image(ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"])
-    for metric, (above, below) in metrics.RATIOS.items():
+    scored = class_metrics.has_truth(inputs["truth"])
+    whole = class_metrics.single_decision(**inputs)
+    each = class_metrics.per_image(
+        ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"]
+    )
+    for metric, (above, below) in class_metrics.RATIOS.items():
         if whole[metric] is not None:
             total = each[below].sum() if below else scored.sum()
             assert each[above].sum() / total == pytest.approx(whole[metric], abs=1e-12), metric
-    severity = metrics.severities(ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"])
+    severity = class_metrics.severities(
+        ranking=inputs["ranking"][scored], truth=inputs["truth"][scored], cost=inputs["cost"]
+    )
     assert (each["hierarchical_distance_at_1"] == severity).all()
 
 
@@ -79,14 +85,14 @@ def test_the_order_of_the_same_classes_changes_no_digit_of_an_image():
     numpy.fill_diagonal(cost, 0)
     truth = numpy.eye(5, dtype=bool)[random.integers(0, 5, 200)]
     orders = [numpy.array([random.permutation(5) for _ in truth]) for _ in range(2)]
-    one, two = (metrics.per_image(ranking=order, truth=truth, cost=cost) for order in orders)
+    one, two = (class_metrics.per_image(ranking=order, truth=truth, cost=cost) for order in orders)
     assert (one["hierarchical_distance_at_5"] == two["hierarchical_distance_at_5"]).all()
     assert (one["hierarchical_distance_at_1"] != two["hierarchical_distance_at_1"]).any()
 
 
 @given(random_trees(), strategies.integers(0, 1000))
 def test_hd_at_1_is_error_times_mistake_severity(tree, seed):
-    found = metrics.single_decision(**case(tree, seed))
+    found = class_metrics.single_decision(**case(tree, seed))
     assert found["hierarchical_distance_at_1"] == pytest.approx(
         found["top1_error"] * (found["mistake_severity"] or 0), abs=1e-12
     )
@@ -97,7 +103,7 @@ def test_hd_at_1_is_error_times_mistake_severity(tree, seed):
 def test_perfect_decisions_have_no_severity_and_no_mistake(tree, seed):
     inputs = case(tree, seed)
     inputs["ranking"] = numpy.argsort(~inputs["truth"], axis=1, kind="stable").astype(numpy.int32)
-    found = metrics.single_decision(**inputs)
+    found = class_metrics.single_decision(**inputs)
     assert found["top1_error"] == found["severity_mean"] == found["severity_max"] == 0
     assert found["mistake_severity"] is None
     assert found["severity_skewness"] is None
@@ -109,11 +115,11 @@ def test_order_of_images_and_chunks_do_not_matter(tree, seed):
     inputs = case(tree, seed)
     order = numpy.random.default_rng(seed).permutation(len(inputs["truth"]))
     turned = {**inputs, "ranking": inputs["ranking"][order], "truth": inputs["truth"][order]}
-    found = metrics.single_decision(**inputs)
-    others = [metrics.single_decision(**turned)]
+    found = class_metrics.single_decision(**inputs)
+    others = [class_metrics.single_decision(**turned)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probabilities, "CHUNK", 7 * len(tree.classes))
-        others.append(metrics.single_decision(**inputs))
+        others.append(class_metrics.single_decision(**inputs))
     for other in others:
         assert other.pop("levels") == found["levels"]
         assert other == pytest.approx({name: value for name, value in found.items() if name != "levels"})
@@ -126,20 +132,26 @@ def test_by_hand_on_the_six_class_tree():
     truth = numpy.array([[1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]], dtype=bool)
     first = [3, 1, 5, 0]  # c1 for a: 3; b1 for b2: 1; d2 for {c1, d1}: min(2, 1) = 1; left out
     ranking = numpy.array([[k, *(other for other in range(6) if other != k)] for k in first])
-    found = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    found = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     assert found["images"] == 3 and found["without_truth"] == 1
     assert found["top1_error"] == 1
     assert found["mistake_severity"] == pytest.approx(5 / 3)
     assert found["severity_median"] == 1
     assert found["levels"] == {"1": 2, "3": 1}
     assert found["severity_percent"] == pytest.approx(100 * 5 / 9)
-    assert metrics.by_label(numpy.array([3.0, 1, 1]), truth[:3], tree.classes)["d1"] == {"images": 1, "severity": 1.0}
-    assert metrics.by_label(numpy.array([3.0, 1, 1]), truth[:3], tree.classes)["d2"] == {"images": 0, "severity": None}
+    assert class_metrics.by_label(numpy.array([3.0, 1, 1]), truth[:3], tree.classes)["d1"] == {
+        "images": 1,
+        "severity": 1.0,
+    }
+    assert class_metrics.by_label(numpy.array([3.0, 1, 1]), truth[:3], tree.classes)["d2"] == {
+        "images": 0,
+        "severity": None,
+    }
 
 
 def test_the_distribution_against_scipy():
     severity = numpy.random.default_rng(0).integers(0, 4, 501).astype(float)
-    found = metrics.describe(severity, largest=3.0)
+    found = class_metrics.describe(severity, largest=3.0)
     assert found["severity_skewness"] == pytest.approx(scipy.stats.skew(severity))
     assert found["severity_lower_quartile"] == numpy.quantile(severity, 0.25)
     assert found["severity_upper_quartile"] == numpy.quantile(severity, 0.75)
@@ -148,23 +160,23 @@ def test_the_distribution_against_scipy():
 
 def test_batches_use_true_medians_of_sorted_values():
     severity = numpy.array([3, 0, 1, 2, 0, 0, 3, 3, 1, 3.0])
-    found = metrics.batches(severity, size=4)
+    found = class_metrics.batches(severity, size=4)
     assert found["means"] == [1.5, 1.5, 2.0]
     assert found["medians"] == [1.5, 1.5, 2.0]
     assert (found["mean_min"], found["mean_max"]) == (1.5, 2.0)
     assert found["median_of_medians"] == 1.5
     assert found["mean_of_medians"] == pytest.approx(5 / 3)
-    unsorted = metrics.batches(numpy.array([3.0, 0, 1]), size=3)
+    unsorted = class_metrics.batches(numpy.array([3.0, 0, 1]), size=3)
     assert unsorted["medians"] == [1.0]  # not the middle of the list as it stands
     with pytest.raises(SeverityError, match="evaluate.batch_size is 0"):
-        metrics.batches(severity, size=0)
+        class_metrics.batches(severity, size=0)
 
 
 def test_the_mean_over_all_images_is_no_mean_of_batch_means():
     severity = numpy.array([0, 0, 0, 0, 3.0])
-    found = metrics.batches(severity, size=4)
+    found = class_metrics.batches(severity, size=4)
     assert numpy.mean(found["means"]) != severity.mean()
-    assert metrics.describe(severity, largest=3.0)["severity_mean"] == severity.mean()
+    assert class_metrics.describe(severity, largest=3.0)["severity_mean"] == severity.mean()
 
 
 def test_extremes_name_mistakes_only_ties_by_order():
@@ -172,7 +184,7 @@ def test_extremes_name_mistakes_only_ties_by_order():
     truth = numpy.eye(6, dtype=bool)[[0, 1, 2, 3, 4]]
     decided = numpy.array([3, 2, 2, 4, 5])  # severities 3, 1, 0 (right), 2, 1
     severity = costs.lca_height(tree)[decided, [0, 1, 2, 3, 4]]
-    found = metrics.extremes(
+    found = class_metrics.extremes(
         severity, decided=decided, truth=truth, ids=numpy.array(list("vwxyz")), classes=tree.classes, count=2
     )
     assert [each["id"] for each in found["least"]] == ["w", "z"]
@@ -187,14 +199,14 @@ def test_set_valued_truth_is_the_nearest_member_and_counts_any_member_as_right()
     truth[:, [tree.classes.index("Edema"), tree.classes.index("Fracture")]] = True
     decided = [tree.classes.index("Fracture"), tree.classes.index("Lung Opacity")]
     ranking = numpy.array([[k, *(other for other in range(14) if other != k)] for k in decided])
-    found = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    found = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     assert found["top1_error"] == 0.5
     assert found["mistake_severity"] == 2.0
 
 
 def test_the_ranking_is_capped_at_the_number_of_classes():
     tree = six_classes()
-    found = metrics.single_decision(**case(tree, seed=1))
+    found = class_metrics.single_decision(**case(tree, seed=1))
     mean = costs.lca_height(tree)
     inputs = case(tree, seed=1)
     kept = inputs["truth"][inputs["truth"].any(axis=1)]
@@ -205,11 +217,11 @@ def test_the_ranking_is_capped_at_the_number_of_classes():
 @given(random_trees(), strategies.integers(0, 1000))
 def test_nearest_is_distances_for_the_asked_classes(tree, seed):
     inputs = case(tree, seed, positives=0.4)
-    truth = inputs["truth"][metrics.has_truth(inputs["truth"])]
+    truth = inputs["truth"][class_metrics.has_truth(inputs["truth"])]
     cost = numpy.random.default_rng(seed).random((len(tree.classes),) * 2)  # asymmetric
     decided = inputs["ranking"][: len(truth), :3]
-    found = metrics.nearest(decided=decided, truth=truth, cost=cost)
-    whole = metrics.distances(truth=truth, cost=cost)
+    found = class_metrics.nearest(decided=decided, truth=truth, cost=cost)
+    whole = class_metrics.distances(truth=truth, cost=cost)
     assert (found == numpy.take_along_axis(whole, decided.astype(int), axis=1)).all()
 
 
@@ -221,9 +233,9 @@ def test_a_better_ranking_is_never_scored_worse():
     vague = numpy.full((200, 14), 1 / 14)
     cost = costs.lca_height(tree)
     scores = [
-        metrics.single_decision(ranking=rank("crm", posterior=p, cost=cost, hierarchy=tree), truth=truth, cost=cost)[
-            "hierarchical_distance_at_5"
-        ]
+        class_metrics.single_decision(
+            ranking=rank("crm", posterior=p, cost=cost, hierarchy=tree), truth=truth, cost=cost
+        )["hierarchical_distance_at_5"]
         for p in (good, vague)
     ]
     assert scores[0] < scores[1]
@@ -232,10 +244,10 @@ def test_a_better_ranking_is_never_scored_worse():
 @given(random_trees(), strategies.integers(0, 1000))
 def test_counts_of_truths_and_decisions_times_costs_are_the_severities(tree, seed):
     inputs = case(tree, seed)
-    scored = metrics.has_truth(inputs["truth"])
+    scored = class_metrics.has_truth(inputs["truth"])
     decided, truth, cost = inputs["ranking"][scored, 0], inputs["truth"][scored], inputs["cost"]
-    found = metrics.confusion(decided=decided, truth=truth, cost=cost, classes=tree.classes)
-    whole = metrics.single_decision(**inputs)
+    found = class_metrics.confusion(decided=decided, truth=truth, cost=cost, classes=tree.classes)
+    whole = class_metrics.single_decision(**inputs)
     place = {name: k for k, name in enumerate(tree.classes)}
     counts = [(place[k], place[t], n) for t, row in found.items() for k, n in row.items()]
     assert all(n > 0 for _, _, n in counts)
@@ -249,38 +261,38 @@ def test_a_mistake_counts_for_its_nearest_truth_and_a_right_decision_for_itself(
     truth = numpy.array([[0, 1, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1]], dtype=bool)
     # Equally near: the first. A right decision: itself, though another truth (cost 0 of deciding d for a) is as near.
     decided = numpy.array([0, 2, 3, 0])
-    found = metrics.confusion(decided=decided, truth=truth, cost=cost, classes="abcd")
+    found = class_metrics.confusion(decided=decided, truth=truth, cost=cost, classes="abcd")
     assert found == {"a": {"a": 1}, "b": {"a": 1, "c": 1}, "d": {"d": 1}}
 
 
 @given(random_trees(), strategies.integers(0, 1000))
 def test_distance_curves(tree, seed):
     inputs = case(tree, seed)
-    scored = metrics.has_truth(inputs["truth"])
+    scored = class_metrics.has_truth(inputs["truth"])
     ranking, truth, cost = inputs["ranking"][scored], inputs["truth"][scored], inputs["cost"]
-    curve = metrics.distance_curve(ranking=ranking, truth=truth, cost=cost)
-    best = metrics.best_distance_curve(truth=truth, cost=cost)
+    curve = class_metrics.distance_curve(ranking=ranking, truth=truth, cost=cost)
+    best = class_metrics.best_distance_curve(truth=truth, cost=cost)
     assert len(curve) == len(best) == len(cost)
-    whole = metrics.single_decision(**inputs)
-    for k in metrics.DEPTHS:
+    whole = class_metrics.single_decision(**inputs)
+    for k in class_metrics.DEPTHS:
         found = whole[f"hierarchical_distance_at_{k}"]
         assert curve[min(k, len(cost)) - 1] == pytest.approx(found, rel=1e-5)
     assert best[0] == 0 and best[-1] == curve[-1]
     assert all(low <= high * (1 + 1e-5) for low, high in zip(best, curve, strict=True))
-    oracle = numpy.argsort(metrics.distances(truth=truth, cost=cost), axis=1, kind="stable")
-    assert metrics.distance_curve(ranking=oracle, truth=truth, cost=cost) == best
+    oracle = numpy.argsort(class_metrics.distances(truth=truth, cost=cost), axis=1, kind="stable")
+    assert class_metrics.distance_curve(ranking=oracle, truth=truth, cost=cost) == best
 
 
 def test_wrong_inputs_are_refused():
     inputs = case(six_classes(), seed=0)
     with pytest.raises(SeverityError, match="must be bool"):
-        metrics.single_decision(**{**inputs, "truth": inputs["truth"].astype(float)})
+        class_metrics.single_decision(**{**inputs, "truth": inputs["truth"].astype(float)})
     with pytest.raises(SeverityError, match="do not fit"):
-        metrics.single_decision(**{**inputs, "ranking": inputs["ranking"][:-1]})
+        class_metrics.single_decision(**{**inputs, "ranking": inputs["ranking"][:-1]})
     with pytest.raises(SeverityError, match="None of the 30 images"):
-        metrics.single_decision(**{**inputs, "truth": numpy.zeros_like(inputs["truth"])})
+        class_metrics.single_decision(**{**inputs, "truth": numpy.zeros_like(inputs["truth"])})
 
 
 def test_the_self_check_stops_on_numbers_that_do_not_fit():
     with pytest.raises(SeverityError, match="Self-check failed"):
-        metrics._check_identity({"top1_error": 0.5, "mistake_severity": 2.0, "hierarchical_distance_at_1": 1.1})
+        class_metrics._check_identity({"top1_error": 0.5, "mistake_severity": 2.0, "hierarchical_distance_at_1": 1.1})

@@ -9,9 +9,12 @@ import pytest
 import torch
 import yaml
 
-from severity import backbones, costs, losses, models, runs
-from severity.errors import SeverityError
-from severity.links import LOSS_PREFIX
+from severity import losses
+from severity.core import runs
+from severity.core.errors import SeverityError
+from severity.links.links import LOSS_PREFIX
+from severity.networks import backbones, models
+from severity.tree import costs
 from tests.trees import TOP, six_classes
 
 TREE = six_classes()

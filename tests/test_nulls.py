@@ -6,11 +6,12 @@ import numpy
 import pytest
 from hypothesis import given, strategies
 
-from severity import baselines, costs, metrics, multilabel, nulls, trees
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert
-from severity.decisions import rank
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.decisions.class_rules import rank
+from severity.metrics import baselines, class_metrics, set_metrics
+from severity.tree import costs, nulls, trees
 from tests.trees import TOP, chexpert_default, flat, random_trees, six_classes
 
 SEEDS = strategies.integers(0, 1000)
@@ -71,7 +72,7 @@ def test_under_the_flat_null_hd_at_1_is_the_error_times_its_cost(tree, seed):
     truth = random.random((20, size)) < 0.3
     truth[0, 0] = True
     ranking = rank("crm", posterior=posterior, cost=cost, hierarchy=made)
-    found = metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+    found = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     assert found["hierarchical_distance_at_1"] == pytest.approx(found["top1_error"] * cost.max())
     assert cost.sum() == pytest.approx(costs.lca_height(tree).sum())
     assert (ranking == rank("argmax", posterior=posterior, cost=cost, hierarchy=made)).all()
@@ -97,8 +98,10 @@ def test_no_constant_ranking_has_a_lower_mean_severity_than_least_risk():
     cost = costs.path(tree)
     truth = numpy.eye(14, dtype=bool)[numpy.random.default_rng(0).integers(0, 14, 300) // 2]
     found = baselines.rankings(validation=truth, images=300, cost=cost, hierarchy=tree, seed=0)
-    severity = metrics.severities(ranking=found["least_risk"], truth=truth, cost=cost).mean()
-    every = [metrics.severities(ranking=numpy.full((300, 14), k), truth=truth, cost=cost).mean() for k in range(14)]
+    severity = class_metrics.severities(ranking=found["least_risk"], truth=truth, cost=cost).mean()
+    every = [
+        class_metrics.severities(ranking=numpy.full((300, 14), k), truth=truth, cost=cost).mean() for k in range(14)
+    ]
     assert severity == min(every)
 
 
@@ -126,10 +129,10 @@ def test_decent_decisions_beat_every_trivial_set_on_every_compared_metric():
     truth = (random.random((500, 14)) < 0.15).astype(float)
     decided = (truth == 1) ^ (random.random((500, 14)) < 0.05)
     found, *trivial = (
-        multilabel.score(decided=each, truth=truth, cost=cost, hierarchy=tree)
+        set_metrics.score(decided=each, truth=truth, cost=cost, hierarchy=tree)
         for each in (decided, *baselines.label_sets(validation=truth, images=500, seed=0).values())
     )
-    assert multilabel.not_better(found, dict(enumerate(trivial))) == []
+    assert set_metrics.not_better(found, dict(enumerate(trivial))) == []
     for other in trivial:  # and each trivial one is beaten by the others or itself
-        told = multilabel.not_better(other, dict(enumerate(trivial)))
-        assert {each["metric"] for each in told} == set(multilabel.COMPARED)
+        told = set_metrics.not_better(other, dict(enumerate(trivial)))
+        assert {each["metric"] for each in told} == set(set_metrics.COMPARED)

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from severity import collection, decoding, manifest, params, splits, trees
+from severity.collections import collection, manifest, splits
+from severity.core import params
+from severity.core.errors import SeverityError
 from severity.datasets import own
-from severity.errors import SeverityError
+from severity.decoding import decoding
+from severity.tree import trees
 from tests.trees import TOP
 
 OPTIONS = {"table": "labels.csv", "columns": {}, "ignore": [], "views": []}

@@ -5,8 +5,8 @@ import copy
 import pytest
 import yaml
 
-from severity import params
-from severity.errors import SeverityError, nearest
+from severity.core import params
+from severity.core.errors import SeverityError, nearest
 from tests.trees import TOP
 
 

@@ -3,15 +3,17 @@
 import numpy
 import pytest
 
-from severity import costs, decisions, paths
-from severity.errors import SeverityError
+from severity.core.errors import SeverityError
+from severity.decisions import class_rules
+from severity.explanation import paths
+from severity.tree import costs
 from tests.test_evaluation import predictions
 from tests.trees import six_classes
 
 TREE = six_classes()
 
 
-@pytest.mark.parametrize("rule", [*decisions.RULES, "climb"])
+@pytest.mark.parametrize("rule", [*class_rules.RULES, "climb"])
 def test_the_table_walks_from_the_root_to_the_decision(rule):
     made = predictions(images=30)
     inputs = {"posterior": made.posterior, "cost": costs.path(TREE), "hierarchy": TREE}
@@ -28,7 +30,7 @@ def test_the_table_walks_from_the_root_to_the_decision(rule):
             assert probability == pytest.approx(sum(below), abs=1e-6)
         assert steps["given_parent"].prod() == pytest.approx(steps["probability"].iloc[-1], abs=1e-6)
     if rule != "climb":
-        ranking = decisions.rank(rule, **inputs)
+        ranking = class_rules.rank(rule, **inputs)
         assert (nodes == TREE.class_nodes[ranking[:, 0]]).all()
 
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from severity import phantom
+from severity.core.errors import SeverityError
 from severity.datasets.phantom import LABELS, collect, plan, read, study_labels, table
-from severity.errors import SeverityError
-from severity.phantom_anatomy import LEFT, RIGHT, Pose, drawn_heart_ratio, inspired, patient_anatomy
-from severity.phantom_labels import DEVICES, NO_FINDING, OPACITIES, RATES, truth
-from severity.phantom_signs import bend, finding
+from severity.phantoms import radiographs
+from severity.phantoms.anatomy import LEFT, RIGHT, Pose, drawn_heart_ratio, inspired, patient_anatomy
+from severity.phantoms.labels import DEVICES, NO_FINDING, OPACITIES, RATES, truth
+from severity.phantoms.signs import bend, finding
 
 OPTIONS = {
     "images": 30,
@@ -252,7 +252,7 @@ def patient(seed=0):
 
 
 def chest(anatomy, *findings, pose=STRAIGHT):
-    return phantom.chest_with(anatomy, findings, pose, *SIZE)
+    return radiographs.chest_with(anatomy, findings, pose, *SIZE)
 
 
 def one_sided(label, extent, side, seed=3):
@@ -360,10 +360,10 @@ PLACES = {
 @pytest.mark.parametrize("seed", range(3))
 def test_each_sign_changes_the_film_where_it_should(label, seed):
     anatomy, sign = patient(seed), one_sided(label, 0.6, LEFT, seed)
-    film = phantom.Film(centre=0.46, contrast=2.2, gamma=1.0, blur=0.5, noise=0.0, marker=False, border=0.0, seed=0)
+    film = radiographs.Film(centre=0.46, contrast=2.2, gamma=1.0, blur=0.5, noise=0.0, marker=False, border=0.0, seed=0)
     for view in ("PA", "lateral"):
         pose = replace(STRAIGHT, view=view)
-        grey = [phantom.expose(chest(anatomy, *signs, pose=pose), film).astype(float) for signs in ([], [sign])]
+        grey = [radiographs.expose(chest(anatomy, *signs, pose=pose), film).astype(float) for signs in ([], [sign])]
         change = numpy.abs(grey[1] - grey[0])
         assert (change > 12).sum() > 60, view
         if view == "PA":

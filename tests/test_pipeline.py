@@ -18,7 +18,7 @@ import safetensors.numpy
 import yaml
 from PIL import Image
 
-from severity.alone import WHY
+from severity.core.without_images import WHY
 from severity.datasets import nih14
 from tests import golden
 from tests.trees import TOP
@@ -277,7 +277,7 @@ def test_every_rule_goes_through_to_the_table_and_the_figures(workspace):
 
 def test_the_paths_of_predictions_are_told(workspace):
     predictions = f"data/predictions/{CELLS[0]}.npz"
-    command = (sys.executable, "-m", "severity.paths", "--predictions", predictions)
+    command = (sys.executable, "-m", "severity.explanation.paths", "--predictions", predictions)
     workspace.run(*command, "--rule", "climb", "--out", "paths.csv")
     lines = (workspace.folder / "paths.csv").read_text().splitlines()
     image = lines[1].split(",")[0]
@@ -402,7 +402,7 @@ def test_a_policy_or_a_split_decodes_nothing(workspace):
 def test_code_that_reads_tables_decodes_nothing(workspace):
     with workspace.text("severity/datasets/chexpert.py", "# changed\n"):
         assert workspace.changed() == {"collect", "read"}
-    with workspace.text("severity/labelling.py", "# changed\n"):
+    with workspace.text("severity/preparation/labelling.py", "# changed\n"):
         assert workspace.changed() == {"prepare"}
 
 

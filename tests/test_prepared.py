@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from severity import decoded, labelling, params, preparation, prepared, splits
-from severity.collection import Collection
+from severity.collections import splits
+from severity.collections.collection import Collection
+from severity.core import params
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import nih14
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
+from severity.preparation import labelling, preparation
+from severity.prepared import decoded, prepared
 from stages import collect as collect_stage
 from stages import decode as decode_stage
 from stages import prepare as prepare_stage

@@ -15,10 +15,11 @@ import yaml
 from hypothesis import given, strategies
 from PIL import Image
 
-from severity import alone, files, findings, latex, leaders, markup, report, report_tables, runs
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.markup import tag
+from severity.core import files, runs, without_images
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.report import best_rows, contents, latex, markup, report, report_tables
+from severity.report.markup import tag
 from stages import decode, describe, explain, illustrate, prepare
 from stages import report as stage
 from tests import browser, study
@@ -155,7 +156,7 @@ def test_every_number_of_the_summary_is_the_one_in_the_file_that_it_names(small)
     tree = Tree((small / "plots/report.html").read_text(encoding="utf-8"))
     cells = [each for each in tree.all("td") if each.get("title", "").startswith("metrics/table.csv")]
     table = pandas.read_csv(small / "metrics/table.csv")
-    assert len(cells) == len(table) * len(leaders.columns(table))
+    assert len(cells) == len(table) * len(best_rows.columns(table))
     for cell in cells:
         line, column = re.fullmatch(r"metrics/table\.csv, line (\d+), column (\w+)", cell["title"]).groups()
         assert float(cell["data-v"]) == pytest.approx(table.loc[int(line) - 2, column], rel=1e-9)
@@ -172,7 +173,7 @@ def test_every_line_of_a_comparison_is_the_one_in_the_file_that_it_names(small):
             any(f"{value:.9g}" == f"{float(part):.9g}" for part in _numbers(there)) for value in values
         )
         seen[path] += 1
-    for name in findings.COMPARISONS:
+    for name in contents.COMPARISONS:
         assert seen[f"metrics/comparisons/{name}.csv"] == len(
             pandas.read_csv(small / f"metrics/comparisons/{name}.csv")
         )
@@ -304,7 +305,7 @@ def test_a_study_without_images_tells_what_there_is_and_why_the_rest_is_not(imag
     tree = Tree(page)
     told = section(page, "missing")
     figures = '"Least and most severe mistakes", "Training", "An image of each label"'
-    assert f"{alone.WHY.capitalize()}. Left out for that: " in told and f"the figures {figures}." in told
+    assert f"{without_images.WHY.capitalize()}. Left out for that: " in told and f"the figures {figures}." in told
     assert "There is no figure" not in told and "card.md" not in told and "No single decisions" not in told
     assert not re.search('id="(cases|data)"|href="#(cases|data)"', page)
     assert [link["href"] for link in tree.all("a") if link["href"].startswith("#")] == [
@@ -314,7 +315,7 @@ def test_a_study_without_images_tells_what_there_is_and_why_the_rest_is_not(imag
         assert link["href"].startswith("#") or (imageless / "plots" / link["href"]).exists(), link
     shown = [image["alt"].split(". The numbers")[0] for image in tree.all("img")]
     left_out = ("mistakes", "curves", "contact_sheet")
-    assert shown == [title for name, title in findings.FIGURES.items() if name not in left_out]
+    assert shown == [title for name, title in contents.FIGURES.items() if name not in left_out]
     assert "not drawn" not in page and "5" * 32 not in page  # the MD5 of images that dvc.lock remembers
     words = section(page, "run")
     assert "resnet18-ce-0" in words and not re.search("Backbones|Seeds|Libraries|prepared/|positive training", words)
@@ -403,18 +404,18 @@ def test_images_that_are_not_those_of_the_metrics_are_an_error(copy):
 
 def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
     lock = tmp_path / "dvc.lock"
-    assert findings.locked(lock, ["a"]) == {}
+    assert contents.locked(lock, ["a"]) == {}
     lock.write_text("")
-    assert findings.locked(lock, ["a"]) == {}
+    assert contents.locked(lock, ["a"]) == {}
     outs = [{"path": "a", "md5": "1"}, {"path": "b", "md5": "2"}, {"path": "c"}]
     lock.write_text(yaml.safe_dump({"stages": {"one": {"cmd": "x"}, "two": {"outs": outs}}}))
-    assert findings.locked(lock, ["c", "a", "d"]) == {"a": "1"}
+    assert contents.locked(lock, ["c", "a", "d"]) == {"a": "1"}
 
 
 def test_the_run_shown_is_the_best_seed_of_the_headlines_cell(small):
     with study.inside(small):
-        found = findings.read(yaml.safe_load(Path("params.yaml").read_text()))
-    run = findings.shown_run(found)
+        found = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
+    run = contents.shown_run(found)
     assert f"{run.backbone}-{run.loss}" == found.headline["cell"]
     mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
     scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
@@ -427,7 +428,7 @@ ROWS = [("x", "ce", "argmax"), ("x", "ce", "crm"), ("y", "ce", "argmax"), ("y", 
 
 
 def table_of(values: list, key: str = "hd_at_1") -> pandas.DataFrame:
-    frame = pandas.DataFrame(ROWS, columns=list(leaders.AXES)).assign(runs=2)
+    frame = pandas.DataFrame(ROWS, columns=list(best_rows.AXES)).assign(runs=2)
     return frame.assign(**{key: values, f"{key}_min": values, f"{key}_max": values})
 
 
@@ -449,8 +450,8 @@ NONE = "no difference shown"
 
 
 def test_a_leader_is_shown_where_all_its_comparisons_are_won():
-    found = leaders.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
-    assert found == {(1, "hd_at_1"): leaders.Leader(2, ())}
+    found = best_rows.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
+    assert found == {(1, "hd_at_1"): best_rows.Leader(2, ())}
     assert found[1, "hd_at_1"].shown and "each of its 2 comparisons" in found[1, "hd_at_1"].words
 
 
@@ -463,7 +464,7 @@ def test_a_leader_is_shown_where_all_its_comparisons_are_won():
     ],
 )
 def test_a_leader_is_not_shown_where_a_comparison_is_open_or_lost(verdicts, unshown):
-    leader = leaders.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of(*verdicts))[1, "hd_at_1"]
+    leader = best_rows.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of(*verdicts))[1, "hd_at_1"]
     assert not leader.shown and leader.open == unshown
     assert all(name in leader.words for name in unshown) and f"in {len(unshown)} of its 2" in leader.words
 
@@ -471,16 +472,16 @@ def test_a_leader_is_not_shown_where_a_comparison_is_open_or_lost(verdicts, unsh
 def test_comparisons_in_another_metric_or_none_at_all_show_nothing():
     table = table_of([3.0, 1.0, 4.0, 2.0])
     for compared in ({}, compared_of(*["A milder"] * 4, metric="top1_error")):
-        leader = leaders.leaders(table, compared)[1, "hd_at_1"]
-        assert leader == leaders.Leader(0, ()) and not leader.shown and "no other row" in leader.words
+        leader = best_rows.leaders(table, compared)[1, "hd_at_1"]
+        assert leader == best_rows.Leader(0, ()) and not leader.shown and "no other row" in leader.words
 
 
 def test_ties_and_single_rows_have_no_leader_missing_values_never_lead_and_more_auroc_is_better():
-    assert leaders.leaders(table_of([1.0, 1.0, 4.0, 2.0]), {}) == {}
-    assert leaders.leaders(table_of([1.0, None, None, None]), {}) == {}
-    assert leaders.leaders(table_of([None] * 4), {}) == {}
-    assert set(leaders.leaders(table_of([None, 2.0, 1.0, 3.0]), {})) == {(2, "hd_at_1")}
-    assert set(leaders.leaders(table_of([0.5, 0.6, 0.9, 0.7], "macro_auroc"), {})) == {(2, "macro_auroc")}
+    assert best_rows.leaders(table_of([1.0, 1.0, 4.0, 2.0]), {}) == {}
+    assert best_rows.leaders(table_of([1.0, None, None, None]), {}) == {}
+    assert best_rows.leaders(table_of([None] * 4), {}) == {}
+    assert set(best_rows.leaders(table_of([None, 2.0, 1.0, 3.0]), {})) == {(2, "hd_at_1")}
+    assert set(best_rows.leaders(table_of([0.5, 0.6, 0.9, 0.7], "macro_auroc"), {})) == {(2, "macro_auroc")}
 
 
 def test_only_a_leader_that_is_shown_is_bold(copy):
@@ -488,10 +489,10 @@ def test_only_a_leader_that_is_shown_is_bold(copy):
     table["hd_at_1"] = numpy.arange(len(table), dtype=float)
     files.write_csv(copy / "metrics/table.csv", table)
     for verdict, mark in ((NONE, '<span class="lead">☆ 0.000</span>'), ("B milder", "<strong>★ 0.000</strong>")):
-        for name in leaders.COMPARED:
+        for name in best_rows.COMPARED:
             path = copy / f"metrics/comparisons/{name}.csv"
             frame = pandas.read_csv(path)
-            sides = frame[["A", "B"]].isin(table.loc[0, list(leaders.AXES)].tolist())
+            sides = frame[["A", "B"]].isin(table.loc[0, list(best_rows.AXES)].tolist())
             won = sides["A"].map({True: "A milder", False: "B milder"})
             files.write_csv(path, frame.assign(verdict=won if verdict != NONE else NONE))
         page = tell(copy)

@@ -6,9 +6,10 @@ import numpy
 import pytest
 import scipy.stats
 
-from severity import resampling, statistics
-from severity.errors import SeverityError
-from severity.resampling import Ratios, Settings
+from severity.comparison import resampling
+from severity.comparison.resampling import Ratios, Settings
+from severity.core.errors import SeverityError
+from severity.summary import statistics
 
 SETTINGS = Settings(resamples=1000, permutations=999, level=0.95, seed=0)
 
@@ -64,7 +65,7 @@ def test_a_resample_draws_as_many_patients_as_there_are_each_as_likely():
 def test_a_resample_depends_on_its_seed_and_not_on_the_size_of_blocks(monkeypatch):
     whole = resampling.resample(patients=40, settings=SETTINGS)
     assert (whole != resampling.resample(patients=40, settings=settings(seed=1))).any()
-    monkeypatch.setattr("severity.probabilities.CHUNK", 400)
+    monkeypatch.setattr("severity.arrays.probabilities.CHUNK", 400)
     assert (resampling.resample(patients=40, settings=SETTINGS) == whole).all()
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from severity import files, runs
-from severity.errors import SeverityError
-from severity.runs import Run
+from severity.core import files, runs
+from severity.core.errors import SeverityError
+from severity.core.runs import Run
 
 
 def test_the_grid_is_every_combination_in_order():
@@ -88,13 +88,13 @@ def test_two_processes_are_never_inside_together(tmp_path):
 
 def test_sources_are_the_code_that_is_loaded_and_change_with_it():
     found = runs.sources()
-    assert found["severity/runs.py"] == hashlib.sha256(Path(runs.__file__).read_bytes()).hexdigest()
-    assert "severity/errors.py" in found
+    assert found["severity/core/runs.py"] == hashlib.sha256(Path(runs.__file__).read_bytes()).hexdigest()
+    assert "severity/core/errors.py" in found
     assert all(name.startswith(("severity/", "stages/")) for name in found)
-    program = "import sys; from severity import runs; before = runs.sources(); import severity.losses.haf; "
+    program = "import sys; from severity.core import runs; before = runs.sources(); import severity.losses.haf; "
     program += "print(sorted(runs.sources().keys() - before.keys()))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "severity/losses/haf.py" in told and "severity/links.py" in told
+    assert "severity/losses/haf.py" in told and "severity/links/links.py" in told
 
 
 @pytest.mark.skipif(runs.fcntl is None, reason="no locks of files here")
@@ -130,7 +130,7 @@ def test_the_state_of_a_run_that_failed_stays(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_stage_dies_with_the_process_that_started_it(tmp_path):
-    child = "import time; from severity import runs; runs.die_with_parent(); print('ready', flush=True); time.sleep(60)"
+    child = "import time; from severity.core import runs; runs.die_with_parent(); print('ready', flush=True); time.sleep(60)"
     parent = (
         "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); "
         "print(child.pid, flush=True); time.sleep(60)"
@@ -155,7 +155,7 @@ def test_a_stage_dies_with_the_process_that_started_it(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_process_whose_parent_has_ended_ends_too():
     for parent, code in ((os.getpid(), 0), (os.getpid() + 1, 1)):
-        command = [sys.executable, "-c", f"from severity import runs; runs.die_with_parent({parent})"]
+        command = [sys.executable, "-c", f"from severity.core import runs; runs.die_with_parent({parent})"]
         ended = subprocess.run(command, capture_output=True, text=True)
         assert ended.returncode == code
         assert ("the process that started this one has ended" in ended.stderr) == bool(code)
@@ -219,7 +219,7 @@ def test_json_refuses_nan_and_tells_what_is_missing(tmp_path):
 def test_kept_memory_is_not_asked_for_again():
     program = """
 import ctypes, resource, sys
-from severity import runs
+from severity.core import runs
 if not hasattr(ctypes.CDLL(None), "mallopt"):
     sys.exit("no glibc")
 if sys.argv[1] == "kept":

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, strategies
 
-from severity import statistics
+from severity.summary import statistics
 
 
 def test_medians_over_seeds_are_true_medians_and_do_not_hide_a_missing_value():

@@ -6,10 +6,11 @@ import scipy.special
 import sklearn.metrics
 from hypothesis import given, strategies
 
-from severity import costs, decisions, temperature
-from severity.decisions import rank
-from severity.errors import SeverityError
-from severity.labelsets import most_specific, shares
+from severity.arrays.labelsets import most_specific, shares
+from severity.core.errors import SeverityError
+from severity.decisions import class_rules, temperature
+from severity.decisions.class_rules import rank
+from severity.tree import costs
 from tests.trees import chexpert_default, flat, random_trees, six_classes
 
 TEMPERATURES = strategies.floats(0.2, 5)
@@ -45,7 +46,7 @@ def test_a_scaled_posterior_is_a_distribution_with_the_same_argmax(value, seed):
     assert (before == after).all()
 
 
-@pytest.mark.parametrize("rule", decisions.RULES)
+@pytest.mark.parametrize("rule", class_rules.RULES)
 def test_a_temperature_of_one_changes_no_ranking(rule):
     tree = chexpert_default()
     posterior = scipy.special.softmax(logits(200, 14, seed=1), axis=1)

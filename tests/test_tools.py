@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from severity.errors import SeverityError
+from severity.core.errors import SeverityError
 from tests.trees import TOP
 from tools import cells, slurm
 

@@ -13,11 +13,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from severity import backbones, checkpoint, costs, files, inference, loading, losses, runs, training
-from severity.errors import SeverityError
-from severity.images import batch, mixing
-from severity.optimisation import Optimiser, Schedule, Watch
-from severity.runs import Run, seed_for
+from severity import losses
+from severity.core import files, runs
+from severity.core.errors import SeverityError
+from severity.core.runs import Run, seed_for
+from severity.networks import backbones, inference, loading
+from severity.networks.images import batch, mixing
+from severity.training import checkpoint, training
+from severity.training.optimisation import Optimiser, Schedule, Watch
+from severity.tree import costs
 from tests.trees import six_classes
 
 OPTIONS = {
@@ -403,7 +407,7 @@ def test_layers_further_from_the_classifier_learn_more_slowly(model):
 
 def test_what_needs_a_classifier_is_refused_where_none_is_known(tmp_path):
     for change in ({"freeze_epochs": 1}, {"layer_decay": 0.5}):
-        with pytest.raises(SeverityError, match="a network of severity.backbones"):
+        with pytest.raises(SeverityError, match="a network of severity.networks.backbones"):
             fit(tmp_path, **change)
 
 

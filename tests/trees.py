@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy
 from hypothesis import strategies
 
-from severity import trees
+from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert
-from severity.hierarchy import Hierarchy
+from severity.tree import trees
 
 TOP = Path(__file__).resolve().parent.parent
 # Trees whose labels the medmnist package knows, and a set that each is for; tests/test_medmnist.py holds them against it.

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from severity import errors, params, runs
-from severity.errors import SeverityError
+from severity.core import errors, params, runs
+from severity.core.errors import SeverityError
 
 LOGS = Path("data/unfinished/logs")
 # The stages that all cells need, and the two that a cell is.

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from severity import errors, files
-from severity.errors import SeverityError
+from severity.core import errors, files
+from severity.core.errors import SeverityError
 from tools import cells
 
 FOLDER = Path("data/unfinished/slurm")

@@ -4,12 +4,12 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from severity.errors import SeverityError, nearest
+from severity.core.errors import SeverityError, nearest
 
 
 def find(name: str) -> ModuleType:
     """The module of the collection `name`; it has collect(root, out, *, ...), which writes the
-    folder `out` and returns the number of images, and read(root, *, ...), which returns a `severity.collection.Collection`.
+    folder `out` and returns the number of images, and read(root, *, ...), which returns a `severity.collections.collection.Collection`.
 
     Raises:
         SeverityError: no file of this folder has that name.

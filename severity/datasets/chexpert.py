@@ -20,7 +20,7 @@ The column ``Path`` names an image, the release's own top folder in front or not
     blank  unmentioned: the report says nothing about it
 
 The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234 images
-are the validation split, as they were made to be; without it they are the test split, and `severity.splits` cuts the
+are the validation split, as they were made to be; without it they are the test split, and `severity.collections.splits` cuts the
 validation split out of train.csv, by patient. docs/data.md tells more.
 """
 
@@ -28,9 +28,10 @@ from pathlib import Path
 
 import pandas
 
-from severity import manifest, tables
-from severity.collection import Collection
-from severity.errors import SeverityError, nearest
+from severity.collections import manifest
+from severity.collections.collection import Collection
+from severity.core import tables
+from severity.core.errors import SeverityError, nearest
 
 LINK = "https://stanfordmlgroup.github.io/competitions/chexpert/"
 

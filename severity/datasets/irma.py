@@ -17,7 +17,7 @@ A code column may hold ``\\N`` or a blank where an image has no code. Instead of
 as the organisers' scoring program reads it: ``** <axis>`` before each axis, in the order T, D, A, B, then ``[prefix] name``.
 
 The classes are the codes of the training table, or one axis of them. A test image with another code has no class, but its
-code is known, and `severity.irma_score` scores it.
+code is known, and `severity.metrics.irma_score` scores it.
 """
 
 import os
@@ -27,10 +27,12 @@ from pathlib import Path
 
 import pandas
 
-from severity import irma, manifest, tables
-from severity.collection import Collection
-from severity.errors import SeverityError, nearest
-from severity.irma_facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
+from severity.collections import manifest
+from severity.collections.collection import Collection
+from severity.core import tables
+from severity.core.errors import SeverityError, nearest
+from severity.irma import codes as irma_codes
+from severity.irma.facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
 
 LINK = "https://publications.rwth-aachen.de/record/667225"
 ID = "image_id"
@@ -92,9 +94,9 @@ def read(
             two rows or is not there, or no image with a code.
     """
     root = Path(root)
-    if axis not in (irma.ALL, *irma.AXES):
-        raise SeverityError(f"{PARAMS}.axis is {axis!r}. {nearest(axis, (irma.ALL, *irma.AXES))}")
-    axes = irma.axes_of(axis)
+    if axis not in (irma_codes.ALL, *irma_codes.AXES):
+        raise SeverityError(f"{PARAMS}.axis is {axis!r}. {nearest(axis, (irma_codes.ALL, *irma_codes.AXES))}")
+    axes = irma_codes.axes_of(axis)
     names = _read_code_tables(root, code_tables, axes)
     rows = [_read_table(root / train_table, code_column, axes, "train_table").assign(split="")]
     if test_table:
@@ -114,7 +116,7 @@ def read(
     facts = IrmaFacts(
         axis=axis,
         branching=CODE_TABLES if names else CODES,
-        scheme=irma.Scheme.from_tables(names) if names else irma.Scheme.from_codes(labels, axes),
+        scheme=irma_codes.Scheme.from_tables(names) if names else irma_codes.Scheme.from_codes(labels, axes),
         truth=dict(zip(unseen["id"], unseen["code"], strict=True)),
         names=names,
     )
@@ -151,10 +153,10 @@ def _code(text: str, axes: tuple[str, ...], where: str) -> tuple[str, str]:
     if text in NO_CODE:
         return "", "images without a code, left out"
     try:
-        parts = dict(zip(irma.AXES, irma.parse(text), strict=True))
+        parts = dict(zip(irma_codes.AXES, irma_codes.parse(text), strict=True))
     except SeverityError as error:
         raise SeverityError(f"{where}: {error}") from None
-    if all(irma.is_clutter(parts[axis]) for axis in axes):
+    if all(irma_codes.is_clutter(parts[axis]) for axis in axes):
         return "", "images whose code says nothing (C), left out"
     return "-".join(parts[axis] for axis in axes), ""
 
@@ -216,8 +218,8 @@ def _strangers(codes: list[str], names: dict[str, dict[str, str]]) -> dict[str, 
 
     def strange(code: str) -> bool:
         return any(
-            text.rstrip(irma.UNSPECIFIED) not in ("", *names[axis]) and not irma.is_clutter(text)
-            for axis, text in zip(axes, irma.parse(code, axes), strict=True)
+            text.rstrip(irma_codes.UNSPECIFIED) not in ("", *names[axis]) and not irma_codes.is_clutter(text)
+            for axis, text in zip(axes, irma_codes.parse(code, axes), strict=True)
         )
 
     return _counted("codes that the code tables do not have", sum(strange(code) for code in codes) if names else 0)
@@ -231,8 +233,8 @@ def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]
         entries = _sections(root / code_tables)
         return {axis: _checked(root / code_tables, axis, entries[axis]) for axis in axes}
     for axis in code_tables:
-        if axis not in irma.AXES:
-            raise SeverityError(f"{PARAMS}.code_tables names {axis!r}. {nearest(axis, irma.AXES)}")
+        if axis not in irma_codes.AXES:
+            raise SeverityError(f"{PARAMS}.code_tables names {axis!r}. {nearest(axis, irma_codes.AXES)}")
     for axis in axes:
         if axis not in code_tables:
             raise SeverityError(
@@ -286,16 +288,16 @@ def _sections(path: Path) -> dict[str, Entries]:
             raise SeverityError(
                 f"{path}, line {number}: {text!r} is neither '** <axis>' nor '[prefix] name' below one."
             )
-    if len(found) != len(irma.AXES):
+    if len(found) != len(irma_codes.AXES):
         raise SeverityError(
-            f"{path} has {len(found)} lines '** <axis>'; there must be one for each of {', '.join(irma.AXES)}."
+            f"{path} has {len(found)} lines '** <axis>'; there must be one for each of {', '.join(irma_codes.AXES)}."
         )
-    return dict(zip(irma.AXES, found, strict=True))
+    return dict(zip(irma_codes.AXES, found, strict=True))
 
 
 def _is_entry(prefix: str, axis: str, known: set[str]) -> bool:
     """Whether a prefix has the form of one, and the one above it is known."""
-    form = rf"[1-9a-z]{{0,{irma.AXES[axis] - 1}}}[0-9a-z]"
+    form = rf"[1-9a-z]{{0,{irma_codes.AXES[axis] - 1}}}[0-9a-z]"
     return bool(re.fullmatch(form, prefix)) and (len(prefix) == 1 or prefix[:-1] in known)
 
 
@@ -306,7 +308,7 @@ def _checked(path: Path, axis: str, entries: Entries) -> dict[str, str]:
     for number, prefix, name in entries:
         if not _is_entry(prefix, axis, known):
             raise SeverityError(
-                f"{path}, line {number}: {prefix!r} is no prefix of the {axis} axis: it has 1 to {irma.AXES[axis]} characters "
+                f"{path}, line {number}: {prefix!r} is no prefix of the {axis} axis: it has 1 to {irma_codes.AXES[axis]} characters "
                 "0-9 or a-z, none after a 0, and the prefix above it is in the table as well."
             )
         if prefix in lines:

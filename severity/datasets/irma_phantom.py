@@ -1,7 +1,7 @@
 """IRMA phantoms: a drawn collection in the form of IRMA's, for no image of IRMA may be passed on.
 
 It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
-training image has. `severity.irma_phantom` draws the images, docs/data.md tells what they show.
+training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md tells what they show.
 """
 
 from pathlib import Path
@@ -11,10 +11,11 @@ import pandas
 from PIL import Image
 from tqdm import tqdm
 
-from severity import files, irma_phantom
+from severity.core import files
+from severity.core.errors import SeverityError
+from severity.core.runs import seed_for
 from severity.datasets.irma import ID, NO_CODE, read
-from severity.errors import SeverityError
-from severity.runs import seed_for
+from severity.phantoms import irma_drawings
 
 __all__ = ["collect", "read"]
 
@@ -85,12 +86,12 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
         rows = {split: [] for split in TABLES}
         for number, (split, code) in enumerate(tqdm(plan, desc="drawing", unit="image", disable=None)):
             rng = numpy.random.default_rng(seed_for("irma_phantom", seed, number, "image"))
-            Image.fromarray(irma_phantom.draw(code, rng, size)).save(folder / IMAGES[split] / f"{number}.png")
+            Image.fromarray(irma_drawings.draw(code, rng, size)).save(folder / IMAGES[split] / f"{number}.png")
             uncoded = number >= len(CODES) and rng.random() < UNCODED_SHARE
             rows[split].append({ID: number, "irma_code": NO_CODE[1] if uncoded else code})
         for split, name in TABLES.items():
             _write(folder / name, pandas.DataFrame(rows[split]), header=True)
-        for axis, names in irma_phantom.TABLES.items():
+        for axis, names in irma_drawings.TABLES.items():
             _write(folder / f"{axis}.csv", pandas.DataFrame(names.items()), header=False)
     return images
 

@@ -39,9 +39,9 @@ import pandas
 from numpy.lib import format as npy
 from tqdm import tqdm
 
-from severity import files, tables
-from severity.collection import Collection
-from severity.errors import SeverityError, nearest
+from severity.collections.collection import Collection
+from severity.core import files, tables
+from severity.core.errors import SeverityError, nearest
 
 SIZES = (28, 64, 128, 224)
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's word -> the split of its images

@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity import manifest, tables
-from severity.collection import BOX, Collection, no_boxes
-from severity.errors import SeverityError
+from severity.collections import manifest
+from severity.collections.collection import BOX, Collection, no_boxes
+from severity.core import tables
+from severity.core.errors import SeverityError
 
 LINK = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 

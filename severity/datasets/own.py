@@ -30,9 +30,11 @@ from typing import Any
 
 import pandas
 
-from severity import collection, manifest, tables
-from severity.collection import METADATA, Collection
-from severity.errors import SeverityError, nearest
+from severity.collections import collection, manifest
+from severity.collections.collection import Collection
+from severity.core import tables
+from severity.core.columns import METADATA
+from severity.core.errors import SeverityError, nearest
 
 COLUMNS = ("path", "class", "id", "patient", "split", "view", "sex", "age")
 SEPARATORS = (",", ";", "\t")

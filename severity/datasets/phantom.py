@@ -16,14 +16,15 @@ import pandas
 from PIL import Image
 from tqdm import tqdm
 
-from severity import phantom, phantom_labels
+from severity.core.errors import SeverityError
+from severity.core.files import replacing, write_csv
+from severity.core.runs import seed_for
 from severity.datasets.chexpert import LABELS, read
-from severity.errors import SeverityError
-from severity.files import replacing, write_csv
-from severity.phantom_anatomy import inspired, patient_anatomy
-from severity.phantom_labels import Study, studies_of
-from severity.phantom_signs import finding
-from severity.runs import seed_for
+from severity.phantoms import labels as phantom_labels
+from severity.phantoms import radiographs
+from severity.phantoms.anatomy import inspired, patient_anatomy
+from severity.phantoms.labels import Study, studies_of
+from severity.phantoms.signs import finding
 
 __all__ = ["LABELS", "collect", "read"]
 
@@ -172,9 +173,9 @@ def picture_array(picture: Picture, size: int, seed: int) -> numpy.ndarray:
     view = study.projection if picture.view == "frontal" else "lateral"
     number = seed_for("phantom", seed, study.patient, study.number, picture.number, "film")
     rng = numpy.random.default_rng(number)
-    pose, film = phantom.random_pose(rng, view), phantom.random_film(rng, view, number)
+    pose, film = radiographs.random_pose(rng, view), radiographs.random_film(rng, view, number)
     height = round(size * float(rng.uniform(0.96, 1.16)))
-    return phantom.draw(anatomy, findings, pose, film, height=height, width=size)
+    return radiographs.draw(anatomy, findings, pose, film, height=height, width=size)
 
 
 def _occasion(label: str, study: Study) -> str:

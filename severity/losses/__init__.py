@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy
 
-from severity import params as parameters
-from severity.errors import SeverityError, nearest
-from severity.hierarchy import Hierarchy
-from severity.links import Link
+from severity.core import params as parameters
+from severity.core.errors import SeverityError, nearest
+from severity.core.hierarchy import Hierarchy
+from severity.links.links import Link
 
 
 def names() -> list[str]:

@@ -3,11 +3,11 @@
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.embeddings import linear, normalized, similarities, unit_vectors
-from severity.hierarchy import Hierarchy
-from severity.links import Link
-from severity.targets import MostSpecific
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.embeddings import linear, normalized, similarities, unit_vectors
+from severity.links.links import Link
+from severity.links.targets import MostSpecific
 
 
 class Loss(Link):

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.binary import BinaryCrossEntropy
-from severity.hierarchy import Hierarchy
-from severity.links import SigmoidLink
-from severity.weighting import Weights
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import BinaryCrossEntropy
+from severity.links.links import SigmoidLink
+from severity.links.weighting import Weights
 
 
 class Loss(SigmoidLink):
@@ -21,7 +21,7 @@ class Loss(SigmoidLink):
         cost: not used.
         pos_weight: weight w of a positive label: one number for all labels; a mapping label -> number (others: 1); or
             ``balanced``: negatives / positives of each label among the training images.
-        label_smoothing, gamma: see `severity.binary.BinaryCrossEntropy`.
+        label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
         SeverityError: an option out of range, or a label that is not a class.

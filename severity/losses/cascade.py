@@ -6,11 +6,11 @@ import operator
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.hierarchy import Hierarchy
-from severity.links import Link
-from severity.nodes import NodePaths, NodeSums
-from severity.targets import MostSpecific
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.links import Link
+from severity.links.nodes import NodePaths, NodeSums
+from severity.links.targets import MostSpecific
 
 
 class Loss(Link):

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.hierarchy import Hierarchy
-from severity.links import SoftmaxLink
-from severity.targets import MostSpecific
-from severity.weighting import Weights
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.links import SoftmaxLink
+from severity.links.targets import MostSpecific
+from severity.links.weighting import Weights
 
 
 class Loss(SoftmaxLink):

@@ -5,12 +5,12 @@ import math
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.embeddings import normalized
-from severity.hierarchy import Hierarchy
-from severity.links import Link
-from severity.nodes import segment_log_sum_exp
-from severity.targets import MostSpecific
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.embeddings import normalized
+from severity.links.links import Link
+from severity.links.nodes import segment_log_sum_exp
+from severity.links.targets import MostSpecific
 
 
 class Loss(Link):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.hierarchy import Hierarchy
-from severity.nodewise import NodewiseLink
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.nodewise import NodewiseLink
 
 
 class Loss(NodewiseLink):
@@ -26,7 +26,7 @@ class Loss(NodewiseLink):
         cost: not used.
         finetune_epochs: how many of the last epochs are unconditional; all where there are no more.
         pos_weight: as for `hbce_conditional`; ``balanced`` counts anew, over all images, for the last epochs.
-        label_smoothing, gamma: see `severity.binary.BinaryCrossEntropy`.
+        label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
         SeverityError: an option out of range, or a label that is not a class.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.hierarchy import Hierarchy
-from severity.nodewise import NodewiseLink
+from severity.core.hierarchy import Hierarchy
+from severity.links.nodewise import NodewiseLink
 
 
 class Loss(NodewiseLink):
@@ -23,7 +23,7 @@ class Loss(NodewiseLink):
         cost: not used.
         pos_weight: weight of a positive node: one number for all nodes; a mapping from labels to numbers, for their
             leaves; or ``balanced``: negatives / positives of each node among the images whose parent is positive.
-        label_smoothing, gamma: see `severity.binary.BinaryCrossEntropy`.
+        label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
         SeverityError: an option out of range, or a label that is not a class.

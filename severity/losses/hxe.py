@@ -5,11 +5,11 @@ import math
 import numpy
 import torch
 
-from severity.errors import SeverityError
-from severity.hierarchy import Hierarchy
-from severity.links import SoftmaxLink
-from severity.nodes import NodeSums
-from severity.targets import MostSpecific
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.links.links import SoftmaxLink
+from severity.links.nodes import NodeSums
+from severity.links.targets import MostSpecific
 
 
 class Loss(SoftmaxLink):

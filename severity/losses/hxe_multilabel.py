@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.hierarchy import Hierarchy
-from severity.nodewise import NodewiseLink
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.nodewise import NodewiseLink
 
 
 class Loss(NodewiseLink):
@@ -24,7 +24,7 @@ class Loss(NodewiseLink):
         cost: not used.
         alpha: how fast the weight falls with depth; below 0 the leaves weigh most.
         pos_weight: as for `hbce_conditional`.
-        label_smoothing, gamma: see `severity.binary.BinaryCrossEntropy`.
+        label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
         SeverityError: an option out of range, or a label that is not a class.

@@ -3,11 +3,11 @@
 import numpy
 import torch
 
-from severity.binary import check_range
-from severity.errors import SeverityError, nearest
-from severity.hierarchy import Hierarchy
-from severity.links import SoftmaxLink
-from severity.targets import MostSpecific
+from severity.core.errors import SeverityError, nearest
+from severity.core.hierarchy import Hierarchy
+from severity.links.binary import check_range
+from severity.links.links import SoftmaxLink
+from severity.links.targets import MostSpecific
 
 DIVERGENCES = ("kl", "cross_entropy")
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 import yaml
 
-from severity import files
+from severity.core import files
 from stages import adopt, aggregate, collect, evaluate, hierarchy, read
 from tests.study import inside
 from tests.trees import TOP

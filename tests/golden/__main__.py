@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from severity import files
+from severity.core import files
 from tests import golden
 
 with tempfile.TemporaryDirectory() as made:

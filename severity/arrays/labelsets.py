@@ -1,0 +1,25 @@
+"""Sets of labels on a tree: the most specific ones of a set."""
+
+import numpy
+
+from severity.core.hierarchy import Hierarchy
+
+
+def most_specific(positive: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) bool sets -> (N, K) bool: without the labels that stand for a node above another label of the set.
+
+    CheXpert's labeller writes Lung Opacity beside Pneumonia; only Pneumonia says what is there.
+    """
+    kept = positive.copy()
+    for index, below in hierarchy.general_classes.items():
+        kept[:, index] &= ~positive[:, below].any(axis=1)
+    return kept
+
+
+def shares(positive: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) bool sets -> (N, K) float64: 1/|Y| on each most specific label; rows sum to one, or to 0 for empty sets.
+
+    What the softmax losses aim at, and so what a posterior is held against.
+    """
+    kept = most_specific(positive, hierarchy)
+    return kept / numpy.maximum(kept.sum(axis=1, keepdims=True), 1)

@@ -1,0 +1,1 @@
+"""What a collection's own tables and files say, in one form for all collections."""

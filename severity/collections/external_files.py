@@ -1,0 +1,194 @@
+"""Predictions made elsewhere, as they lie in data/elsewhere: one file a run, its name that of the run.
+
+``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order:
+
+    id               the image's, as in the data set
+    patient, split   optional; split is validation, test or train, blank means that it is not said
+    prob:<class>     a number for each class: probability or logit
+    true:<class>     optional: 1, 0, or blank or -1 = not known
+
+or ``.npz`` with the arrays id, patient, split (N,) text, classes (C,) text with prob (N, C), labels (L,) text with
+true (N, L), NaN = not known; of these patient, split, labels and true are optional. docs/external-predictions.md tells more.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import pandas
+
+from severity.collections.splits import SPLITS
+from severity.core import tables
+from severity.core.errors import SeverityError, nearest
+
+PROBABILITY, TRUTH = "prob:", "true:"
+SUFFIXES = (".csv", ".csv.gz", ".npz")
+STATES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": numpy.nan, "-1.0": numpy.nan, "": numpy.nan}
+ARRAYS, OPTIONAL = ("id", "classes", "prob"), ("patient", "split", "labels", "true")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One file. Rows are in its order, columns too; nothing has been joined or converted."""
+
+    path: Path
+    ids: numpy.ndarray  # (N,) text
+    patients: numpy.ndarray | None  # (N,) text
+    split: numpy.ndarray  # (N,) text, '' where the file does not say it
+    classes: tuple[str, ...]  # (C,)
+    numbers: numpy.ndarray  # (N, C) float64, finite
+    labels: tuple[str, ...]  # (L,) of the truth; none without truth
+    truth: numpy.ndarray  # (N, L) float64: 1, 0, NaN
+
+
+def find(folder: Path | str, name: str) -> Path:
+    """The file of the run `name`. Raises SeverityError where there is none, or several."""
+    there = [path for suffix in SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
+    if not there:
+        known = [_stem(path) for path in listed(folder)]
+        raise SeverityError(
+            f"{folder} has no predictions of the run {name!r} of adopt.runs in params.yaml: no {name}.csv, .csv.gz or .npz. "
+            f"{nearest(name, known)}"
+        )
+    if len(there) > 1:
+        raise SeverityError(f"{folder} has {', '.join(path.name for path in there)}. Keep one of them.")
+    return there[0]
+
+
+def listed(folder: Path | str) -> list[Path]:
+    """All files of predictions in a folder, by name."""
+    return sorted(path for path in Path(folder).glob("*") if path.name.endswith(SUFFIXES) and path.is_file())
+
+
+def _stem(path: Path) -> str:
+    return next(path.name.removesuffix(suffix) for suffix in reversed(SUFFIXES) if path.name.endswith(suffix))
+
+
+def read(path: Path | str) -> Sheet:
+    """Read and check one file.
+
+    Raises:
+        SeverityError: a file, column, cell or array that is not of the form above; the message names it.
+    """
+    path = Path(path)
+    sheet = _read_arrays(path) if path.suffix == ".npz" else _read_table(path)
+    if not len(sheet.ids):
+        raise SeverityError(f"{path} holds no image.")
+    tables.refuse_repeats(pandas.Series(sheet.ids), "id", path)
+    for what, names in (("class", sheet.classes), ("label", sheet.labels)):
+        for name in names:
+            if names.count(name) > 1:
+                raise SeverityError(f"{path}: the {what} {name!r} stands twice. Keep one of the columns.")
+    odd = ~numpy.isfinite(sheet.numbers)
+    if odd.any():
+        row, column = numpy.argwhere(odd)[0]
+        raise SeverityError(
+            f"{path}: the image {str(sheet.ids[row])!r} has no finite number for {sheet.classes[column]!r}, but "
+            f"{sheet.numbers[row, column]} ({int(odd.any(axis=1).sum())} such images). Give a number for each class."
+        )
+    return sheet
+
+
+def _read_table(path: Path) -> Sheet:
+    header = _header(path)
+    wanted = [name for name in header if name.startswith(PROBABILITY)]
+    stated = [name for name in header if name.startswith(TRUTH)]
+    for name in header:
+        if name in ("id", "patient", "split") or name in wanted or name in stated:
+            continue
+        raise SeverityError(
+            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, {TRUTH}<class>."
+        )
+    if not wanted:
+        raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")
+    frame = tables.read_text(path, ["id"])
+    tables.refuse(frame["id"] == "", frame["id"], "id", path, "is no id")
+    split = frame["split"] if "split" in header else pandas.Series("", index=frame.index)
+    tables.refuse(~split.isin(["", *SPLITS]), split, "split", path, f"is not one of blank, {', '.join(SPLITS)}")
+    return Sheet(
+        path=path,
+        ids=frame["id"].to_numpy(dtype=str),
+        patients=frame["patient"].to_numpy(dtype=str) if "patient" in header else None,
+        split=split.to_numpy(dtype=str),
+        classes=tuple(name.removeprefix(PROBABILITY) for name in wanted),
+        numbers=numpy.stack([tables.numbers(frame[name], name, path) for name in wanted], axis=1),
+        labels=tuple(name.removeprefix(TRUTH) for name in stated),
+        truth=_columns([tables.mapped(frame, name, STATES, path) for name in stated], len(frame)),
+    )
+
+
+def _header(path: Path) -> list[str]:
+    """The column names as they stand, also those that stand twice."""
+    try:
+        first = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError, EOFError) as error:
+        raise SeverityError(f"{path} cannot be read as a CSV table: {error}") from None
+    names = first.iloc[0].tolist()
+    for name in names:
+        if names.count(name) > 1:
+            raise SeverityError(f"{path}: the column {name!r} stands twice. Keep one of them.")
+    return names
+
+
+def _columns(columns: Sequence[pandas.Series], rows: int) -> numpy.ndarray:
+    return numpy.stack(columns, axis=1).astype(numpy.float64) if columns else numpy.empty((rows, 0))
+
+
+def _read_arrays(path: Path) -> Sheet:
+    try:
+        with numpy.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise SeverityError(f"{path} cannot be read as arrays of numbers and text: {error}") from None
+    for name in arrays:
+        if name not in (*ARRAYS, *OPTIONAL):
+            raise SeverityError(f"{path}: the array {name!r} is not known. {nearest(name, (*ARRAYS, *OPTIONAL))}")
+    for name in ARRAYS:
+        if name not in arrays:
+            raise SeverityError(f"{path}: the array {name!r} is missing. {nearest(name, arrays)}")
+    if ("labels" in arrays) != ("true" in arrays):
+        raise SeverityError(f"{path} has one of the arrays labels and true; it must have both or neither.")
+    images, classes = arrays["id"].size, arrays["classes"].size
+    given = {
+        "labels": numpy.empty(0, dtype=str),
+        "true": numpy.empty((images, 0)),
+        "split": numpy.full(images, ""),
+        **arrays,
+    }
+    shapes = {
+        "id": (images,),
+        "patient": (images,),
+        "split": (images,),
+        "classes": (classes,),
+        "prob": (images, classes),
+    }
+    shapes |= {"labels": (given["labels"].size,), "true": (images, given["labels"].size)}
+    for name, array in given.items():
+        words = name not in ("prob", "true")
+        if array.shape != shapes[name] or (array.dtype.kind != "U" if words else array.dtype.kind not in "fiub"):
+            raise SeverityError(
+                f"{path}: the array {name!r} is {array.dtype} of the shape {array.shape}; it must be "
+                f"{'text' if words else 'numbers'} of the shape {shapes[name]}."
+            )
+    truth = given["true"].astype(numpy.float64)
+    truth[truth == -1] = numpy.nan
+    for name, right in (
+        ("true", numpy.isnan(truth) | numpy.isin(truth, (0, 1))),
+        ("split", numpy.isin(given["split"], ("", *SPLITS))),
+        ("id", given["id"] != ""),
+    ):
+        if not right.all():
+            first = given[name][~right][0]
+            raise SeverityError(f"{path}: the array {name!r} holds {str(first)!r} ({int((~right).sum())} such values).")
+    return Sheet(
+        path=path,
+        ids=given["id"],
+        patients=given.get("patient"),
+        split=given["split"],
+        classes=tuple(given["classes"].tolist()),
+        numbers=given["prob"].astype(numpy.float64),
+        labels=tuple(given["labels"].tolist()),
+        truth=truth,
+    )

@@ -1,0 +1,79 @@
+"""The manifest of a collection that lives outside the project: what DVC sees of it.
+
+The images stay where they are. The manifest lists each with its size, and the SHA-256 of the label tables, so that a
+changed collection gives a changed manifest, and all that hangs on it runs again.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas
+
+from severity.core import files, tables
+from severity.core.errors import SeverityError
+
+
+def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: Iterable[str]) -> None:
+    """Write ``manifest.csv`` (path, bytes) and ``tables.csv`` (path, sha256) into the folder `out`, sorted by path.
+
+    Args:
+        out: folder to write; replaced if it is there.
+        root: folder of the collection.
+        images: paths of the images, relative to `root`, with forward slashes.
+        label_tables: paths of the label tables, relative to `root`.
+
+    Raises:
+        SeverityError: an image is not there; the message counts and names some.
+    """
+    images = sorted(images)
+    sizes = [_size(root / path) for path in images]
+    missing = [path for path, size in zip(images, sizes, strict=True) if size is None]
+    if missing:
+        raise SeverityError(
+            f"{root}: {len(missing)} of {len(images)} images named by the label tables are not there: "
+            f"{tables.listed(missing)}. Unpack the collection again, or take their rows out of the tables."
+        )
+    label_tables = sorted(label_tables)
+    with files.replacing(out) as folder:
+        folder.mkdir()
+        files.write_csv(folder / "manifest.csv", pandas.DataFrame({"path": images, "bytes": sizes}))
+        files.write_csv(
+            folder / "tables.csv",
+            pandas.DataFrame({"path": label_tables, "sha256": [sha256(root / path) for path in label_tables]}),
+        )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a file, in hex, read block by block."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_root(root: Path, name: str, link: str) -> None:
+    """Raise SeverityError unless the folder of the collection `name` is there."""
+    if not root.is_dir():
+        raise SeverityError(
+            f"There is no folder {root}. Set datasets.{name}.root in params.yaml to the folder of the collection; "
+            f"it can be had at {link}"
+        )
+
+
+def check_count(found: int, expected: int, name: str) -> None:
+    """Raise SeverityError unless `found` images are as many as ``datasets.<name>.collect.images`` says (0: any number)."""
+    if expected and found != expected:
+        raise SeverityError(
+            f"The collection {name} has {found} images, but datasets.{name}.collect.images in params.yaml says {expected}. "
+            f"If a part of the collection is meant, set it to {found}, or to 0 for any number."
+        )

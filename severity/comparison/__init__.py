@@ -1,0 +1,1 @@
+"""Which rule, loss or backbone is milder, and how sure that is."""

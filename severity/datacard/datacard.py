@@ -1,0 +1,319 @@
+"""The data card: what a prepared collection holds, in numbers (card.json, tables) and on a page for people (card.md).
+
+A positive is a target of exactly 1 throughout: a soft target (between 0 and 1) and a masked one (blank) are neither
+positive nor negative. States are what the collection's own tables say; targets are what the label policies made of them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy
+import pandas
+
+from severity.collections.splits import SPLITS
+from severity.core import markdown
+from severity.datacard.duplicates import LISTED, Found
+from severity.prepared.prepared import Table
+
+STATES = ("positive", "negative", "uncertain", "blank")
+TARGETS = ("positives", "negatives", "soft", "masked")
+UNKNOWN = "unknown"
+ALL = "all"
+VIOLATION = ("split", "child", "parent", "before", "after")
+SHOWN = 40  # rows of a table on the page; the CSV files hold all
+QUARTILES = {"min": 0, "lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75, "max": 1}
+
+
+def label_table(summary: Mapping[str, Any]) -> pandas.DataFrame:
+    """One row a split and label.
+
+    Args:
+        summary: of data/prepared.
+
+    Returns:
+        Columns split, label, state_<state> for STATES, target_<target> for TARGETS, and prevalence: positives among
+        positives and negatives (NaN where there is neither).
+    """
+    rows = []
+    for split in SPLITS:
+        for label, counts in summary["counts"][split]["labels"].items():
+            states = summary["states"][split][label]
+            known = counts["positives"] + counts["negatives"]
+            rows.append(
+                {
+                    "split": split,
+                    "label": label,
+                    **{f"state_{state}": states[state] for state in STATES},
+                    **{f"target_{target}": counts[target] for target in TARGETS},
+                    "prevalence": counts["positives"] / known if known else numpy.nan,
+                }
+            )
+    return pandas.DataFrame(rows)
+
+
+def cooccurrence(table: Table) -> pandas.DataFrame:
+    """How many images are positive for two labels at once.
+
+    Returns:
+        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and one
+        for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
+    """
+    labels = numpy.array(table.labels)
+    counts = {}
+    for split in SPLITS:
+        rows = table.frame.loc[table.frame["split"] == split, list(labels)]
+        positive = (rows == 1).to_numpy(dtype=numpy.float64)  # whole numbers: exact, and fast to multiply
+        counts[split] = (positive.T @ positive).astype(int).ravel()
+    pairs = {"label": numpy.repeat(labels, len(labels)), "other": numpy.tile(labels, len(labels))}
+    every = pandas.DataFrame({**pairs, ALL: sum(counts.values()), **counts})
+    return every[(every[ALL] > 0) | (every["label"] == every["other"])].reset_index(drop=True)
+
+
+def violations(summary: Mapping[str, Any]) -> pandas.DataFrame:
+    """The violations of the label tree, columns VIOLATION: in how many images the child is positive and the parent not,
+    before and after closure."""
+    return pandas.DataFrame(summary["violations"], columns=list(VIOLATION))
+
+
+def card(
+    table: Table, summary: Mapping[str, Any], decoded: Mapping[str, Any], boxes: pandas.DataFrame, found: Found
+) -> dict[str, Any]:
+    """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or null.
+
+    Args:
+        table: of data/prepared. summary: its summary.json. boxes: its boxes.csv.
+        decoded: summary.json of data/images.
+        found: near-duplicates across splits.
+    """
+    frame, labels = table.frame, list(table.labels)
+    parts = {ALL: frame, **{split: frame[frame["split"] == split] for split in SPLITS}}
+    positives = {name: (part[labels] == 1).sum(axis=1) for name, part in parts.items()}
+    by_label = label_table(summary)
+    broken = violations(summary).groupby("split")[["before", "after"]].sum().reindex(SPLITS, fill_value=0)
+    return {
+        "dataset": summary["dataset"],
+        "images": {name: len(part) for name, part in parts.items()},
+        "unreadable": decoded["rejects"],
+        "image_size": decoded["size"],
+        "patients": {name: int(part["patient"].nunique()) for name, part in parts.items()},
+        "sex": {name: counted(part["sex"]) for name, part in parts.items()},
+        "views": {name: counted(part["view"]) for name, part in parts.items()},
+        "ages": {name: ages(part["age"]) for name, part in parts.items()},
+        "labels_per_image": {
+            name: {"mean": float(each.mean()), **_whole(each.value_counts().sort_index())}
+            for name, each in positives.items()
+        },
+        "violations": {split: _whole(broken.loc[split]) for split in SPLITS},
+        "near_duplicates": {
+            "hash_distance": found.hash_distance,
+            "correlation": found.correlation,
+            "pairs": {ALL: sum(found.counts.values()), **found.counts},
+        },
+        "boxes": {ALL: len(boxes), "images": int(boxes["id"].nunique()), "labels": counted(boxes["label"])},
+        "labels": {
+            split: {
+                row.pop("label"): {key: _leaf(value) for key, value in row.items()}
+                for row in by_label[by_label["split"] == split].drop(columns="split").to_dict("records")
+            }
+            for split in SPLITS
+        },
+        "notes": summary["notes"],
+    }
+
+
+def counted(column: pandas.Series) -> dict[str, int]:
+    """How often each word occurs, in alphabetical order; blank ones count as unknown, which comes last."""
+    counts = column.replace("", UNKNOWN).value_counts()
+    return _whole(counts.loc[sorted(counts.index, key=lambda word: (word == UNKNOWN, word))])
+
+
+def ages(column: pandas.Series) -> dict[str, float | int | None]:
+    """QUARTILES of the known ages in years (None where none is known), and the number of unknown ones."""
+    known = column.dropna()
+    levels = known.quantile(list(QUARTILES.values()))
+    return {
+        **{name: _leaf(value) for name, value in zip(QUARTILES, levels, strict=True)},
+        UNKNOWN: int(column.isna().sum()),
+    }
+
+
+def _whole(counts: pandas.Series) -> dict[str, int]:
+    return {str(key): int(value) for key, value in counts.items()}
+
+
+def _leaf(value: float) -> float | int | None:
+    """A number for JSON: NaN becomes null."""
+    return None if pandas.isna(value) else value
+
+
+# --- The page
+
+
+def page(content: Mapping[str, Any], broken: pandas.DataFrame, pairs: pandas.DataFrame) -> str:
+    """The data card in Markdown.
+
+    Args:
+        content: what `card` gives. broken: what `violations` gives. pairs: near-duplicates (`Found.pairs`).
+    """
+    parts = [
+        f"# Data card: {content['dataset']}\n",
+        "Numbers of `metrics/data/card.json`, for reading; the CSV files beside it hold the long tables whole.\n",
+        "## Images and patients\n",
+        _images(content),
+        "## Sex, view and age\n",
+        "Images of each sex and view, ages in years.\n",
+        _people(content),
+        "## Labels\n",
+        "States are what the collection's tables say, targets what the label policies made of them. A soft target lies "
+        "between 0 and 1, a masked one counts for nothing; prevalence is positives / (positives + negatives).\n",
+        *_labels(content),
+        "## Labels of an image\n",
+        "Images by their number of positive targets.\n",
+        _labels_per_image(content),
+        "## Violations of the label tree\n",
+        *_violations(content, broken),
+        "## Near-duplicates across splits\n",
+        *_near_duplicates(content, pairs),
+        "## Boxes\n",
+        *_boxes(content),
+        "## Notes on the collection\n",
+        *_notes(content),
+    ]
+    return "\n".join(parts)
+
+
+def _images(content: Mapping[str, Any]) -> str:
+    total = content["images"][ALL]
+    rows = [
+        [name, _count(images), _percent(images, total), _count(content["patients"][name])]
+        for name, images in content["images"].items()
+    ]
+    size = content["image_size"]
+    told = f"Prepared at {size} x {size} pixels; {_count(content['unreadable'])} more images could not be read.\n"
+    return markdown.table(["split", "images", "share", "patients"], rows) + "\n" + told
+
+
+def _people(content: Mapping[str, Any]) -> str:
+    rows = []
+    for subject in ("sex", "views"):
+        for word in content[subject][ALL]:
+            counts = [content[subject][name].get(word, 0) for name in (ALL, *SPLITS)]
+            rows.append([f"{subject.removesuffix('s')}: {word}", *map(_count, counts)])
+    for level in (*QUARTILES, UNKNOWN):
+        levels = [content["ages"][name][level] for name in (ALL, *SPLITS)]
+        rows.append([f"age: {level.replace('_', ' ')}", *("n/a" if each is None else f"{each:,g}" for each in levels)])
+    return _table(["", ALL, *SPLITS], rows)
+
+
+def _labels(content: Mapping[str, Any]) -> Iterable[str]:
+    train = content["labels"]["train"]
+    names = sorted(train, key=lambda label: -train[label]["target_positives"])[:SHOWN]
+    names = [label for label in train if label in set(names)]
+    if len(names) < len(train):
+        yield (
+            f"The {len(names)} labels with most positive training images of {_count(len(train))}; all are in `labels.csv`.\n"
+        )
+    for split in SPLITS:
+        rows = [
+            [
+                label,
+                *(_count(content["labels"][split][label][f"state_{state}"]) for state in STATES),
+                *(_count(content["labels"][split][label][f"target_{target}"]) for target in TARGETS),
+                _share(content["labels"][split][label]["prevalence"]),
+            ]
+            for label in names
+        ]
+        states, targets = [f"state: {state}" for state in STATES], [f"target: {target}" for target in TARGETS]
+        yield f"### {split.capitalize()}\n"
+        yield _table(["label", *states, *targets, "prevalence"], rows)
+
+
+def _labels_per_image(content: Mapping[str, Any]) -> str:
+    numbers = [key for key in content["labels_per_image"][ALL] if key != "mean"]
+    rows = [
+        [number, *(_count(content["labels_per_image"][name].get(number, 0)) for name in (ALL, *SPLITS))]
+        for number in numbers
+    ]
+    rows.append(["mean", *(f"{content['labels_per_image'][name]['mean']:.2f}" for name in (ALL, *SPLITS))])
+    return _table(["labels", ALL, *SPLITS], rows)
+
+
+def _violations(content: Mapping[str, Any], broken: pandas.DataFrame) -> Iterable[str]:
+    if broken.empty:
+        yield "None: wherever a label is positive, so is every label above it.\n"
+        return
+    yield (
+        "Images in which a label is positive and one above it in the tree is not, before and after closure "
+        "(`datasets.<name>.labels.closure` in params.yaml), summed over pairs of labels.\n"
+    )
+    counts = [
+        [split, *(_count(content["violations"][split][when]) for when in ("before", "after"))] for split in SPLITS
+    ]
+    yield _table(["split", "before", "after"], counts)
+    most = broken.sort_values("before", ascending=False, kind="stable").head(SHOWN)
+    if len(most) < len(broken):
+        yield f"The {len(most)} most frequent of {_count(len(broken))}; all are in `violations.csv`.\n"
+    rows = [[row.split, row.child, row.parent, _count(row.before), _count(row.after)] for row in most.itertuples()]
+    yield _table(["split", "positive", "not positive", "before", "after"], rows, words=3)
+
+
+def _near_duplicates(content: Mapping[str, Any], pairs: pandas.DataFrame) -> Iterable[str]:
+    about = content["near_duplicates"]
+    yield (
+        "Pairs of images of different splits that show the same picture: their perceptual hashes differ in at most "
+        f"{about['hash_distance']} of 64 bits and their thumbnails correlate at least {about['correlation']:g}. Mirrored, "
+        "turned, inverted or strongly cropped copies are not found.\n"
+    )
+    counts = about["pairs"]
+    yield _table(["splits", "pairs"], [[name, _count(count)] for name, count in counts.items()])
+    if not pairs.empty:
+        first = pairs.head(SHOWN)
+        whole = f"the {LISTED:,} most alike" if counts[ALL] > len(pairs) else "all"
+        yield f"The most alike ({whole} are in `near_duplicates.csv`):\n"
+        rows = [
+            [row.id, row.split, row.other_id, row.other_split, str(row.hash_distance), f"{row.correlation:.4f}"]
+            for row in first.itertuples()
+        ]
+        yield _table(["image", "split", "other image", "split", "bits", "correlation"], rows, words=4)
+
+
+def _boxes(content: Mapping[str, Any]) -> Iterable[str]:
+    boxes = content["boxes"]
+    yield f"{_count(boxes[ALL])} boxes in {_count(boxes['images'])} images.\n"
+    if boxes["labels"]:
+        yield _table(["label", "boxes"], [[label, _count(count)] for label, count in boxes["labels"].items()])
+
+
+def _notes(content: Mapping[str, Any]) -> Iterable[str]:
+    if not content["notes"]:
+        yield "None.\n"
+    else:
+        yield "".join(f"- {_told(note, value)}\n" for note, value in content["notes"].items())
+
+
+def _told(note: str, value: Any) -> str:
+    return f"{note}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table whose words may hold what Markdown takes for a border."""
+    return markdown.table(headings, [[cell.replace("|", "\\|") for cell in row] for row in rows], words=words)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %"
+
+
+def _share(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.1f} %"
+
+
+def sentence(content: Mapping[str, Any]) -> str:
+    """One line that says what was described."""
+    images, pairs = content["images"], content["near_duplicates"]["pairs"]
+    return f"{content['dataset']}: {images[ALL]} images, {pairs[ALL]} near-duplicates across splits"

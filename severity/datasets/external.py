@@ -1,0 +1,81 @@
+"""No images, only labels: those that predictions made elsewhere bring along, so that published numbers can be scored alone.
+
+Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and where two know the same
+image they must agree. There is nothing to decode, so the stages after `read` are those that read data/collection:
+`hierarchy`, `adopt`, and what scores. docs/external-predictions.md tells the commands.
+"""
+
+from pathlib import Path
+
+import numpy
+import pandas
+
+from severity.collections import external_files, manifest
+from severity.collections.collection import Collection
+from severity.collections.external_files import Sheet
+from severity.core import tables
+from severity.core.errors import SeverityError
+
+FORM = "docs/external-predictions.md"
+
+
+def collect(root: Path | str, out: Path | str) -> int:
+    """Check the files and write their manifest into the folder `out`.
+
+    Returns:
+        The number of images with labels.
+
+    Raises:
+        SeverityError: what `read` raises.
+    """
+    root = Path(root)
+    images = len(read(root).table)
+    manifest.write(out, root, images=[], label_tables=[path.name for path in external_files.listed(root)])
+    return images
+
+
+def read(root: Path | str) -> Collection:
+    """The labels of all files, images in the order in which they are met.
+
+    Returns:
+        One row an image: id, patient (the id where no file tells it), split ('' where no file tells it), the labels as 1, 0
+        or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
+
+    Raises:
+        SeverityError: no file with labels, other labels in another file, or two files that disagree on an image.
+    """
+    root = Path(root)
+    sheets = [sheet for path in external_files.listed(root) if (sheet := external_files.read(path)).labels]
+    if not sheets:
+        raise SeverityError(f"{root} has no file of predictions with columns true:<class>. The form is told in {FORM}.")
+    labels = sheets[0].labels
+    frame = pandas.concat([_frame(sheet, sheets[0]) for sheet in sheets], ignore_index=True)
+    frame = frame.drop_duplicates()
+    again = frame["id"][frame["id"].duplicated()]
+    if len(again):
+        raise SeverityError(
+            f"{root}: files disagree on patient, split or labels of {len(again)} images: {tables.listed(again)}. All must tell "
+            "the same, or leave columns true:<class> to one of them."
+        )
+    alone = int((frame["patient"] == "").sum())
+    table = frame.assign(
+        patient=frame["patient"].mask(frame["patient"] == "", frame["id"]),
+        sex="",
+        age=numpy.nan,
+        view="",
+        path=[f"no-image/{row}" for row in range(len(frame))],
+    ).reset_index(drop=True)
+    notes = {"images without a patient, each taken as one of its own": alone} if alone else {}
+    return Collection(table, labels, notes=notes)
+
+
+def _frame(sheet: Sheet, first: Sheet) -> pandas.DataFrame:
+    if set(sheet.labels) != set(first.labels):
+        odd = sorted(set(sheet.labels) ^ set(first.labels))
+        raise SeverityError(f"{sheet.path} and {first.path.name} have labels for other classes: {tables.listed(odd)}.")
+    frame = pandas.DataFrame(sheet.truth, columns=list(sheet.labels))[list(first.labels)]
+    patients = numpy.full(len(frame), "") if sheet.patients is None else sheet.patients
+    frame.insert(0, "split", sheet.split)
+    frame.insert(0, "patient", patients)
+    frame.insert(0, "id", sheet.ids)
+    return frame

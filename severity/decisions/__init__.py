@@ -1,0 +1,1 @@
+"""Decision rules: from probabilities to classes, nodes or sets of labels."""

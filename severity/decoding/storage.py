@@ -1,0 +1,254 @@
+"""Making data/images: decode every image of a collection once, chunk by chunk, so that a stopped run goes on."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy
+import pandas
+from PIL import features
+from tqdm import tqdm
+
+from severity.collections.manifest import sha256
+from severity.core import files, runs, tables
+from severity.core.errors import SeverityError, nearest
+from severity.decoding import decoding
+
+
+def decode(
+    out: Path | str,
+    table: pandas.DataFrame,
+    *,
+    dataset: str,
+    root: Path | str,
+    size: int,
+    aspect: str,
+    reduced: bool,
+    max_rejects: int,
+    workers: int,
+    scratch: Path | str = "data/unfinished",
+) -> dict[str, Any]:
+    """Decode the images of a collection and write the folder `out` whole; severity/prepared/decoded.py tells what it holds.
+
+    The same images and options give the same bytes, whatever the number of workers and however often it was stopped on the
+    way: what is decoded is kept in a folder of `scratch` until `out` is there, and the next call goes on from it. Of it is
+    taken what belongs to files that have not changed in size or time since. A call that is killed loses the chunks in
+    work, 2 a worker, of 64 images or 4 MB. One that is never repeated leaves its folder behind; while nothing is decoded or
+    trained, `scratch` may be emptied.
+
+    Args:
+        out: folder to write, replaced if it is there.
+        table: columns id and path, of all images of the collection.
+        dataset: name of the collection.
+        root: folder that the paths are relative to.
+        size, aspect: of the squares, see `severity.decoding.decoding.layout`.
+        reduced, workers: see `severity.decoding.decoding.decode`.
+        max_rejects: how many unreadable images are put up with; one more ends the work.
+        scratch: folder for unfinished work, best on the disk of `out`.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        SeverityError: an option is out of range; too many images are unreadable; the disk is too small; another process
+            is decoding the same.
+    """
+    _check_options(size, aspect, reduced, max_rejects, workers)
+    paths = table["path"].tolist()
+    options = {"size": size, "aspect": aspect, "reduced": reduced}
+    determined_by = {"root": str(Path(root).resolve()), "paths": paths, "versions": _versions(), **options}
+    folder = Path(scratch) / f"decode-{dataset}-{runs.fingerprint(determined_by)}"
+    _check_room(folder, len(paths), size)
+    with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
+        found, digest = _decode_all(folder, root, paths, max_rejects, workers=workers, **options)
+        return _publish(out, folder, table, found, digest, {"dataset": dataset, "size": size, "aspect": aspect})
+
+
+def _check_options(size: int, aspect: str, reduced: bool, max_rejects: int, workers: int) -> None:
+    for name, value, least in (("size", size, 1), ("max_rejects", max_rejects, 0), ("workers", workers, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise SeverityError(f"params.yaml: decode.{name} is {value!r}; it must be a whole number from {least} on.")
+    if aspect not in decoding.ASPECTS:
+        raise SeverityError(f"params.yaml: decode.aspect is {aspect!r}. {nearest(aspect, decoding.ASPECTS)}")
+    if not isinstance(reduced, bool):
+        raise SeverityError(f"params.yaml: decode.reduced is {reduced!r}; it must be true or false.")
+
+
+def _versions() -> dict[str, str | None]:
+    """What, beside the files and the options, determines the gray levels."""
+    try:
+        pydicom = metadata.version("pydicom")
+    except metadata.PackageNotFoundError:
+        pydicom = None
+    return {
+        "decoding.py": sha256(decoding.__file__),
+        "pillow": metadata.version("pillow"),
+        "jpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "numpy": numpy.__version__,
+        "pydicom": pydicom,
+    }
+
+
+def _check_room(folder: Path, images: int, size: int) -> None:
+    done = folder / "images.npy"
+    need = images * size * size - (done.stat().st_size if done.exists() else 0)
+    disk = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(disk).free
+    if need > free:
+        raise SeverityError(
+            f"{disk} has {free / 1e9:.1f} GB free, but {images} images of {size} x {size} take {need / 1e9:.1f} GB"
+            f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), or lower "
+            "decode.size in params.yaml."
+        )
+
+
+def _decode_all(
+    folder: Path, root: Path | str, paths: list[str], max_rejects: int, **options: Any
+) -> tuple[list[tuple[int, int] | str], Any]:
+    """Bring images.npy of the folder of unfinished work to its end.
+
+    images.npy grows by a chunk at a time, in the order of the paths, and log.jsonl by a line after it; so what the lines
+    speak of is there, and what is beyond them is cut off when work is taken up again. Pixels are hashed as they come,
+    while the workers decode: with that of all of them the data set need not be read again, with that of those so far a
+    line tells whether what is before it was lost, as it may be when the power fails.
+
+    Returns:
+        `Chunk.found` of all paths, and the SHA-256 of images.npy if every image was readable.
+    """
+    for left in folder.glob("buffer-*"):
+        left.unlink()  # A new one each time: a worker that has not yet noticed its parent's end may still write to it.
+    for name in ("images.npy", "log.jsonl"):
+        (folder / name).touch()
+    with open(folder / "images.npy", "r+b") as images, open(folder / "log.jsonl", "r+b") as log:
+        found, digest = _resume(images, log, root, paths, options["size"])
+        rejects = _rejects(found, 0)
+        _check_rejects(rejects, found, paths, max_rejects)
+        chunks = decoding.decode(root, paths[len(found) :], buffer=folder / f"buffer-{os.getpid()}", **options)
+        with (
+            closing(chunks),
+            tqdm(total=len(paths), initial=len(found), desc="decode", unit="image", disable=None) as progress,
+        ):
+            for chunk in chunks:
+                images.write(chunk.images.data)
+                images.flush()
+                digest.update(chunk.images.data)
+                record = {"files": chunk.files, "found": chunk.found, "sha256": digest.hexdigest()}
+                log.write(json.dumps(record).encode() + b"\n")
+                log.flush()
+                rejects += _rejects(chunk.found, len(found))
+                found += chunk.found
+                progress.update(len(chunk.found))
+                _check_rejects(rejects, found, paths, max_rejects)
+    return found, digest
+
+
+def _resume(
+    images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int
+) -> tuple[list[tuple[int, int] | str], Any]:
+    """What is decoded already, up to the first chunk that is not whole or whose files have changed; cut off the rest."""
+    found: list[tuple[int, int] | str] = []
+    header = _header(len(paths), size)
+    digest, end, logged = hashlib.sha256(header), len(header), 0
+    images.seek(end)
+    for line in log:
+        record = _record(line)
+        if record is None:
+            break
+        pixels = images.read(sum(not isinstance(each, str) for each in record["found"]) * size * size)
+        part = paths[len(found) : len(found) + len(record["found"])]
+        longer = digest.copy()
+        longer.update(pixels)
+        if record["sha256"] != longer.hexdigest() or record["files"] != decoding.fingerprint(root, part):
+            break
+        found += [each if isinstance(each, str) else tuple(each) for each in record["found"]]
+        digest, end = longer, end + len(pixels)
+        logged += len(line)
+    for file, length in ((images, end), (log, logged)):
+        file.seek(length)
+        file.truncate()
+    return found, digest
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of log.jsonl; None if it is not whole."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _rejects(found: Sequence[tuple[int, int] | str], first: int) -> list[int]:
+    """The rows that could not be read, the first of `found` being row `first`."""
+    return [row for row, each in enumerate(found, start=first) if isinstance(each, str)]
+
+
+def _check_rejects(rejects: list[int], found: Sequence, paths: list[str], max_rejects: int) -> None:
+    if len(rejects) > max_rejects:
+        raise SeverityError(
+            f"{len(rejects)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
+            f"{tables.listed(f'{paths[row]} ({found[row]})' for row in rejects)}. Mend these files, or raise "
+            f"decode.max_rejects in params.yaml (now {max_rejects}) to go on without them; what is decoded is kept."
+        )
+    if len(rejects) == len(paths):
+        raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({found[0]}).")
+
+
+def _publish(
+    out: Path | str,
+    folder: Path,
+    table: pandas.DataFrame,
+    found: list[tuple[int, int] | str],
+    digest: Any,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    unread = numpy.array([isinstance(each, str) for each in found])
+    widths, heights = zip(*(each for each in found if not isinstance(each, str)), strict=True)
+    with open(folder / "images.npy", "r+b") as images:
+        images.write(_header(len(widths), about["size"]))
+    with files.replacing(out) as beside:
+        beside.mkdir()
+        files.write_csv(beside / "index.csv", table[~unread].assign(width=widths, height=heights))
+        reasons = [each for each in found if isinstance(each, str)]
+        files.write_csv(beside / "rejects.csv", table[unread].assign(reason=reasons))
+        _share(folder / "images.npy", beside / "images.npy")
+        summary = {
+            **about,
+            "images": len(widths),
+            "rejects": len(reasons),
+            "sha256": {
+                # Images left out are missing in the header too, with which `digest` began.
+                "images.npy": sha256(beside / "images.npy") if reasons else digest.hexdigest(),
+                "index.csv": sha256(beside / "index.csv"),
+            },
+        }
+        files.write_json(beside / "summary.json", summary)
+    return summary
+
+
+def _share(source: Path, target: Path) -> None:
+    """Give a file a second name, so that it is at the old one until the new one is in place; else move it."""
+    try:
+        os.link(source, target)
+    except OSError:  # Another disk, or one without hard links.
+        shutil.move(source, target)
+
+
+def _header(images: int, size: int) -> bytes:
+    """The head of images.npy. Its length does not depend on the number of images: numpy leaves room for it to grow."""
+    head = io.BytesIO()
+    numpy.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": (images, size, size)}
+    )
+    return head.getvalue()
+
+
+def sentence(summary: dict[str, Any]) -> str:
+    """One line that says what was decoded."""
+    return "{dataset}: {images} images at {size} x {size} ({aspect}); {rejects} rejected".format(**summary)

@@ -1,0 +1,1 @@
+"""What all figures share: style, text that fits, writing them byte for byte the same."""

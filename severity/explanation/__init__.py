@@ -1,0 +1,1 @@
+"""Single decisions explained: paths in the tree, Grad-CAM, feature maps."""

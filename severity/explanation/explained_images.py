@@ -1,0 +1,145 @@
+"""The cases that are explained: the least and the most severe mistakes of one run, and images chosen by their id."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import pandas
+
+from severity.core.errors import SeverityError, nearest
+from severity.core.hierarchy import Hierarchy
+from severity.decisions import class_rules, temperature
+from severity.explanation import paths
+from severity.predictions.predictions import PER_IMAGE, Predictions
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, what was decided, and what is true."""
+
+    name: str  # least_1, most_2, chosen_1: the stem of its files
+    id: str
+    row: int  # of the predictions
+    decision: int  # class index
+    # Class indices, the nearest to the decision first: the least costly, of equals the most probable.
+    truth: tuple[int, ...]
+    severity: float | None  # None where no class is known to be true
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes to explain: the decision, then those that are true."""
+        return self.decision, *(label for label in self.truth if label != self.decision)
+
+    def role(self, label: int) -> str:
+        """What one of its classes is: decision, truth, or both."""
+        if label not in self.truth:
+            return "decision"
+        return "decision and truth" if label == self.decision else "truth"
+
+
+def find(
+    predictions: Predictions,
+    record: Mapping[str, Any],
+    hierarchy: Hierarchy,
+    cost: numpy.ndarray,
+    *,
+    rule: str,
+    mistakes: int,
+    ids: list,
+) -> list[Case]:
+    """The cases of one run under one decision rule.
+
+    Args:
+        predictions: of the run.
+        record: its metrics, which name the mistakes.
+        cost: (K, K) cost[decision, truth].
+        rule: one that the metrics know.
+        mistakes: how many of the least and of the most severe ones; as many as the metrics name, where these are fewer.
+        ids: images of validation or test.
+
+    Raises:
+        SeverityError: an option out of range, an unknown rule or image, or metrics of other predictions.
+    """
+    _check(mistakes, ids)
+    if rule not in record["rules"]:
+        raise SeverityError(f"params.yaml: explain.rule is {rule!r}. {nearest(rule, record['rules'])}")
+    named = {
+        f"{end}_{place}": mistake
+        for end in ("least", "most")
+        for place, mistake in enumerate(record["rules"][rule][end][:mistakes], start=1)
+    }
+    wanted = {name: mistake["id"] for name, mistake in named.items()}
+    wanted |= {f"chosen_{place}": image for place, image in enumerate(ids, start=1)}
+    rows = [paths.index(predictions, image) for image in wanted.values()]
+    decided = _decide(predictions.posterior[rows], rule, record, hierarchy, cost)
+    for (name, mistake), label in zip(named.items(), decided, strict=False):
+        if hierarchy.classes[label] != mistake["decision"]:
+            raise SeverityError(
+                f"The metrics of {record['run']} say that {rule} decided {mistake['decision']!r} for {mistake['id']} "
+                f"({name}), its predictions say {hierarchy.classes[label]!r}. Run `dvc repro evaluate`."
+            )
+    return [
+        _case(name, row, int(label), predictions, cost) for name, row, label in zip(wanted, rows, decided, strict=True)
+    ]
+
+
+def _check(mistakes: int, ids: list) -> None:
+    if not isinstance(mistakes, int) or isinstance(mistakes, bool) or mistakes < 0:
+        raise SeverityError(f"params.yaml: explain.mistakes is {mistakes!r}; it must be a whole number from 0 on.")
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise SeverityError(f"params.yaml: explain.ids is {ids!r}; it must be a list of ids, in quotes where digits.")
+
+
+def _decide(
+    posterior: numpy.ndarray, word: str, record: Mapping[str, Any], hierarchy: Hierarchy, cost: numpy.ndarray
+) -> numpy.ndarray:
+    """(N,) class that a rule decides, with the temperature that the metrics were made with where the rule wants one."""
+    rule, scaled = temperature.split(word)
+    if scaled:
+        posterior = temperature.scale(posterior, record["calibration"][f"posterior{temperature.SUFFIX}"]["temperature"])
+    return class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy)[:, 0]
+
+
+def _case(name: str, row: int, decision: int, predictions: Predictions, cost: numpy.ndarray) -> Case:
+    true = numpy.flatnonzero(predictions.truth[row] == 1)
+    order = numpy.lexsort((-predictions.posterior[row, true], cost[decision, true]))
+    truth = tuple(true[order].tolist())
+    severity = float(cost[decision, truth[0]]) if truth else None
+    return Case(name, str(predictions.ids[row]), row, decision, truth, severity)
+
+
+def index(cases: list[Case], predictions: Predictions, hierarchy: Hierarchy) -> pandas.DataFrame:
+    """One row a case: case, id, split, truth (labels joined by ;), decision, severity, posterior of the decision."""
+    columns = ["case", "id", "split", "truth", "decision", "severity", "posterior"]
+    rows = [
+        (
+            case.name,
+            case.id,
+            predictions.split[case.row],
+            "; ".join(hierarchy.classes[label] for label in case.truth),
+            hierarchy.classes[case.decision],
+            case.severity,
+            predictions.posterior[case.row, case.decision],
+        )
+        for case in cases
+    ]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def steps(case: Case, predictions: Predictions, hierarchy: Hierarchy) -> pandas.DataFrame:
+    """The path from the root to each class of a case.
+
+    Returns:
+        one row a class and step: label, role, depth, node, probability (of the node, before any temperature) and
+        given_parent (its share of the parent's).
+    """
+    labels = numpy.array(case.classes)
+    same = numpy.full(len(labels), case.row)
+    copies = replace(predictions, **{name: getattr(predictions, name)[same] for name in PER_IMAGE})
+    nodes = hierarchy.class_nodes[labels]
+    found = paths.table(copies, hierarchy, nodes)
+    label = numpy.repeat(labels, hierarchy.depth[nodes] + 1)
+    found.insert(0, "label", [hierarchy.classes[each] for each in label])
+    found.insert(1, "role", [case.role(each) for each in label])
+    return found[["label", "role", "depth", "node", "probability", "given_parent"]]

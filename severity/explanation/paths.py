@@ -1,0 +1,119 @@
+"""Hierarchical predictions for people: the path to the decision with the probability of every node on it.
+
+    python -m severity.explanation.paths --predictions data/predictions/<run>.npz --id IMAGE      the tree of one image, as text
+    python -m severity.explanation.paths --predictions data/predictions/<run>.npz --out FILE.csv  the paths of all images, as a table
+
+`--rule` takes a decision rule or climb; the tree and the costs are those of the last `dvc repro`. Seconds.
+"""
+
+import argparse
+
+import numpy
+import pandas
+
+from severity.arrays import subtrees
+from severity.core import errors, files
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.decisions import class_rules
+from severity.predictions.predictions import Predictions
+from severity.tree import costs
+
+
+def decide(
+    rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy, threshold: float
+) -> numpy.ndarray:
+    """(N,) node that a rule of `decisions.RULES`, or climb with its threshold, decides for each posterior (N, K)."""
+    if rule == "climb":
+        return class_rules.climb(posterior=posterior, hierarchy=hierarchy, threshold=threshold)
+    ranking = class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy)
+    return hierarchy.class_nodes[ranking[:, 0]]
+
+
+def table(predictions: Predictions, hierarchy: Hierarchy, nodes: numpy.ndarray) -> pandas.DataFrame:
+    """The path from the root to the decided node of each image.
+
+    Args:
+        nodes: (N,) decided nodes.
+
+    Returns:
+        one row an image and step, in data-set order and from the root downward: id, split, depth, node, probability (of
+        the node), given_parent (its share of the parent's), decided (1 at the last step of an image, else 0).
+    """
+    depth = hierarchy.depth[nodes]
+    image = numpy.repeat(numpy.arange(len(nodes)), depth + 1)
+    paths = {node: hierarchy.ancestors(node)[::-1] for node in numpy.unique(nodes).tolist()}
+    step = numpy.array([each for node in nodes.tolist() for each in paths[node]], dtype=numpy.int64)
+    probability = subtrees.probabilities(predictions.posterior, hierarchy)
+    found = probability[image, step]
+    above = numpy.where(step == hierarchy.root, found, probability[image, hierarchy.parents[step]])
+    return pandas.DataFrame(
+        {
+            "id": predictions.ids[image],
+            "split": predictions.split[image],
+            "depth": hierarchy.depth[step],
+            "node": numpy.array(hierarchy.names)[step],
+            "probability": found,
+            "given_parent": numpy.divide(found, above, out=numpy.zeros_like(found), where=above > 0),
+            "decided": (step == nodes[image]).astype(int),
+        }
+    )
+
+
+def text(posterior: numpy.ndarray, hierarchy: Hierarchy, node: int, least: float) -> str:
+    """The tree of one image, a line a node: a star on the path to the decided node, its probability, its name.
+
+    Args:
+        posterior: (K,). node: the decided one. least: nodes of a smaller probability are left out, unless on the path.
+    """
+    probability = subtrees.probabilities(posterior[None], hierarchy)[0]
+    path = set(hierarchy.ancestors(node))
+    lines = []
+    for each in hierarchy.top_down:
+        if each in path or probability[each] >= least:
+            star, end = "*" if each in path else " ", "  <- decided" if each == node else ""
+            lines.append(
+                f"{star} {probability[each]:.3f}  {'  ' * hierarchy.depth[each]}{hierarchy.names[each]}{end}\n"
+            )
+    return "".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictions", required=True, help="data/predictions/<run>.npz")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--id", help="an image of the predictions")
+    wanted.add_argument("--out", help="the CSV file to write")
+    parser.add_argument("--rule", default="argmax", choices=[*class_rules.RULES, "climb"])
+    parser.add_argument("--threshold", type=float, default=0.5, help="of climb (default: 0.5)")
+    parser.add_argument("--least", type=float, default=0.01, help="hide nodes less probable than this (default: 0.01)")
+    parser.add_argument("--hierarchy", default="data/hierarchy/hierarchy.json")
+    parser.add_argument("--cost", default="data/cost/cost.csv")
+    given = parser.parse_args()
+    hierarchy = Hierarchy.read(given.hierarchy)
+    cost = costs.read(given.cost, hierarchy.classes)
+    predictions = Predictions.read(given.predictions, hierarchy)
+    nodes = decide(
+        given.rule, posterior=predictions.posterior, cost=cost, hierarchy=hierarchy, threshold=given.threshold
+    )
+    if given.out:
+        files.write_csv(given.out, table(predictions, hierarchy, nodes))
+        print(f"{given.out}: the paths of {len(nodes)} images under {given.rule}")
+        return
+    row = index(predictions, given.id)
+    print(f"{given.id} ({predictions.split[row]}), {predictions.run}, {given.rule}: {hierarchy.names[nodes[row]]}")
+    print(text(predictions.posterior[row], hierarchy, nodes[row], given.least), end="")
+
+
+def index(predictions: Predictions, image: str) -> int:
+    """The row of an image. Raises SeverityError naming the nearest id when there is none."""
+    rows = numpy.flatnonzero(predictions.ids == image)
+    if not len(rows):
+        # All ids would be a long message; the nearest few are told.
+        near = errors.nearest(image, predictions.ids.tolist()).partition("Known:")[0]
+        raise SeverityError(f"The predictions of {predictions.run} hold no image {image!r}. {near}".strip())
+    return int(rows[0])
+
+
+if __name__ == "__main__":
+    errors.run(main)

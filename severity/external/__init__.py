@@ -1,0 +1,1 @@
+"""External predictions: from a file made by another program to a prediction file."""

@@ -1,0 +1,1 @@
+"""From logits to probabilities of labels and nodes: what the losses share."""

@@ -1,0 +1,304 @@
+"""Severity metrics of single decisions. Per image first, then one division; never a mean of batch means."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from severity.arrays.probabilities import chunks
+from severity.core.errors import SeverityError
+
+DEPTHS = (1, 5, 20)
+# hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
+IDENTITY_TOLERANCE = 1e-9
+# The metrics of one decision as one sum over images of what `per_image` gives over another; None: over their number.
+RATIOS: dict[str, tuple[str, str | None]] = {
+    "top1_error": ("top1_error", None),
+    "mistake_severity": ("hierarchical_distance_at_1", "top1_error"),
+    **{f"hierarchical_distance_at_{k}": (f"hierarchical_distance_at_{k}", None) for k in DEPTHS},
+}
+
+
+def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(N, K) cost of deciding class k for image i: the least cost to any of its true classes, 0 at a true class.
+
+    Args:
+        truth: (N, K) bool, at least one true class in each row.
+        cost: (K, K) cost[decision, truth].
+
+    With one true class per image this is the usual distance; min over the set is our reading for several (METHODS:
+    set-valued truth).
+    """
+    sets, which = numpy.unique(numpy.packbits(truth, axis=1), axis=0, return_inverse=True)
+    table = numpy.empty((len(sets), truth.shape[1]))
+    members = numpy.unpackbits(sets, axis=1, count=truth.shape[1]).astype(bool)
+    for row, member in enumerate(members):
+        table[row] = cost[:, member].min(axis=1)
+    return table[which.reshape(-1)]
+
+
+def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(N, D) what `distances` says of D classes of each image, without the other classes.
+
+    Args:
+        decided: (N, D) class indices. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+    """
+    image, label = numpy.nonzero(truth)
+    counts = numpy.bincount(image, minlength=len(truth))
+    starts = numpy.cumsum(counts) - counts
+    cells = decided.astype(numpy.intp) * len(cost)
+    flat = cost.ravel()
+    found = flat.take(cells + label[starts][:, None])
+    # The second true class of the images that have one, then the third, and so on.
+    for number in range(1, int(counts.max(initial=1))):
+        more = numpy.flatnonzero(counts > number)
+        found[more] = numpy.minimum(found[more], flat.take(cells[more] + label[starts[more] + number][:, None]))
+    return found
+
+
+def has_truth(truth: numpy.ndarray) -> numpy.ndarray:
+    """(N,) bool: the images with at least one true class. Of the others no decision can be called right or wrong."""
+    return truth.any(axis=1)
+
+
+def severities(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(N,) cost of each image's decision, `ranking[:, 0]`. Every row of `truth` (N, K) bool must hold a true class."""
+    severity = numpy.empty(len(truth))
+    for rows in chunks(*truth.shape):
+        severity[rows] = nearest(decided=ranking[rows, :1], truth=truth[rows], cost=cost)[:, 0]
+    return severity
+
+
+def per_image(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """What each image gives to the metrics of `single_decision`, by their names.
+
+    Args:
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+
+    Returns:
+        top1_error: (N,) 1 for a wrong decision, else 0. hierarchical_distance_at_k, k = 1, 5, 20: (N,) mean severity of the
+        first k classes, k capped at K; k = 1 is the severity of the decision.
+    """
+    _check(ranking, truth, cost)
+    found = {f"hierarchical_distance_at_{k}": numpy.empty(len(truth)) for k in DEPTHS}
+    for rows in chunks(*truth.shape):
+        ranked = nearest(decided=ranking[rows, : max(DEPTHS)], truth=truth[rows], cost=cost)
+        for k in DEPTHS:
+            # Sorted, so that the same classes in another order give the same number to the last digit.
+            found[f"hierarchical_distance_at_{k}"][rows] = numpy.sort(ranked[:, :k], axis=1).mean(axis=1)
+    wrong = ~numpy.take_along_axis(truth, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
+    return {"top1_error": wrong.astype(numpy.float64), **found}
+
+
+def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
+    """How often the first-ranked class is wrong and how far off it is.
+
+    Args:
+        ranking: (N, K) class indices, best first (`decisions.rank`).
+        truth: (N, K) bool; several true classes are allowed. Images with none are left out and counted.
+        cost: (K, K) cost[decision, truth].
+
+    Returns:
+        images, without_truth: counts of scored and left-out images.
+        top1_error: share of images whose decision is no true class.
+        mistake_severity: mean severity over mistakes only; None when there are none.
+        hierarchical_distance_at_k, k = 1, 5, 20: mean over images of the mean severity of the first k classes, k capped
+            at K (Bertinetto et al., CVPR 2020).
+        severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max: of the severity over all scored images,
+            mistakes or not. severity_skewness: third standardised moment, None when all severities are equal.
+        severity_percent: 100 x mean / largest cost.
+        levels: for each severity that occurs, the number of images.
+
+    Raises:
+        SeverityError: shapes or types do not fit, no image has a true class, or hd@1 = top1_error x mistake_severity
+            does not hold (which would be a defect here, not of the data).
+    """
+    _check(ranking, truth, cost)
+    scored = has_truth(truth)
+    if not scored.any():
+        raise SeverityError(f"None of the {len(truth)} images has a true class, so no decision can be scored.")
+    depths = {k: min(k, len(cost)) for k in DEPTHS}
+    totals = dict.fromkeys(DEPTHS, 0.0)
+    severity = numpy.empty(int(scored.sum()))
+    wrong = numpy.empty(len(severity), dtype=bool)
+    rows_scored = numpy.flatnonzero(scored)
+    for rows in chunks(len(rows_scored), len(cost)):
+        index = rows_scored[rows]
+        first, true = ranking[index, : max(depths.values())], truth[index]
+        ranked = nearest(decided=first, truth=true, cost=cost)
+        severity[rows] = ranked[:, 0]
+        wrong[rows] = ~true[numpy.arange(len(true)), first[:, 0]]
+        for k, depth in depths.items():
+            totals[k] += float(ranked[:, :depth].sum()) / depth
+    found = {
+        "images": len(severity),
+        "without_truth": int((~scored).sum()),
+        "top1_error": float(wrong.mean()),
+        "mistake_severity": float(severity[wrong].mean()) if wrong.any() else None,
+        **{f"hierarchical_distance_at_{k}": totals[k] / len(severity) for k in DEPTHS},
+        **describe(severity, largest=float(cost.max())),
+    }
+    _check_identity(found)
+    return found
+
+
+def describe(severity: numpy.ndarray, *, largest: float) -> dict[str, Any]:
+    """Distribution of (N,) severities; `largest` is the largest cost there is."""
+    lower, median, upper = numpy.percentile(severity, [25, 50, 75])
+    deviation = severity - severity.mean()
+    variance = float(numpy.mean(deviation**2))
+    levels: dict[str, int] = {}
+    for level, count in zip(*numpy.unique(severity, return_counts=True), strict=True):
+        # Costs that are no whole numbers may differ by less than six digits tell.
+        levels[f"{level:g}"] = levels.get(f"{level:g}", 0) + int(count)
+    return {
+        "severity_mean": float(severity.mean()),
+        "severity_median": float(median),
+        "severity_lower_quartile": float(lower),
+        "severity_upper_quartile": float(upper),
+        "severity_min": float(severity.min()),
+        "severity_max": float(severity.max()),
+        "severity_skewness": float(numpy.mean(deviation**3) / variance**1.5) if variance > 0 else None,
+        "severity_percent": 100 * float(severity.mean()) / largest,
+        "levels": levels,
+    }
+
+
+def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
+    """Severity in batches of `size` consecutive images, in data-set order; the last batch may be smaller.
+
+    Returns:
+        size; means, medians: one number a batch; mean_min, mean_max: the least and largest batch mean;
+        median_of_medians, mean_of_medians: over the batch medians.
+
+    Raises:
+        SeverityError: `size` is below 1.
+    """
+    if size < 1:
+        raise SeverityError(f"params.yaml: evaluate.batch_size is {size}; a batch has at least 1 image.")
+    parts = [severity[start : start + size] for start in range(0, len(severity), size)]
+    means = [float(part.mean()) for part in parts]
+    medians = [float(numpy.median(part)) for part in parts]
+    return {
+        "size": size,
+        "means": means,
+        "medians": medians,
+        "mean_min": min(means),
+        "mean_max": max(means),
+        "median_of_medians": float(numpy.median(medians)),
+        "mean_of_medians": float(numpy.mean(medians)),
+    }
+
+
+def by_label(severity: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mean severity over the images for which a label is true (None where it never is), and their number."""
+    found = {}
+    for column, label in enumerate(classes):
+        values = severity[truth[:, column]]
+        found[label] = {"images": len(values), "severity": float(values.mean()) if len(values) else None}
+    return found
+
+
+def confusion(
+    *, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Number of images of each truth (a class name) and decision: truth -> decision -> images, no zeros.
+
+    Args:
+        decided: (N,) class index. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+
+    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else the
+    nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
+    """
+    size = len(cost)
+    found = numpy.zeros(size * size, dtype=numpy.int64)
+    for rows in chunks(*truth.shape):
+        away = numpy.where(truth[rows], cost[decided[rows]], numpy.inf)
+        right = truth[rows][numpy.arange(len(away)), decided[rows]]
+        nearest_truth = numpy.where(right, decided[rows], away.argmin(axis=1))
+        found += numpy.bincount(nearest_truth * size + decided[rows], minlength=size * size)
+    return {
+        classes[true]: {classes[k]: int(row[k]) for k in numpy.flatnonzero(row)}
+        for true, row in enumerate(found.reshape(size, size))
+        if row.any()
+    }
+
+
+def distance_curve(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> list[float]:
+    """Hierarchical distance @k for k = 1 to K, to six digits.
+
+    Args:
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+    """
+    total = numpy.zeros(len(cost))
+    for rows in chunks(*truth.shape):
+        total += nearest(decided=ranking[rows], truth=truth[rows], cost=cost).sum(axis=0)
+    return _curve(total / len(truth))
+
+
+def best_distance_curve(*, truth: numpy.ndarray, cost: numpy.ndarray) -> list[float]:
+    """What no ranking can be below: `distance_curve` of the classes by ascending distance from the truth.
+
+    Its last number, the mean over all classes, is every ranking's, and that of a random ranking at every k.
+    """
+    total = numpy.zeros(len(cost))
+    for rows in chunks(*truth.shape):
+        total += numpy.sort(distances(truth=truth[rows], cost=cost), axis=1).sum(axis=0)
+    return _curve(total / len(truth))
+
+
+def _curve(at_rank: numpy.ndarray) -> list[float]:
+    return [float(f"{value:.6g}") for value in numpy.cumsum(at_rank) / numpy.arange(1, len(at_rank) + 1)]
+
+
+def extremes(
+    severity: numpy.ndarray,
+    *,
+    decided: numpy.ndarray,
+    truth: numpy.ndarray,
+    ids: numpy.ndarray,
+    classes: Sequence[str],
+    count: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """The `count` least and most severe mistakes, ties by data-set order.
+
+    Args:
+        severity: (N,) cost of each decision. decided: (N,) class index. truth: (N, K) bool. ids: (N,) image names.
+
+    Returns:
+        least and most: lists of id, truth (label names), decision (label name), severity.
+    """
+    mistakes = numpy.flatnonzero(~numpy.take_along_axis(truth, decided[:, None].astype(numpy.intp), axis=1)[:, 0])
+    ascending = mistakes[numpy.argsort(severity[mistakes], kind="stable")]
+    descending = mistakes[numpy.argsort(-severity[mistakes], kind="stable")]
+    return {
+        which: [
+            {
+                "id": str(ids[image]),
+                "truth": [classes[k] for k in numpy.flatnonzero(truth[image])],
+                "decision": classes[decided[image]],
+                "severity": float(severity[image]),
+            }
+            for image in order[:count]
+        ]
+        for which, order in (("least", ascending), ("most", descending))
+    }
+
+
+def _check(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> None:
+    if truth.dtype != bool:
+        raise SeverityError(f"truth has the type {truth.dtype}; it must be bool, with masked labels already decided.")
+    if ranking.shape != truth.shape or cost.shape != (truth.shape[1], truth.shape[1]):
+        raise SeverityError(
+            f"ranking {ranking.shape}, truth {truth.shape} and cost {cost.shape} do not fit: (N, K), (N, K), (K, K)."
+        )
+
+
+def _check_identity(found: dict[str, Any]) -> None:
+    product = found["top1_error"] * (found["mistake_severity"] or 0.0)
+    distance = found["hierarchical_distance_at_1"]
+    if abs(distance - product) > IDENTITY_TOLERANCE * max(1.0, distance):
+        raise SeverityError(
+            f"Self-check failed: hierarchical distance @1 is {distance}, but top-1 error x mistake severity is {product}. "
+            "These numbers cannot be trusted; please report it with the cost matrix."
+        )

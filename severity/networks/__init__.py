@@ -1,0 +1,1 @@
+"""Backbones, how images reach them, and trained networks on disk."""

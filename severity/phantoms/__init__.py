@@ -1,0 +1,1 @@
+"""Synthetic radiographs: what they show, how they are drawn, what their labels say."""

@@ -1,0 +1,1 @@
+"""The prediction file, from which everything after training is computed."""

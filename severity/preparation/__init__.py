@@ -1,0 +1,1 @@
+"""From a collection to the split and the target of every label."""

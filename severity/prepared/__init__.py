@@ -1,0 +1,1 @@
+"""Reading what `decode` and `prepare` wrote: images, table, summary."""

@@ -1,0 +1,84 @@
+"""Which cell has the best median of a column, and whether the comparisons bear that out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas
+
+from severity.summary.configurations import IRMA, METRICS
+
+# Columns of which more is better; of all others less is.
+MORE = ("macro_auroc",)
+AXES = ("backbone", "loss", "rule")
+# Which axis the two sides of a table of comparisons differ in.
+COMPARED = {"rules": "rule", "losses": "loss", "backbones": "backbone"}
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The row with the best median of a column.
+
+    comparisons: how many comparisons there are of it with another row in this metric. open: the rows among them, in words,
+    from which no difference in its favour is shown.
+    """
+
+    comparisons: int
+    open: tuple[str, ...]
+
+    @property
+    def shown(self) -> bool:
+        """Whether every row that it was compared with is shown to be worse."""
+        return self.comparisons > 0 and not self.open
+
+    @property
+    def words(self) -> str:
+        """The standing of the row in a sentence."""
+        if not self.comparisons:
+            return "Best median of the column; compared with no other row."
+        if self.shown:
+            return f"Best median of the column, and shown to be better in each of its {self.comparisons} comparisons."
+        others = ", ".join(self.open)
+        return (
+            f"Best median of the column, but in {len(self.open)} of its {self.comparisons} comparisons no difference in its "
+            f"favour is shown: {others}."
+        )
+
+
+def columns(table: pandas.DataFrame) -> dict[str, str]:
+    """Key -> heading of the metrics that the table of cells has, in its order."""
+    known = {key: heading for key, (_, heading) in (METRICS | IRMA).items()}
+    return {key: heading for key, heading in known.items() if key in table}
+
+
+def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -> dict[tuple[int, str], Leader]:
+    """The best row of each column that has one: (row number, key) -> Leader. A tie has no leader.
+
+    Args:
+        table: one row a cell and rule, with the columns of `cells.comparison`.
+        compared: the tables rules, losses and backbones that the stage `compare` wrote, by name; any may be missing.
+    """
+    found = {}
+    for key in columns(table):
+        values = table[key].dropna()
+        best = values.max() if key in MORE else values.min()
+        rows = values.index[values == best]
+        if len(rows) == 1 and len(values) > 1:
+            found[int(rows[0]), key] = _leader(table.loc[rows[0]], METRICS.get(key, (None,))[0], compared)
+    return found
+
+
+def _leader(row: pandas.Series, metric: str | None, compared: Mapping[str, pandas.DataFrame]) -> Leader:
+    comparisons, unshown = 0, []
+    for name, axis in COMPARED.items():
+        if name not in compared:
+            continue
+        pairs = compared[name][compared[name]["metric"] == metric]
+        for place in AXES:
+            if place != axis:
+                pairs = pairs[pairs[place] == row[place]]
+        for side, other in (("A", "B"), ("B", "A")):
+            for pair in pairs[pairs[side] == row[axis]].to_dict("records"):
+                comparisons += 1
+                if not pair["verdict"].startswith(f"{side} "):
+                    unshown.append("-".join(pair[other] if place == axis else row[place] for place in AXES))
+    return Leader(comparisons, tuple(unshown))

@@ -1,0 +1,312 @@
+"""Everything that a study left in its folders, as the report tells it, and what is not there."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas
+import yaml
+
+from severity.core import files, runs, without_images
+from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
+from severity.core.runs import Run
+from severity.report import best_rows
+
+# The figures in the order in which they are told: stem of the files below plots -> title.
+FIGURES = {
+    "tradeoff": "Error against severity",
+    "levels": "How far off decisions are",
+    "labels": "Severity and AUROC of each label",
+    "effects": "What a decision rule changes for each label",
+    "confusion": "What is taken for what",
+    "ranking": "Severity of the first classes of a ranking",
+    "reliability": "Whether probabilities are frequencies",
+    "batches": "Severity from batch to batch",
+    "mistakes": "Least and most severe mistakes",
+    "curves": "Training",
+    "tree": "The label tree",
+    "cost": "What each mistake costs",
+    "contact_sheet": "An image of each label",
+}
+CARD_FIGURES = {
+    "data/labels": "Labels in each split",
+    "data/cooccurrence": "Labels that come together",
+    "data/ages": "Ages",
+    "data/near_duplicates": "Images that stand in two splits",
+}
+# The tables of the stage `compare`, with their titles.
+COMPARISONS = {
+    "rules": "Decision rules",
+    "losses": "Losses",
+    "backbones": "Backbones",
+    "labels": "Labels",
+    "correlation": "AUROC against severity",
+    "distribution": "Severity over the images",
+}
+WORDS = ("backbone", "loss", "rule", "label", "A", "B", "metric", "verdict", "unmatched_seeds", "note")
+WORDS += ("resampled", "reading", "left_out")
+TABLE = Path("metrics/table.csv")
+CARD = Path("metrics/data/card.md")
+PAGE = Path("metrics/comparisons/comparisons.md")
+EXPLAINED = Path("plots/explain")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and the table of what it shows, by the stem of their files.
+
+    caption: what is told below it, '' where there is nothing but the title.
+    """
+
+    stem: Path
+    title: str
+    caption: str
+
+    @property
+    def png(self) -> Path:
+        """The picture."""
+        return self.stem.with_name(f"{self.stem.name}.png")
+
+    @property
+    def csv(self) -> Path:
+        """The table."""
+        return self.stem.with_name(f"{self.stem.name}.csv")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What there is of a study; all paths are relative to the folder that it was read in.
+
+    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
+    table: of cells, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
+    data card in Markdown, '' if there are none. counts: of the prepared images by split. decoded: how images were made
+    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. images: False where predictions made
+    elsewhere are scored without them. missing: sentences.
+    """
+
+    settings: dict[str, Any]
+    scored: list[Run]
+    trained: list[Run]
+    metrics: dict[Run, dict[str, Any]]
+    records: dict[Run, dict[str, Any]]
+    hierarchy: Hierarchy
+    counts: dict[str, dict[str, Any]]
+    decoded: dict[str, Any]
+    headline: dict[str, Any]
+    table: pandas.DataFrame
+    compared: dict[str, pandas.DataFrame]
+    page: str
+    card: str
+    figures: list[Figure]
+    card_figures: list[Figure]
+    explained: dict[str, pandas.DataFrame]
+    locked: dict[str, str]
+    images: bool
+    missing: list[str] = field(default_factory=list)
+
+
+def read(settings: dict[str, Any]) -> Findings:
+    """What the working folder holds of the study that `settings` (params.yaml) describe.
+
+    Raises:
+        SeverityError: there is no label tree, or a file is damaged. What else is not there is told in `missing`.
+    """
+    scored, trained, images = runs.scored(settings), runs.grid(settings), not without_images.without_images(settings)
+    prepared = _json("data/prepared/summary.json")
+    found = Findings(
+        settings=settings,
+        scored=scored,
+        trained=trained,
+        metrics=_of_runs(scored, "metrics/runs/{}.json"),
+        records=_of_runs(trained, "data/models/{}/record.json"),
+        hierarchy=Hierarchy.read("data/hierarchy/hierarchy.json"),
+        counts=prepared.get("counts", {}),
+        decoded=_json("data/images/summary.json"),
+        headline=_json("metrics/headline.json"),
+        table=_table(),
+        compared=dict(_compared()),
+        page=_text(PAGE),
+        card=_text(CARD),
+        figures=list(_figures(FIGURES)),
+        card_figures=list(_figures(CARD_FIGURES)),
+        explained=dict(_explained(scored)),
+        locked=locked("dvc.lock", ("data/images", "data/prepared")) if images else {},
+        images=images,
+    )
+    found.missing.extend(_missing(found))
+    return found
+
+
+def _json(path: str) -> dict[str, Any]:
+    return files.read_json(path) if Path(path).exists() else {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _of_runs(named: Iterable[Run], pattern: str) -> dict[Run, dict[str, Any]]:
+    found = {run: _json(pattern.format(run.name)) for run in named}
+    return {run: content for run, content in found.items() if content}
+
+
+def _table() -> pandas.DataFrame:
+    if not TABLE.exists():
+        return pandas.DataFrame(columns=[*best_rows.AXES, "runs"])
+    return _csv(TABLE, best_rows.AXES)
+
+
+def _csv(path: Path, words: Iterable[str]) -> pandas.DataFrame:
+    """A table that a stage wrote: `words` as text, blank ones '', all else as numbers."""
+    kinds = dict.fromkeys(words, str)
+    try:
+        frame = pandas.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    except ValueError as error:
+        raise SeverityError(f"{path} cannot be read: {error}. Run `dvc repro`.") from None
+    return frame.fillna({column: "" for column in kinds if column in frame})
+
+
+def _compared() -> Iterator[tuple[str, pandas.DataFrame]]:
+    for name in COMPARISONS:
+        path = PAGE.with_name(f"{name}.csv")
+        if path.exists():
+            yield name, _csv(path, WORDS)
+
+
+def _figures(titles: dict[str, str]) -> Iterator[Figure]:
+    for name, title in titles.items():
+        stem = Path("plots") / name
+        figure = Figure(stem, title, _caption(stem))
+        if figure.png.exists() and figure.caption != without_images.WHY:
+            yield figure
+
+
+def _caption(stem: Path) -> str:
+    return _text(stem.with_name(f"{stem.name}.caption.txt")).strip()
+
+
+def _explained(scored: Iterable[Run]) -> Iterator[tuple[str, pandas.DataFrame]]:
+    for run in scored:
+        path = EXPLAINED / run.name / "index.csv"
+        if path.exists():
+            yield run.name, _csv(path, ("case", "id", "split", "truth", "decision", "run", "rule"))
+
+
+def locked(path: Path | str, outs: Iterable[str]) -> dict[str, str]:
+    """MD5 of outputs as DVC's lock file has it; nothing of those that it does not know.
+
+    When a stage runs, the lock file has the outputs of all stages before it.
+    """
+    if not Path(path).exists():
+        return {}
+    stages = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("stages", {})
+    known = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    return {out: known[out] for out in outs if out in known}
+
+
+def _missing(found: Findings) -> Iterator[str]:
+    if not found.images:
+        yield _left_out()
+    yield from _missing_runs(found)
+    yield from _missing_numbers(found)
+    yield from _missing_labels(found)
+    yield from _missing_parts(found)
+
+
+def _left_out() -> str:
+    titles = [f'"{title}"' for name, title in FIGURES.items() if _caption(Path("plots") / name) == without_images.WHY]
+    left = ["the data card", "explained decisions", "pictures of mistakes"]
+    left += [f"the figures {', '.join(titles)}"] if titles else []
+    return f"{without_images.WHY.capitalize()}. Left out for that: {', '.join(left)}."
+
+
+def _missing_runs(found: Findings) -> Iterator[str]:
+    for run in found.scored:
+        if run not in found.metrics:
+            yield f"Run {run.name} is named in params.yaml and has no metrics (metrics/runs/{run.name}.json)."
+        if run in found.trained and run not in found.records:
+            yield f"Run {run.name} has no record of its training (data/models/{run.name}/record.json)."
+    for key, words in (("versions", "with different versions of libraries"), ("prepared", "on different data")):
+        if len({str(record.get(key)) for record in found.records.values()}) > 1:
+            yield f"The runs do not compare like with like: they were trained {words} (see Libraries and data)."
+    lacking: dict[str, list[str]] = {}
+    for run, record in found.metrics.items():
+        for rule, why in record.get("not_available", {}).items():
+            lacking.setdefault(f"{rule} ({why})", []).append(run.name)
+    for rule, names in lacking.items():
+        yield f"Rule {rule}: {', '.join(names)}."
+    seeds: dict[tuple[str, str], int] = {}
+    for run in found.scored:
+        seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)
+    for number, words in ((0, "Empty cells, without any run"), (1, "Cells of one seed, whose spread is unknown")):
+        names = ["-".join(cell) for cell, count in seeds.items() if count == number]
+        if names:
+            yield f"{words}: {'all' if len(names) == len(seeds) > 1 else ', '.join(names)}."
+
+
+def _missing_numbers(found: Findings) -> Iterator[str]:
+    if not TABLE.exists():
+        yield f"There is no table of cells ({TABLE})."
+        return
+    rows = {(row.backbone, row.loss) for row in found.table.itertuples()}
+    for cell in dict.fromkeys((run.backbone, run.loss) for run in found.metrics):
+        if cell not in rows:
+            yield f"The cell {'-'.join(cell)} has no row in {TABLE}."
+    for key, heading in best_rows.columns(found.table).items():
+        blank = found.table[found.table[key].isna()]
+        if len(blank):
+            names = ["-".join(row) for row in blank[list(best_rows.AXES)].to_numpy()]
+            yield f"n/a, since a seed lacks it: {heading} of {', '.join(names)}."
+
+
+def _missing_labels(found: Findings) -> Iterator[str]:
+    for split, content in found.counts.items():
+        labels = [label for label, counts in content["labels"].items() if not counts["positives"]]
+        if labels:
+            yield f"Labels without a positive {split} image: {', '.join(labels)}."
+    blind: dict[str, list[str]] = {}
+    for run, record in found.metrics.items():
+        if record["class_hash"] != found.hierarchy.class_hash:
+            yield f"Run {run.name} was scored with other classes (class hash {record['class_hash']})."
+        labels = [label for label, values in record["labels"].items() if values["auroc"] is None]
+        if labels:
+            blind.setdefault(", ".join(labels), []).append(run.name)
+    for labels, names in blind.items():
+        where = "any run" if len(names) == len(found.metrics) else f"the runs {', '.join(names)}"
+        yield f"Labels without AUROC in {where}: {labels}."
+
+
+def _missing_parts(found: Findings) -> Iterator[str]:
+    for figure in (*FIGURES, *CARD_FIGURES):
+        for suffix in (".png", ".csv"):
+            path = Path("plots") / f"{figure}{suffix}"
+            if not path.exists():
+                yield f"There is no figure {path}." if suffix == ".png" else f"A figure has no table {path}."
+    for name in COMPARISONS:
+        if name not in found.compared:
+            yield f"There are no comparisons metrics/comparisons/{name}.csv."
+    for content, path in ((found.page, PAGE), (found.headline, "metrics/headline.json")):
+        if not content:
+            yield f"There is no {path}."
+    if found.images and not found.card:
+        yield f"There is no {CARD}."
+    if found.images and not found.explained:
+        yield f"No single decisions are explained ({EXPLAINED})."
+
+
+def label_positives(found: Findings, split: str) -> dict[str, int]:
+    """How many images of a split show each label; nothing if the images are not prepared."""
+    labels = found.counts.get(split, {}).get("labels", {})
+    return {label: counts["positives"] for label, counts in labels.items()}
+
+
+def shown_run(found: Findings) -> Run | None:
+    """The run that is looked at in detail: of the headline's cell the seed with the highest validation macro-AUROC."""
+    scores = {
+        run: record["validation"]["macro_auroc"] or 0.0
+        for run, record in found.metrics.items()
+        if f"{run.backbone}-{run.loss}" == found.headline.get("cell")
+    }
+    return max(scores, key=scores.__getitem__) if scores else None

@@ -1,0 +1,1 @@
+"""Training one run: optimiser, schedule, checkpoints."""

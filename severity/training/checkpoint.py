@@ -1,0 +1,47 @@
+"""The state of an unfinished training: saved now and then, whole or not at all, and found again."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from severity.core import files
+
+# State is saved when this many seconds have passed since the last time, often enough to lose little, and at least so
+# many times as long as saving took: it never costs more than two per cent.
+SECONDS = 20.0
+TIMES = 50
+
+
+class Checkpoint:
+    """state.pt in the folder of an unfinished run."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "state.pt"
+        self.saved, self.took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self.saved > max(SECONDS, TIMES * self.took)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state of tensors and plain values; a reader finds it whole, or the one before."""
+        start = time.monotonic()
+        with files.replacing(self.path) as beside:
+            torch.save(state, beside)
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())  # The new name must not reach the disk before what it names.
+        self.saved = time.monotonic()
+        self.took = self.saved - start
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state saved, on the CPU; None where there is none that can be read."""
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # A damaged file fails in as many ways as it can be damaged.
+            print(f"{self.path} cannot be read ({type(error).__name__}): starting afresh")
+            return None

@@ -1,0 +1,1 @@
+"""Label trees by name, null trees, and what a mistake costs."""

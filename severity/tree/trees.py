@@ -1,0 +1,171 @@
+"""Label trees by name: hand-written, data/hierarchies/<name>.yaml, or made of the IRMA codes that are the labels.
+
+A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
+``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose).
+
+The name ``flat`` needs no file: all labels of the data set right under the root, so that any data set has a tree.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from severity.core.errors import SeverityError, nearest
+from severity.core.hierarchy import Hierarchy
+from severity.irma import facts as irma_facts
+from severity.tree import nulls
+
+FLAT = "flat"
+IRMA = "irma"
+
+
+def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[str, Any] | None = None) -> Hierarchy:
+    """The tree that params name: a file of `folder` without its ending, or a null hierarchy derived from one.
+
+    Args:
+        name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted);
+            ``irma`` stands for no file but for the tree of the labels' IRMA codes, ``flat`` for all labels of the data
+            set under the root.
+        labels: as for `read`.
+        facts: of the collection (`Collection.facts`).
+
+    Raises:
+        SeverityError: what `read` raises, an unknown derivation, ``irma`` for labels that are no IRMA codes, or a file
+            that is called flat.
+    """
+    file, at, derivation = name.partition("@")
+    path = Path(folder) / f"{file}.yaml"
+    if file == IRMA:
+        hierarchy = irma_facts.tree(facts or {}, labels)
+    else:
+        hierarchy = _flat(path, labels) if file == FLAT else read(path, labels)
+    kind, _, seed = derivation.partition("_")
+    if not at:
+        return hierarchy
+    if derivation == "flat":
+        return nulls.flat(hierarchy)
+    if kind == "shuffled" and seed.isdecimal():
+        return nulls.shuffled(hierarchy, int(seed))
+    raise SeverityError(
+        f"params.yaml: the hierarchy {name!r} is derived from {file!r} by {derivation!r}; known are {file}@flat and "
+        f"{file}@shuffled_<seed>, the seed a whole number."
+    )
+
+
+def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
+    """Read and validate a hand-written tree for a data set with the given labels.
+
+    Args:
+        path: the YAML file.
+        labels: the labels of the data set; each must be in the tree or in ``excluded``.
+
+    Raises:
+        SeverityError: naming file, node and mend: a missing or malformed file, a node twice (two parents), a cycle (by
+            YAML aliases), a label twice, a label the data set does not have, a label of the data set that is missing.
+    """
+    path = Path(path)
+    content = _load(path)
+    nodes = _Nodes(path)
+    nodes.add(content["tree"], parent=-1, above=[])
+    excluded = content.get("excluded", [])
+    _check_labels(path, nodes.labels, excluded, labels)
+    try:
+        return Hierarchy.from_parents(
+            parents=nodes.parents,
+            class_nodes=list(nodes.labels.values()),
+            classes=list(nodes.labels),
+            names=nodes.names,
+        )
+    except SeverityError as error:
+        raise SeverityError(f"{path}: {error}") from None
+
+
+def _flat(path: Path, labels: Sequence[str]) -> Hierarchy:
+    if path.is_file():
+        raise SeverityError(
+            f"{path}: the name {FLAT!r} stands for the tree without levels, which needs no file. Rename the file."
+        )
+    return Hierarchy.from_parents([-1] + [0] * len(labels), range(1, len(labels) + 1), labels)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = [FLAT, IRMA, *(each.stem for each in path.parent.glob("*.yaml"))]
+        raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SeverityError(f"{path} is not YAML: {error}") from None
+    _check_keys(path, "the file", content, required={"source", "tree"}, optional={"excluded"})
+    return content
+
+
+def _check_keys(path: Path, where: str, mapping: Any, required: set[str], optional: set[str]) -> None:
+    if not isinstance(mapping, dict):
+        raise SeverityError(f"{path}: {where} must be a mapping with the keys {sorted(required)}, but is {mapping!r}.")
+    for key in mapping:
+        if key not in required | optional:
+            raise SeverityError(f"{path}: {where} has the unknown key {key!r}. {nearest(key, required | optional)}")
+    for key in sorted(required - mapping.keys()):
+        raise SeverityError(f"{path}: {where} lacks the key {key!r}.")
+
+
+class _Nodes:
+    """Collects nodes depth first; class order is the order in which labels are met."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names: list[str] = []
+        self.parents: list[int] = []
+        self.labels: dict[str, int] = {}
+
+    def add(self, node: Any, parent: int, above: list[Any]) -> None:
+        under = f"under {self.names[parent]!r}" if parent >= 0 else "at the root"
+        if any(node is each for each in above):
+            raise SeverityError(f"{self.path}: the tree has a cycle: {node['node']!r} stands {under}, below itself.")
+        _check_keys(self.path, f"the node {under}", node, required={"node"}, optional={"label", "children"})
+        name = str(node["node"])
+        if name in self.names:
+            first = self.parents[self.names.index(name)]
+            raise SeverityError(
+                f"{self.path}: the node {name!r} has two parents: it stands {under} and "
+                f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two."
+            )
+        children = node.get("children")
+        if children is not None and (not isinstance(children, list) or not children):
+            raise SeverityError(
+                f"{self.path}: 'children' of {name!r} must be a list of nodes; for a leaf, leave it out."
+            )
+        index = len(self.names)
+        self.names.append(name)
+        self.parents.append(parent)
+        if "label" in node:
+            self._label(str(node["label"]), name, index)
+        elif not children:
+            raise SeverityError(f"{self.path}: the leaf {name!r} has no label. Name its label or remove it.")
+        for child in children or []:
+            self.add(child, index, [*above, node])
+
+    def _label(self, label: str, name: str, index: int) -> None:
+        if label in self.labels:
+            first = self.names[self.labels[label]]
+            raise SeverityError(f"{self.path}: the label {label!r} stands twice: at {first!r} and {name!r}.")
+        self.labels[label] = index
+
+
+def _check_labels(path: Path, in_tree: dict[str, int], excluded: Any, labels: Sequence[str]) -> None:
+    if not isinstance(excluded, list):
+        raise SeverityError(f"{path}: 'excluded' must be a list of labels, but is {excluded!r}.")
+    for label in [*in_tree, *excluded]:
+        if label not in labels:
+            raise SeverityError(f"{path}: the label {label!r} is not one of the data set's. {nearest(label, labels)}")
+    for label in labels:
+        if label in in_tree and label in excluded:
+            raise SeverityError(f"{path}: the label {label!r} is both in the tree and in 'excluded'. Keep one.")
+        if label not in in_tree and label not in excluded:
+            raise SeverityError(
+                f"{path}: the data set's label {label!r} is not in the tree. Add a node with it, "
+                f"or list it under 'excluded'. {nearest(label, in_tree)}"
+            )

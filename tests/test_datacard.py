@@ -16,6 +16,7 @@ from PIL import Image
 from severity.collections.collection import BOX
 from severity.collections.splits import SPLITS
 from severity.core import files, markdown, params
+from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.datacard import datacard, duplicates

@@ -6,8 +6,7 @@ from hypothesis import given, strategies
 
 from severity.core.errors import SeverityError
 from severity.decisions.class_rules import climb
-from severity.metrics import class_metrics
-from severity.metrics import node_metrics as node_decision
+from severity.metrics import class_metrics, node_metrics
 from severity.tree import costs
 from tests.trees import random_trees, six_classes
 
@@ -20,7 +19,7 @@ def test_of_classes_they_are_those_of_single_decisions(tree, seed):
     truth = random.random((20, size)) < 0.3
     truth[0, 0] = True
     for cost in (costs.lca_height(tree), costs.path(tree)):
-        found = node_decision.score(nodes=tree.class_nodes[ranking[:, 0]], truth=truth, cost=cost, hierarchy=tree)
+        found = node_metrics.score(nodes=tree.class_nodes[ranking[:, 0]], truth=truth, cost=cost, hierarchy=tree)
         usual = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
         assert found["error"] == pytest.approx(usual["top1_error"])
         assert found["worst_severity"] == pytest.approx(usual["hierarchical_distance_at_1"])
@@ -32,8 +31,8 @@ def test_of_classes_they_are_those_of_single_decisions(tree, seed):
 
 @given(random_trees())
 def test_distances_against_paths_to_the_root(tree):
-    found = node_decision.path_distances(tree)
-    worst = node_decision.node_costs(costs.lca_height(tree), tree)
+    found = node_metrics.path_distances(tree)
+    worst = node_metrics.node_costs(costs.lca_height(tree), tree)
     for node in range(len(tree.parents)):
         ours = tree.ancestors(node)
         for column, leaf in enumerate(tree.class_nodes):
@@ -51,7 +50,7 @@ def test_climbing_higher_is_less_often_wrong_and_says_less(tree, seed):
     posterior = random.dirichlet(numpy.ones(size), 20)
     truth = numpy.eye(size, dtype=bool)[random.integers(0, size, 20)]
     scores = [
-        node_decision.score(
+        node_metrics.score(
             nodes=climb(posterior=posterior, hierarchy=tree, threshold=threshold),
             truth=truth,
             cost=costs.lca_height(tree),
@@ -71,7 +70,7 @@ def test_by_hand_on_the_six_class_tree():
     nodes = numpy.array([tree.names.index(name) for name in ("d1", "node 7", "node 5", "node 0", "node 7", "a")])
     truth = numpy.eye(6, dtype=bool)[[4, 5, 0, 1, 3, 0]]  # d1, d2, a, b1, c1, a
     truth[5] = False  # left out
-    found = node_decision.score(nodes=nodes, truth=truth, cost=costs.lca_height(tree), hierarchy=tree)
+    found = node_metrics.score(nodes=nodes, truth=truth, cost=costs.lca_height(tree), hierarchy=tree)
     assert found["images"] == 5
     assert found["error"] == 2 / 5  # node 5 for a, node 7 for c1
     assert found["unspecific"] == 2 / 5  # node 7 for d2, the root for b1
@@ -82,4 +81,4 @@ def test_by_hand_on_the_six_class_tree():
     assert found["specificity"] == pytest.approx((1 + 2 / 3 + 1 / 3 + 0 + 2 / 3) / 5)
     assert found["information"] == pytest.approx((numpy.log2(6) + 2 * numpy.log2(3) + 1 + 0) / 5)
     with pytest.raises(SeverityError, match="has a true class"):
-        node_decision.score(nodes=nodes, truth=numpy.zeros_like(truth), cost=costs.lca_height(tree), hierarchy=tree)
+        node_metrics.score(nodes=nodes, truth=numpy.zeros_like(truth), cost=costs.lca_height(tree), hierarchy=tree)

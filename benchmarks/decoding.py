@@ -103,7 +103,7 @@ def decode(folder: Path, root: Path, table: pandas.DataFrame, reduced: bool) -> 
         size=SIZE,
         aspect="squash",
         reduced=reduced,
-        max_rejects=0,
+        max_unreadable=0,
         workers=WORKERS,
         scratch=folder / "unfinished",
     )

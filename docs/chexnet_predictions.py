@@ -1,8 +1,8 @@
-"""Published predictions into the form of data/elsewhere: the CheXNet reproduction of docs/external-predictions.md.
+"""Published predictions into the form of data/external_predictions: the CheXNet reproduction of docs/external-predictions.md.
 
 Reads   preds_labels.csv.gz: pretrained/preds.csv of jrzech/reproduce-chexnet (Image Index, prob_<finding>), with Finding Labels
         and Patient ID joined from NIH's Data_Entry_2017_v2020.csv by Image Index
-Run     python docs/chexnet_predictions.py preds_labels.csv.gz data/elsewhere/chexnet-bce-0.csv.gz
+Run     python docs/chexnet_predictions.py preds_labels.csv.gz data/external_predictions/chexnet-bce-0.csv.gz
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Medians over seeds, the table of the comparison, the headline.
 
-Reads   metrics/runs/<run>.json of exactly the runs that params name: the grid's and the adopted
+Reads   metrics/runs/<run>.json of exactly the runs that params name: the grid's and the external ones
 Writes  metrics/median/<backbone>-<loss>-<rule>.json, metrics/headline.json, metrics/table.csv, metrics/table.md
 Run     python -m stages.aggregate     a second
 """
@@ -16,7 +16,7 @@ def main() -> None:
     rules = configurations.all_rules(found, rules)
     with files.replacing("metrics/median") as folder:
         folder.mkdir()
-        for backbone, loss, seeds in configurations.by_cell(found):
+        for backbone, loss, seeds in configurations.by_configuration(found):
             for rule in rules:
                 files.write_json(folder / f"{backbone}-{loss}-{rule}.json", configurations.medians(seeds, rule))
     table = configurations.comparison(found, rules)
@@ -26,7 +26,7 @@ def main() -> None:
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
     chosen = headline.get("chosen", "best on validation")
-    print(f"{len(found)} runs; {chosen}: {headline['cell']}, test macro-AUROC {auroc}")
+    print(f"{len(found)} runs; {chosen}: {headline['configuration']}, test macro-AUROC {auroc}")
 
 
 if __name__ == "__main__":

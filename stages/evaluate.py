@@ -1,4 +1,4 @@
-"""Score every run, of the grid and adopted, under every decision rule, without torch.
+"""Score every run, of the grid and external, under every decision rule, without torch.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
 Writes  metrics/runs/<run>.json
@@ -37,7 +37,7 @@ def main() -> None:
                 where="evaluate",
                 irma=irma,
             )
-            about = runs.description(run, settings) | {key: known[key] for key in ("adopted",) if key in known}
+            about = runs.description(run, settings) | {key: known[key] for key in ("external",) if key in known}
             files.write_json(folder / f"{run.name}.json", {**about, **found, "lab": lab.report(found, known)})
     print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")
 

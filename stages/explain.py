@@ -52,7 +52,7 @@ def explain(
     found: dict[runs.Run, dict[str, Any]],
     out: Path,
     *,
-    cell: str,
+    configuration: str,
     seed: int | None,
     rule: str,
     mistakes: int,
@@ -65,7 +65,7 @@ def explain(
 
     Args:
         found: metrics of every run of the grid.
-        cell, seed: the run: see `cells.choose`; one of the cell's seeds, None for the first.
+        configuration, seed: the run: see `configurations.choose`; one of the configuration's seeds, None for the first.
         rule, mistakes, ids: see `cases.find`.
         cam, layers: see `explanation.choose`.
         maps: how many feature maps of each layer are shown; 0 leaves these pictures out.
@@ -75,7 +75,7 @@ def explain(
     """
     if not isinstance(maps, int) or isinstance(maps, bool) or maps < 0:
         raise SeverityError(f"params.yaml: explain.maps is {maps!r}; it must be a whole number from 0 on.")
-    record = choose_run(found, cell, seed)
+    record = choose_run(found, configuration, seed)
     run = runs.Run(record["backbone"], record["loss"], record["seed"])
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
@@ -118,9 +118,9 @@ def explain(
     return f"{run.name}: explained {len(chosen)} images"
 
 
-def choose_run(found: dict[runs.Run, dict[str, Any]], cell: str, seed: int | None) -> dict[str, Any]:
-    """The metrics of one seed of a cell. Raises SeverityError when the grid has no such run."""
-    seeds = {record["seed"]: record for record in configurations.choose(found, cell, "explain.cell")}
+def choose_run(found: dict[runs.Run, dict[str, Any]], configuration: str, seed: int | None) -> dict[str, Any]:
+    """The metrics of one seed of a configuration. Raises SeverityError when the grid has no such run."""
+    seeds = {record["seed"]: record for record in configurations.choose(found, configuration, "explain.configuration")}
     if seed is None:
         return next(iter(seeds.values()))
     if seed not in seeds:

@@ -17,7 +17,7 @@ from severity.tree import costs, trees
 def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
-    # What is known before any image is decoded: predictions made elsewhere need no more.
+    # What is known before any image is decoded: external predictions need no more.
     about = files.read_json("data/collection/collection.json")
     irma = IrmaFacts.find(about["facts"])
     hierarchy = trees.named("data/hierarchies", name, about["labels"], about["facts"])

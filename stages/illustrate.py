@@ -1,7 +1,7 @@
 """Draw the figures that want images or trained networks, each with the table of what it shows.
 
 Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
-        exactly the runs that params name: the grid's and the adopted
+        exactly the runs that params name: the grid's and the external ones
 Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet; without images (severity/core/without_images.py)
         these say so
 Run     python -m stages.illustrate     three seconds
@@ -36,8 +36,8 @@ def main() -> None:
         ids=prepared.read_table(data).frame["id"],
         examples=numpy.load(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
-        cell=wanted["cell"],
-        cells_shown=wanted["cells_shown"],
+        configuration=wanted["configuration"],
+        configurations_shown=wanted["configurations_shown"],
         mistakes=wanted["mistakes"],
         classes=wanted["classes"],
     )

@@ -1,7 +1,7 @@
 """Draw the figures of the scores, each with the table of what it shows. No image is needed.
 
 Reads   params.yaml; data/hierarchy/hierarchy.json, data/cost/cost.csv; metrics/runs/<run>.json of exactly the runs that
-        params name: the grid's and the adopted; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
+        params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
 Writes  plots/<name>.png, .svg, .csv and .caption.txt: tradeoff, levels, labels, effects, confusion, ranking, reliability,
         batches, tree, cost
 Run     python -m stages.plot     ten seconds
@@ -40,8 +40,8 @@ def main() -> None:
         level=settings["compare"]["level"],
         hierarchy=hierarchy,
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
-        cell=wanted["cell"],
-        cells_shown=wanted["cells_shown"],
+        configuration=wanted["configuration"],
+        configurations_shown=wanted["configurations_shown"],
         labels=wanted["labels"],
         classes=wanted["classes"],
     )

@@ -125,7 +125,7 @@ def _write_data(folder: Path, known: Hierarchy) -> None:
     counts["test"] = {**counts["test"], "labels": {**labels, known.classes[1]: {"positives": 0, "negatives": 90}}}
     files.write_json(folder / "data/prepared/summary.json", {"dataset": "phantom", "images": 297, "counts": counts})
     images = VALIDATION + TEST
-    summary = {"dataset": "phantom", "size": 16, "aspect": "squash", "images": images, "rejects": 0}
+    summary = {"dataset": "phantom", "size": 16, "aspect": "squash", "images": images, "unreadable": 0}
     files.write_json(folder / "data/images/summary.json", summary)
     index = {"id": [f"image{i}" for i in range(images)], "path": "", "width": 16, "height": 16}
     files.write_csv(folder / "data/images/index.csv", pandas.DataFrame(index))

@@ -79,7 +79,7 @@ def write_prepared(top, states, targets, labels, images, *, violations=(), boxes
     files.write_json(data / "summary.json", summary)
     (top / "data/images").mkdir()
     numpy.save(top / "data/images/images.npy", images)
-    decoded = {"images": len(images), "size": images.shape[1], "aspect": "squash", "rejects": 2}
+    decoded = {"images": len(images), "size": images.shape[1], "aspect": "squash", "unreadable": 2}
     files.write_json(top / "data/images/summary.json", decoded)
 
 
@@ -475,7 +475,9 @@ def test_pyplot_stays_unloaded():
 
 def run(top, monkeypatch, **options):
     monkeypatch.chdir(top)
-    monkeypatch.setattr(params, "load", lambda: {"adopt": {"truth": "data/prepared"}, "describe": DESCRIBE | options})
+    monkeypatch.setattr(
+        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": DESCRIBE | options}
+    )
     describe.main()
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*") if path.parent.name == "data"}
 

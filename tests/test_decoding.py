@@ -36,7 +36,7 @@ OPTIONS = {
     "size": 16,
     "aspect": "squash",
     "reduced": False,
-    "max_rejects": 0,
+    "max_unreadable": 0,
     "workers": 1,
 }
 
@@ -660,20 +660,20 @@ def test_images_equal_an_independent_computation(tmp_path):
     collection = make(tmp_path / "raw", 70)
     summary = decode(tmp_path, collection)
     images, index = decoded.open_images(tmp_path / "out"), decoded.read_index(tmp_path / "out")
-    assert images.shape == (70, 16, 16) and summary["images"] == 70 and summary["rejects"] == 0
+    assert images.shape == (70, 16, 16) and summary["images"] == 70 and summary["unreadable"] == 0
     for row, path in enumerate(collection.table["path"]):
         with Image.open(tmp_path / "raw" / path) as image:
             expected = numpy.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
             assert (index["width"][row], index["height"][row]) == image.size
         numpy.testing.assert_array_equal(images[row], expected)
     pandas.testing.assert_frame_equal(index[["id", "path"]], collection.table)
-    assert (tmp_path / "out/rejects.csv").read_text() == "id,path,reason\n"
+    assert (tmp_path / "out/unreadable.csv").read_text() == "id,path,reason\n"
     assert not any((tmp_path / "scratch").iterdir())
     assert storage.sentence(summary) == "tiny: 70 images at 16 x 16 (squash); 0 rejected"
 
 
 def test_images_are_mapped_read_only_and_the_file_is_plain_npy(tmp_path):
-    decode(tmp_path, make(tmp_path / "raw", 9, broken=[4]), max_rejects=1)
+    decode(tmp_path, make(tmp_path / "raw", 9, broken=[4]), max_unreadable=1)
     images = decoded.open_images(tmp_path / "out")
     assert isinstance(images, numpy.memmap) and not images.flags.writeable
     with pytest.raises(ValueError, match="read-only"):
@@ -684,19 +684,19 @@ def test_images_are_mapped_read_only_and_the_file_is_plain_npy(tmp_path):
 
 @pytest.mark.parametrize("broken", [(), (0, 5, 63, 64, 199)])
 def test_summary_and_hashes(tmp_path, broken):
-    returned = decode(tmp_path, make(tmp_path / "raw", 200, broken), aspect="pad", max_rejects=5)
+    returned = decode(tmp_path, make(tmp_path / "raw", 200, broken), aspect="pad", max_unreadable=5)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary == returned
     sha256 = {
         name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() for name in ("images.npy", "index.csv")
     }
-    rejects = len(broken)
+    unreadable = len(broken)
     assert summary == {
         "dataset": "tiny",
         "size": 16,
         "aspect": "pad",
-        "images": 200 - rejects,
-        "rejects": rejects,
+        "images": 200 - unreadable,
+        "unreadable": unreadable,
         "sha256": sha256,
     }
     assert decoded.read_summary(tmp_path / "out") == summary
@@ -705,7 +705,7 @@ def test_summary_and_hashes(tmp_path, broken):
 def test_number_of_workers_does_not_change_a_byte(tmp_path):
     collection = make(tmp_path / "raw", 300, broken=[70, 299])
     for workers in (1, 2, 3):
-        decode(tmp_path, collection, out=str(workers), workers=workers, max_rejects=2)
+        decode(tmp_path, collection, out=str(workers), workers=workers, max_unreadable=2)
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
 
 
@@ -739,25 +739,25 @@ def test_all_kinds_of_images_in_one_collection(tmp_path):
     picture(1).save(tmp_path / "raw/ü b.jpg")
     numpy.save(tmp_path / "raw/c.npy", numpy.asarray(picture(2))[None])
     paths = ["a.png", "ü b.jpg", "c.npy#0", "c.npy#1"]
-    summary = decode(tmp_path, Collection(pandas.DataFrame({"id": paths, "path": paths}), ()), max_rejects=1)
+    summary = decode(tmp_path, Collection(pandas.DataFrame({"id": paths, "path": paths}), ()), max_unreadable=1)
     assert summary["images"] == 3
     assert decoded.read_index(tmp_path / "out")["path"].tolist() == paths[:3]
-    rejects = pandas.read_csv(tmp_path / "out/rejects.csv")
-    assert rejects.values.tolist() == [["c.npy#1", "c.npy#1", "the stack has 1 rows, counted from 0"]]
+    unreadable = pandas.read_csv(tmp_path / "out/unreadable.csv")
+    assert unreadable.values.tolist() == [["c.npy#1", "c.npy#1", "the stack has 1 rows, counted from 0"]]
 
 
 def test_rejects_are_told_and_left_out(tmp_path):
     collection = make(tmp_path / "raw", 120, broken=[3, 66])
     (tmp_path / "raw/0119.png").unlink()
-    summary = decode(tmp_path, collection, max_rejects=3, workers=2)
-    rejects = pandas.read_csv(tmp_path / "out/rejects.csv")
+    summary = decode(tmp_path, collection, max_unreadable=3, workers=2)
+    unreadable = pandas.read_csv(tmp_path / "out/unreadable.csv")
     rows = [3, 66, 119]
     for column in ("id", "path"):
-        assert rejects[column].tolist() == collection.table[column][rows].tolist()
-    assert rejects["reason"][0].startswith("not an image") and rejects["reason"][2] == "no such file"
+        assert unreadable[column].tolist() == collection.table[column][rows].tolist()
+    assert unreadable["reason"][0].startswith("not an image") and unreadable["reason"][2] == "no such file"
     index = decoded.read_index(tmp_path / "out")
     assert index["id"].tolist() == collection.table["id"].drop(rows).tolist()
-    assert summary["images"] == 117 == len(index) and summary["rejects"] == 3
+    assert summary["images"] == 117 == len(index) and summary["unreadable"] == 3
     for row in (0, 3, 116):
         image = Image.open(tmp_path / "raw" / index["path"][row])
         with image:
@@ -777,22 +777,22 @@ def test_too_many_rejects_end_the_work_at_once_and_it_goes_on_from_there(tmp_pat
     collection = make(tmp_path / "raw", 300, broken=[3, 70, 299])
     seen = counted(monkeypatch)
     with fails("2 of the first 128 images cannot be read (300 in all): 0003.png (not an image") as caught:
-        decode(tmp_path, collection, max_rejects=1)
-    assert "or raise decode.max_rejects in params.yaml (now 1) to go on without them" in str(caught.value)
+        decode(tmp_path, collection, max_unreadable=1)
+    assert "or raise decode.max_unreadable in params.yaml (now 1) to go on without them" in str(caught.value)
     assert len(seen) == 128 and left(tmp_path) == ["scratch"]
     with fails("2 of the first 128 images cannot be read"):
-        decode(tmp_path, collection, max_rejects=1)
+        decode(tmp_path, collection, max_unreadable=1)
     assert len(seen) == 128  # nothing was decoded to say so
     picture(70).save(tmp_path / "raw/0070.png")
-    decode(tmp_path, collection, max_rejects=2)
+    decode(tmp_path, collection, max_unreadable=2)
     assert len(seen) == 128 + 300 - 64  # from the chunk of the file that was mended
-    decode(tmp_path, collection, out="again", max_rejects=2, workers=2)
+    decode(tmp_path, collection, out="again", max_unreadable=2, workers=2)
     assert contents(tmp_path / "out") == contents(tmp_path / "again")
 
 
 def test_nothing_readable(tmp_path):
     with fails("None of the 3 images can be read; the first: 0000.png (not an image"):
-        decode(tmp_path, make(tmp_path / "raw", 3, broken=range(3)), max_rejects=9)
+        decode(tmp_path, make(tmp_path / "raw", 3, broken=range(3)), max_unreadable=9)
 
 
 @pytest.mark.parametrize(
@@ -802,7 +802,7 @@ def test_nothing_readable(tmp_path):
         ({"size": 0}, "decode.size is 0"),
         ({"size": 10_000_000}, "1 images of 10000000 x 10000000 take 100000.0 GB. Make room"),
         ({"workers": -1}, "decode.workers is -1; it must be a whole number from 0 on"),
-        ({"max_rejects": True}, "decode.max_rejects is True"),
+        ({"max_unreadable": True}, "decode.max_unreadable is True"),
         ({"aspect": "croop"}, "decode.aspect is 'croop'. Did you mean 'crop'? Known: crop, pad, squash."),
         ({"reduced": 2}, "decode.reduced is 2; it must be true or false"),
     ],
@@ -867,7 +867,7 @@ def stopped(folder, monkeypatch, chunks, images=300, **options):
     collection = make(folder / "raw", images, broken=[70])
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, chunks)
-        decode(folder, collection, max_rejects=1, **options)
+        decode(folder, collection, max_unreadable=1, **options)
     [state] = (folder / "scratch").iterdir()
     return collection, state
 
@@ -878,10 +878,10 @@ def test_work_is_taken_up_where_it_was(tmp_path, monkeypatch, chunks, workers):
     collection, state = stopped(tmp_path, monkeypatch, chunks, workers=workers)
     assert not (tmp_path / "out").exists() and len((state / "log.jsonl").read_bytes().splitlines()) == chunks
     seen = counted(monkeypatch)
-    decode(tmp_path, collection, max_rejects=1)
+    decode(tmp_path, collection, max_unreadable=1)
     assert len(seen) == 300 - 64 * chunks
     assert left(tmp_path) == ["out", "scratch"] and not any((tmp_path / "scratch").iterdir())
-    decode(tmp_path, collection, out="at once", max_rejects=1)
+    decode(tmp_path, collection, out="at once", max_unreadable=1)
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
 
 
@@ -931,9 +931,9 @@ def test_half_written_work_is_never_taken(tmp_path, monkeypatch, harm, kept):
     collection, state = stopped(tmp_path, monkeypatch, chunks=3)
     harm(state)
     seen = counted(monkeypatch)
-    decode(tmp_path, collection, max_rejects=1)
+    decode(tmp_path, collection, max_unreadable=1)
     assert len(seen) == 300 - 64 * kept
-    decode(tmp_path, collection, out="at once", max_rejects=1)
+    decode(tmp_path, collection, out="at once", max_unreadable=1)
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
 
 
@@ -948,9 +948,9 @@ def test_a_file_that_changed_meanwhile_is_decoded_again(tmp_path, monkeypatch, c
     else:
         os.utime(path, ns=(1, 1))
     seen = counted(monkeypatch)
-    decode(tmp_path, collection, max_rejects=2)
+    decode(tmp_path, collection, max_unreadable=2)
     assert len(seen) == 300 - 64
-    decode(tmp_path, collection, out="at once", max_rejects=2)
+    decode(tmp_path, collection, out="at once", max_unreadable=2)
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
 
 
@@ -964,13 +964,13 @@ def test_work_of_other_options_is_not_taken(tmp_path, monkeypatch, options):
     if options.pop("paths", None):
         collection = Collection(collection.table[::-1], collection.labels)
     if options.pop("root", None):
-        os.symlink(tmp_path / "raw", tmp_path / "elsewhere")
+        os.symlink(tmp_path / "raw", tmp_path / "external")
         (tmp_path / "copy").mkdir()
         for path in (tmp_path / "raw").iterdir():
             os.link(path, tmp_path / "copy" / path.name)
         options["root"] = tmp_path / "copy"
     seen = counted(monkeypatch)
-    decode(tmp_path, collection, max_rejects=1, **options)
+    decode(tmp_path, collection, max_unreadable=1, **options)
     assert len(seen) == 300 and state.is_dir()
 
 
@@ -980,15 +980,15 @@ def test_killed_after_the_images_are_in_place_nothing_is_decoded_twice(tmp_path,
         with monkeypatch.context() as patch, pytest.raises(Killed):
             target = storage if step == "_share" else storage.files
             patch.setattr(target, step, lambda *_: (_ for _ in ()).throw(Killed()))
-            decode(tmp_path, collection, max_rejects=1)
+            decode(tmp_path, collection, max_unreadable=1)
         assert not (tmp_path / "out").exists()
     with monkeypatch.context() as patch, pytest.raises(Killed):  # before the unfinished work is moved away
         patch.setattr(storage.runs.os, "rename", lambda *_: (_ for _ in ()).throw(Killed()))
-        decode(tmp_path, collection, max_rejects=1)
+        decode(tmp_path, collection, max_unreadable=1)
     whole = contents(tmp_path / "out")
     with monkeypatch.context() as patch:
         seen = counted(patch)
-        decode(tmp_path, collection, max_rejects=1)
+        decode(tmp_path, collection, max_unreadable=1)
     assert seen == [] and contents(tmp_path / "out") == whole and not any((tmp_path / "scratch").iterdir())
 
 
@@ -1025,7 +1025,7 @@ def test_progress_begins_with_what_is_done(tmp_path, monkeypatch, capsys):
             super().__init__(**options)
 
     monkeypatch.setattr(storage, "tqdm", Bar)
-    decode(tmp_path, collection, max_rejects=1)
+    decode(tmp_path, collection, max_unreadable=1)
     assert bars[0]["initial"] == 192 and bars[0]["total"] == 300
 
 
@@ -1154,7 +1154,7 @@ def run_stage(folder, monkeypatch, collection, root):
     """Run the stage in a folder, on a data set `made` that has been read."""
     values = {name: value for name, value in OPTIONS.items() if name != "dataset"} | {"workers": 2}
     loaded = {
-        "adopt": {"truth": "data/prepared"},
+        "external": {"truth": "data/prepared"},
         "data": {"name": "made"},
         "datasets": {"made": {"root": str(root)}},
         "decode": values,
@@ -1175,7 +1175,7 @@ def test_the_stage(tmp_path, monkeypatch, capsys):
     run_stage(tmp_path, monkeypatch, with_metadata(names), "raw")
     assert capsys.readouterr().out == "made: 80 images at 16 x 16 (squash); 0 rejected\n"
     assert decoded.open_images(tmp_path / "data/images").shape == (80, 16, 16)
-    assert sorted(contents(tmp_path / "data/images")) == ["images.npy", "index.csv", "rejects.csv", "summary.json"]
+    assert sorted(contents(tmp_path / "data/images")) == ["images.npy", "index.csv", "unreadable.csv", "summary.json"]
 
 
 def test_the_stage_on_real_images(tmp_path, monkeypatch, shared_data, capsys):

@@ -255,7 +255,7 @@ class TestCells:
             record["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
         assert configurations.best(found) == ("r", "hxe")
         headline = configurations.headline(found, ["argmax", "crm"])
-        assert headline["cell"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
+        assert headline["configuration"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
         assert "crm_mistake_severity" in headline
 
     def test_reading_takes_the_runs_of_the_grid_and_no_other(self, tmp_path, found):

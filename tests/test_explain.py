@@ -27,7 +27,7 @@ TREE = six_classes()
 COST = costs.lca_height(TREE)
 SIDE, IMAGES = 32, 60
 SETTINGS = {
-    "cell": "best", "seed": None, "rule": "crm", "mistakes": 2, "ids": [], "cam": "auto", "layers": "auto", "maps": 2,
+    "configuration": "best", "seed": None, "rule": "crm", "mistakes": 2, "ids": [], "cam": "auto", "layers": "auto", "maps": 2,
 }  # fmt: skip
 BOXES = [
     # id, label, left, top, right, bottom of an original of 40 x 20 pixels, whose middle 20 x 20 are prepared
@@ -95,7 +95,7 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
         "grid": grid,
         "backbones": {"net": {"model": "test_resnet", "pretrained": False}},
         "losses": {loss: options},
-        "adopt": yaml.safe_load((TOP / "params.yaml").read_text())["adopt"],
+        "external": yaml.safe_load((TOP / "params.yaml").read_text())["external"],
         "compare": {},
         "explain": SETTINGS,
         **{name: {} for name in ("decode", "prepare", "describe", "train", "predict", "evaluate")},
@@ -192,7 +192,7 @@ def test_without_mistakes_and_ids_there_is_nothing_but_an_empty_index(study):
 
 
 def test_cell_seed_rule_and_layers_are_chosen_by_params(study):
-    change(cell="net-hxe", seed=1, rule="crm_ts", mistakes=1, cam="layer1.0", layers=["layer2.0"])
+    change(configuration="net-hxe", seed=1, rule="crm_ts", mistakes=1, cam="layer1.0", layers=["layer2.0"])
     explain.main()
     folder = study / "net-hxe-1"
     assert set(pandas.read_csv(folder / "cams.csv")["layer"]) == {"layer1.0"}
@@ -214,7 +214,7 @@ def test_a_loss_with_weights_of_its_own_is_loaded_with_them(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"cell": "net-ce"}, "explain.cell is 'net-ce'. Did you mean 'net-hxe'"),
+        ({"configuration": "net-ce"}, "explain.configuration is 'net-ce'. Did you mean 'net-hxe'"),
         ({"seed": 2}, "explain.seed is 2. Known: 0, 1"),
         ({"maps": -1}, "explain.maps is -1"),
         ({"maps": True}, "explain.maps is True"),

@@ -299,7 +299,7 @@ class Halves(torch.nn.Module):
 
 def test_what_gives_no_single_tensor_is_refused_with_a_way_out():
     network = backbone(Stem())
-    with pytest.raises(SeverityError, match="no maps .* 'halves' gives no single tensor.*explain.cell"):
+    with pytest.raises(SeverityError, match="no maps .* 'halves' gives no single tensor.*explain.configuration"):
         explanation.choose(network, 12, cam="auto", layers="auto")
     assert explanation.choose(network, 12, cam="stem", layers=["stem"]) == ("stem", ["stem"])
 
@@ -607,7 +607,7 @@ def test_windows_of_an_image_are_no_image():
 def test_tokens_that_stand_in_another_order_than_the_patches_are_refused():
     """Those of Hiera do: a pixel changes a token that lies elsewhere."""
     network = backbones.build(model="hiera_tiny_224", pretrained=False, outputs=6)
-    with pytest.raises(SeverityError, match="Hiera makes no maps .*in their order.*explain.cell"):
+    with pytest.raises(SeverityError, match="Hiera makes no maps .*in their order.*explain.configuration"):
         explanation.choose(network, 224, cam="auto", layers="auto")
 
 

@@ -52,7 +52,7 @@ IMAGES = ("curves", "mistakes", "contact_sheet")
 NAMES = (*SCORES, *IMAGES)
 KINDS = ("png", "svg", "csv", "caption.txt")
 RULES = ("argmax", "crm")
-OPTIONS = {"cell": "best", "cells_shown": 12, "mistakes": 3, "labels": 30, "classes": 60}
+OPTIONS = {"configuration": "best", "configurations_shown": 12, "mistakes": 3, "labels": 30, "classes": 60}
 BLUE = pictures.BLUE
 MEASURE_NAMES = {
     "top1_error": "top1_error",
@@ -181,7 +181,7 @@ def comparisons_of(found, random):
                 "auroc_upper": 0.6 + high / 10,
             }
             of_labels.append(keys | {"label": label, **bounds})
-    for backbone, loss, seeds in configurations.by_cell(found):
+    for backbone, loss, seeds in configurations.by_configuration(found):
         for rule in [rule for rule in seeds[0]["rules"] if rule != "argmax"]:
             for label in CLASSES:
                 of = {
@@ -273,7 +273,7 @@ def drawn_of_one_run():
 
 @pytest.fixture(scope="module")
 def drawn_without_numbers():
-    return draw_all(**without_numbers(study_of(losses=("bce", "ce"))), **(OPTIONS | {"cell": "resnet10t-ce"}))
+    return draw_all(**without_numbers(study_of(losses=("bce", "ce"))), **(OPTIONS | {"configuration": "resnet10t-ce"}))
 
 
 @pytest.fixture(scope="module")
@@ -421,25 +421,25 @@ def test_any_number_of_rules(study, rules):
 
 def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
     found = study["found"]
-    assert configurations.choose(found, "best", "plot.cell") == [
+    assert configurations.choose(found, "best", "plot.configuration") == [
         found[Run(*configurations.best(found), seed)] for seed in (0, 1)
     ]
-    assert configurations.choose(found, "resnet10t-ce", "plot.cell") == [
+    assert configurations.choose(found, "resnet10t-ce", "plot.configuration") == [
         found[Run("resnet10t", "ce", seed)] for seed in (0, 1)
     ]
     with pytest.raises(SeverityError, match=r"plot\.cell is 'resnet10-ce'\. Did you mean 'resnet10t-ce'\?"):
-        configurations.choose(found, "resnet10-ce", "plot.cell")
+        configurations.choose(found, "resnet10-ce", "plot.configuration")
 
 
 def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
     best = max(
-        configurations.choose(study["found"], "best", "plot.cell"),
+        configurations.choose(study["found"], "best", "plot.configuration"),
         key=lambda record: record["validation"]["macro_auroc"],
     )
     assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
 
 
-@pytest.mark.parametrize("option", ["cells_shown", "mistakes", "labels", "classes"])
+@pytest.mark.parametrize("option", ["configurations_shown", "mistakes", "labels", "classes"])
 @pytest.mark.parametrize("value", [0, 2.5, None])
 def test_what_is_no_whole_number_from_one_on_is_refused(study, option, value):
     with pytest.raises(SeverityError, match=rf"plot\.{option} is {value}; it must be a whole number"):
@@ -512,7 +512,7 @@ def test_tradeoff(study, drawn, written):
 
 
 def test_labels(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.configuration")
     table = pandas.read_csv(written / "labels.csv")
     assert sorted(table["label"]) == sorted(CLASSES)
     known = table["severity_argmax"].dropna()
@@ -560,7 +560,7 @@ def test_labels_beyond_the_limit_are_left_out(study, drawn):
 
 
 def test_batches(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.configuration")
     table = pandas.read_csv(written / "batches.csv")
     for axes, rule in zip(drawn["batches"].figure.axes, RULES, strict=True):
         rows = table[table["rule"] == rule]
@@ -580,7 +580,7 @@ def test_batches(study, drawn, written):
 
 
 def test_batches_of_a_later_panel_may_be_worse(study):
-    records = json.loads(json.dumps(configurations.choose(study["found"], "best", "plot.cell")))
+    records = json.loads(json.dumps(configurations.choose(study["found"], "best", "plot.configuration")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
     for axes in figures.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
@@ -588,7 +588,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
 
 
 def test_batches_of_different_cuts_are_refused(study):
-    first, second = configurations.choose(study["found"], "best", "plot.cell")
+    first, second = configurations.choose(study["found"], "best", "plot.configuration")
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
@@ -618,7 +618,7 @@ def test_curves(study, drawn, written):
 def test_curves_of_many_cells_and_of_one_epoch():
     study = study_of([f"backbone{i}" for i in range(9)], ("bce", "ce", "hxe"), (0,))
     first = study["histories"].query("epoch == 1").assign(best=1)
-    picture = figures.draw_curves(first, list(by_cell(study)), facts="phantom")
+    picture = figures.draw_curves(first, list(by_configuration(study)), facts="phantom")
     width, height = picture.figure.get_size_inches()
     assert 0.5 < width / height < 2
     assert all(line.get_marker() != "" for axes in picture.figure.axes for line in axes.lines)  # Lines have no length.
@@ -657,7 +657,7 @@ def test_tree(study, drawn, written):
     leaves = table[table["height"] == 0].sort_values("row")
     assert leaves["row"].tolist() == list(range(len(CLASSES)))
     assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
-    of_cell = configurations.choose(study["found"], "best", "plot.cell")[0]["labels"]
+    of_cell = configurations.choose(study["found"], "best", "plot.configuration")[0]["labels"]
     assert leaves["positives"].tolist() == [str(of_cell[label]["positives"]) for label in CLASSES]
     for node, row in table.iterrows():
         children = table[table["parent"] == node]
@@ -710,7 +710,7 @@ def test_levels(study, drawn, written):
     table = pandas.read_csv(written / "levels.csv", dtype={"severity": str})
     assert dict.fromkeys(table["severity"]) == dict.fromkeys(["0", "1", "2", "3"])
     found, panels = study["found"], drawn["levels"].figure.axes
-    place = {(seeds[0]["backbone"], seeds[0]["loss"]): number for number, seeds in enumerate(by_cell(study))}
+    place = {(seeds[0]["backbone"], seeds[0]["loss"]): number for number, seeds in enumerate(by_configuration(study))}
     for keys, rows in table.groupby(["backbone", "loss", "rule"], sort=False):
         axes = panels[place[keys[:2]]]
         heights = {round(bar.get_height(), 7) for bar in axes.patches}
@@ -741,7 +741,7 @@ def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
 
 
 def test_effects(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.configuration")
     table = pandas.read_csv(written / "effects.csv")
     axes = drawn["effects"].figure.axes[0]
     given = study["comparisons"]["labels"]
@@ -778,7 +778,7 @@ def test_effects(study, drawn, written):
 
 
 def test_confusion(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.configuration")
     hierarchy, cost = study["hierarchy"], study["cost"]
     table = pandas.read_csv(written / "confusion.csv")
     order = tree_figures.tree_order(hierarchy)
@@ -857,7 +857,7 @@ def test_groups_of_the_tree_stand_together_whatever_the_order_of_the_classes():
 
 def test_ranking(study, drawn, written):
     table = pandas.read_csv(written / "ranking.csv")
-    for number, seeds in enumerate(by_cell(study)):
+    for number, seeds in enumerate(by_configuration(study)):
         rows = table[(table["backbone"] == seeds[0]["backbone"]) & (table["loss"] == seeds[0]["loss"])]
         points = {(x, round(y, 7)) for x, y in drawn_points(drawn["ranking"].figure.axes[number])}
         for order in ("oracle", "random", *RULES):
@@ -879,7 +879,7 @@ def test_ranking(study, drawn, written):
 
 
 def test_reliability(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.cell")
+    runs = configurations.choose(study["found"], "best", "plot.configuration")
     table = pandas.read_csv(written / "reliability.csv")
     for column, kind in enumerate(("posterior", "marginal")):
         upper, lower = drawn["reliability"].figure.axes[column], drawn["reliability"].figure.axes[2 + column]
@@ -911,14 +911,14 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         cell: numpy.median([run["validation"]["macro_auroc"] for run in seeds])
         for cell, seeds in zip(
             ["-".join(keys) for keys in dict.fromkeys((run.backbone, run.loss) for run in found)],
-            by_cell(study),
+            by_configuration(study),
             strict=True,
         )
     }
     best = set(sorted(medians, key=medians.get, reverse=True)[:4])
-    shown = [configurations.name(seeds[0]) for seeds in run_figures.shown_cells(found, 4)]
+    shown = [configurations.name(seeds[0]) for seeds in run_figures.shown_configurations(found, 4)]
     assert shown == [cell for cell in medians if cell in best]
-    drawn = draw_all(**study, **(OPTIONS | {"cells_shown": 4}))
+    drawn = draw_all(**study, **(OPTIONS | {"configurations_shown": 4}))
     for name in ("levels", "ranking", "curves"):
         table = drawn[name].table
         assert list(dict.fromkeys(table["backbone"] + "-" + table["loss"])) == shown
@@ -926,7 +926,9 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         assert "Left out: 2 of 6 backbones and losses" in all_text(drawn[name]).replace("\n", " ")
     without = {run: record | {"validation": None} for run, record in found.items() if run.backbone != "resnet10t"}
     known = {run: record for run, record in found.items() if run.backbone == "resnet10t"}
-    assert run_figures.shown_cells(without | known, 3) == [seeds for _, _, seeds in configurations.by_cell(known)]
+    assert run_figures.shown_configurations(without | known, 3) == [
+        seeds for _, _, seeds in configurations.by_configuration(known)
+    ]
 
 
 # --- Colours and captions
@@ -957,11 +959,11 @@ def test_losses_and_rules_look_different_in_grey_and_alike_in_every_study():
 
 def test_a_loss_has_its_colour_in_every_figure(study, drawn):
     looks = pictures.loss_looks(run.loss for run in study["found"])
-    best = looks[configurations.choose(study["found"], "best", "plot.cell")[0]["loss"]]["color"]
+    best = looks[configurations.choose(study["found"], "best", "plot.configuration")[0]["loss"]]["color"]
     for name in ("labels", "effects", "reliability", "batches"):
         drawn_colours = {line.get_color() for axes in drawn[name].figure.axes for line in axes.lines}
         assert best in drawn_colours and not drawn_colours & {look["color"] for look in looks.values()} - {best}, name
-    order = [seeds[0]["loss"] for seeds in by_cell(study)]
+    order = [seeds[0]["loss"] for seeds in by_configuration(study)]
     for axes, loss in zip(drawn["ranking"].figure.axes, order, strict=True):
         assert {line.get_color() for line in axes.lines} == {looks[loss]["color"], pictures.GREY, "black"}
     for axes, loss in zip(drawn["levels"].figure.axes, order, strict=True):
@@ -981,8 +983,8 @@ def test_captions_are_sentences_that_say_of_how_much_and_where_from(which, reque
 # --- The stage
 
 
-def by_cell(study):
-    return [seeds for _, _, seeds in configurations.by_cell(study["found"])]
+def by_configuration(study):
+    return [seeds for _, _, seeds in configurations.by_configuration(study["found"])]
 
 
 def write_inputs(study):
@@ -1000,7 +1002,7 @@ def write_inputs(study):
         "losses": {name: {} for name in grid["loss"]},
         "evaluate": {"rules": list(RULES)},
         "compare": {"level": 0.95, "resamples": 10},
-        "adopt": yaml.safe_load((TOP / "params.yaml").read_text())["adopt"],
+        "external": yaml.safe_load((TOP / "params.yaml").read_text())["external"],
         "plot": OPTIONS,
         **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
     }

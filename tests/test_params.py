@@ -45,7 +45,11 @@ def changed(content: dict, path: str, value) -> dict:
         ("grid/seed", [0, 0], "twice"),
         ("grid/seed", [True], "of type int"),
         ("grid/seed", 0, "must be a list"),
-        ("grid/loss", [], "there is no run. Each list of the grid needs at least one entry, unless adopt.runs has one"),
+        (
+            "grid/loss",
+            [],
+            "there is no run. Each list of the grid needs at least one entry, unless external.runs has one",
+        ),
         ("adopt/runs", "chexnet-bce-0", "must be a list"),
         ("adopt/runs", ["a-b-0", "a-b-0"], "twice"),
         ("adopt/truht", "data/prepared", "unknown key 'truht'. Did you mean 'truth'"),

@@ -93,7 +93,7 @@ class Workspace:
 def copy_project(folder: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(TOP / name, folder / name)
-    for name in ("stages", "severity", "data/costs", "data/elsewhere", "data/hierarchies"):
+    for name in ("stages", "severity", "data/costs", "data/external_predictions", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data/models").mkdir()
     shutil.copy(TOP / "data/models/README.md", folder / "data/models")
@@ -106,11 +106,11 @@ def test_predictions_alone_are_scored_without_an_image(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     copy_project(folder)
-    shutil.copytree(golden.HERE / "elsewhere", folder / "data/elsewhere", dirs_exist_ok=True)
+    shutil.copytree(golden.HERE / "external", folder / "data/external_predictions", dirs_exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(golden.settings(), sort_keys=False))
     alone = Workspace(folder)
     alone.run("git", "init", "--quiet")
-    adopted = [f"adopt@{run}" for run in golden.RUNS]
+    adopted = [f"external@{run}" for run in golden.RUNS]
     scored = {"evaluate", "aggregate", "compare", "plot", "report"}
     wanting = {"decode", "prepare", "describe", "illustrate", "explain"}  # images; they say so
     told = alone.run("dvc", "repro")
@@ -130,12 +130,12 @@ def test_predictions_alone_are_scored_without_an_image(tmp_path):
     with alone.params() as (params, save):
         params["evaluate"]["mistakes"] = 2
         save()
-        assert "adopt" not in " ".join(ran := alone.repro()) and not wanting & set(ran) - {"illustrate", "explain"}
-        params["adopt"]["runs"] = list(golden.RUNS[:1])
+        assert "external" not in " ".join(ran := alone.repro()) and not wanting & set(ran) - {"illustrate", "explain"}
+        params["external"]["runs"] = list(golden.RUNS[:1])
         save()
         assert set(alone.repro()) <= scored | {"illustrate", "explain"}
         assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
-    with alone.text("data/elsewhere/README.md", "changed\n"):
+    with alone.text("data/external_predictions/README.md", "changed\n"):
         assert alone.repro()[:2] == adopted
     assert (folder / "metrics/table.csv").read_bytes() == table
 
@@ -354,14 +354,14 @@ def test_a_stray_run_is_not_counted(workspace):
 
 def test_predictions_made_elsewhere_are_scored_beside_images_without_a_trained_run(workspace):
     made = numpy.load(workspace.folder / "data/predictions" / f"{CELLS[0]}.npz")
-    elsewhere = workspace.folder / "data/elsewhere/other-ce-0.npz"
+    elsewhere = workspace.folder / "data/external_predictions/other-ce-0.npz"
     given = {"id": made["ids"], "classes": made["classes"], "prob": made["posterior"]}
     numpy.savez(elsewhere, **given)
     with workspace.params() as (params, save):
         params["grid"]["seed"] = []
-        params["adopt"]["runs"] = ["other-ce-0"]
+        params["external"]["runs"] = ["other-ce-0"]
         save()
-        assert {"adopt@other-ce-0", "evaluate", "illustrate", "explain", "report"} <= set(workspace.repro())
+        assert {"external@other-ce-0", "evaluate", "illustrate", "explain", "report"} <= set(workspace.repro())
         assert workspace.repro() == []
         page = (workspace.folder / "plots/report.html").read_text()
         assert "other-ce-0" in page and CELLS[0] not in page

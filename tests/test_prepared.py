@@ -33,7 +33,7 @@ NAN = float("nan")
 TREE = Hierarchy.from_parents([-1, 0, 0, 0], [1, 2, 3], LABELS)
 POLICIES = {"uncertain": "ones", "unmentioned": "zeros", "closure": False}
 OPTIONS = {"validation_fraction": 0.25, "test_fraction": 0.25, "seed": 0, "min_positives": 1}
-DECODE = {"size": 16, "aspect": "squash", "reduced": True, "max_rejects": 0, "workers": 2}
+DECODE = {"size": 16, "aspect": "squash", "reduced": True, "max_unreadable": 0, "workers": 2}
 
 
 def fails(text):
@@ -296,7 +296,7 @@ def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
         "labels": POLICIES,
     }
     settings_ = {
-        "adopt": {"truth": "data/prepared"},
+        "external": {"truth": "data/prepared"},
         "data": {"name": "nih14"},
         "datasets": {"nih14": section},
         "decode": DECODE,

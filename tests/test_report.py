@@ -289,9 +289,9 @@ def test_a_page_of_almost_nothing(copy):
 
 @pytest.fixture
 def imageless(copy) -> Path:
-    """The same runs as if they were made elsewhere and scored without images; files of the study before are still there."""
+    """The same runs as if they were external and scored without images; files of the study before are still there."""
     params = yaml.safe_load((copy / "params.yaml").read_text())
-    params["adopt"] |= {"runs": [run.name for run in runs.grid(params)], "truth": "data/collection"}
+    params["external"] |= {"runs": [run.name for run in runs.grid(params)], "truth": "data/collection"}
     params["grid"]["seed"] = []
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     with study.inside(copy):
@@ -365,7 +365,7 @@ def test_runs_that_do_not_belong_together_are_named(copy):
 
 def test_runs_made_elsewhere_have_no_record_and_rules_that_cannot_be_had_are_named(copy):
     params = yaml.safe_load((copy / "params.yaml").read_text())
-    params["adopt"]["runs"] = ["published-bce-0"]
+    params["external"]["runs"] = ["published-bce-0"]
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     record = files.read_json(copy / "metrics/runs/resnet18-bce-0.json")
     why = "not available: no validation images"
@@ -375,8 +375,8 @@ def test_runs_made_elsewhere_have_no_record_and_rules_that_cannot_be_had_are_nam
     page = tell(copy)
     assert f"Rule crm ({why}): published-bce-0." in section(page, "missing")
     assert "Run published-bce-0" not in section(page, "missing")
-    assert "9 of 9 runs: 2 backbones, 2 losses, 2 seeds trained and 1 made elsewhere" in Tree(page).text
-    assert section(page, "runs").count("Made elsewhere, not trained here.") == 1
+    assert "9 of 9 runs: 2 backbones, 2 losses, 2 seeds trained and 1 external" in Tree(page).text
+    assert section(page, "runs").count("external, not trained here.") == 1
 
 
 def test_labels_without_auroc_name_their_runs_where_not_all_lack_it(copy):
@@ -416,7 +416,7 @@ def test_the_run_shown_is_the_best_seed_of_the_headlines_cell(small):
     with study.inside(small):
         found = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
     run = contents.shown_run(found)
-    assert f"{run.backbone}-{run.loss}" == found.headline["cell"]
+    assert f"{run.backbone}-{run.loss}" == found.headline["configuration"]
     mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
     scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
     assert len(mates) == 2 and scores[run] == max(scores.values())

@@ -1,4 +1,4 @@
-"""Predictions made elsewhere, as they lie in data/elsewhere: one file a run, its name that of the run.
+"""External predictions, as they lie in data/external_predictions: one file a run, its name that of the run.
 
 ``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order:
 
@@ -49,7 +49,7 @@ def find(folder: Path | str, name: str) -> Path:
     if not there:
         known = [_stem(path) for path in listed(folder)]
         raise SeverityError(
-            f"{folder} has no predictions of the run {name!r} of adopt.runs in params.yaml: no {name}.csv, .csv.gz or .npz. "
+            f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz or .npz. "
             f"{nearest(name, known)}"
         )
     if len(there) > 1:

@@ -1,6 +1,6 @@
-"""What is milder than what: rules, losses and backbones against each other, image by image, and labels within a cell.
+"""What is milder than what: rules, losses and backbones against each other, image by image, and labels within a configuration.
 
-Every comparison is of A with B on the same images; where a cell has several seeds, of the means over the seeds that both
+Every comparison is of A with B on the same images; where a configuration has several seeds, of the means over the seeds that both
 sides have. What `resampling` says of it stands beside: interval, corrected p, effect, and the verdict in words.
 """
 
@@ -72,10 +72,10 @@ def compare(
             severity; above, that correlation resamples labels.
 
     Returns:
-        tables: rules (each rule against the baseline, in each cell), losses (same backbone and rule), backbones (same loss
+        tables: rules (each rule against the baseline, in each configuration), losses (same backbone and rule), backbones (same loss
         and rule), labels (severity where a label is true, each rule against the baseline), all with `COLUMNS`; correlation
-        (AUROC against severity over the labels of a cell), distribution (severity over the images of a cell), intervals
-        (every metric of a cell), label_intervals (severity and AUROC of each label of a cell).
+        (AUROC against severity over the labels of a configuration), distribution (severity over the images of a configuration), intervals
+        (every metric of a configuration), label_intervals (severity and AUROC of each label of a configuration).
 
     Raises:
         SeverityError: the baseline is not among the rules, a number is out of range, or as `scores.collect`.
@@ -142,7 +142,7 @@ class Pair:
 
 
 def _rule_pairs(found: Scores, base: int) -> Iterator[Pair]:
-    for (backbone, loss), seeds in found.cells.items():
+    for (backbone, loss), seeds in found.configurations.items():
         for rule, name in enumerate(found.rules):
             if rule != base:
                 keys = {"backbone": backbone, "loss": loss}
@@ -156,8 +156,8 @@ def _axis_pairs(found: Scores, axis: str) -> Iterator[Pair]:
     for fixed in names[other]:
         for rule, rule_name in enumerate(found.rules):
             for b, a in combinations(names[axis], 2):
-                cells = [(fixed, each) if axis == "loss" else (each, fixed) for each in (a, b)]
-                seeds = tuple(found.cells.get(cell, {}) for cell in cells)
+                configurations = [(fixed, each) if axis == "loss" else (each, fixed) for each in (a, b)]
+                seeds = tuple(found.configurations.get(configuration, {}) for configuration in configurations)
                 yield Pair({other: fixed, "rule": rule_name}, (a, b), seeds, (rule, rule))
 
 
@@ -181,7 +181,7 @@ def compared(found: Scores, pairs: Sequence[Pair], settings: Settings, *, keys: 
 
 
 def by_label(found: Scores, base: int, settings: Settings) -> pandas.DataFrame:
-    """Severity over the images on which a label is true, each rule against the baseline, in each cell.
+    """Severity over the images on which a label is true, each rule against the baseline, in each configuration.
 
     Resampled and swapped are the patients with such an image. An image with several true labels counts for each. In the
     shares of all images and of all severity it is divided among them, so that the shares of all labels sum to one.

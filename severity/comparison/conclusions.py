@@ -22,7 +22,7 @@ PLACES = {
     "losses": ("Losses", ("backbone", "rule")),
     "backbones": ("Backbones", ("loss", "rule")),
 }
-NAMED = 3  # labels of a cell that are named
+NAMED = 3  # labels of a configuration that are named
 
 
 def page(study: Study) -> str:
@@ -56,12 +56,12 @@ def _missing(study: Study) -> str:
         lines.append(f"Runs without predictions: {', '.join(run.name for run in found.missing)}.")
     for rule, names in found.left_out.items():
         lines.append(f"The rule {rule} is in no comparison: {', '.join(names)} have no validation images to fit it on.")
-    empty = ["-".join(cell) for cell, seeds in found.cells.items() if not seeds]
+    empty = ["-".join(configuration) for configuration, seeds in found.configurations.items() if not seeds]
     if empty:
-        lines.append(f"Cells without any run: {', '.join(empty)}.")
-    single = ["-".join(cell) for cell, seeds in found.cells.items() if len(seeds) == 1]
+        lines.append(f"Configurations without any run: {', '.join(empty)}.")
+    single = ["-".join(configuration) for configuration, seeds in found.configurations.items() if len(seeds) == 1]
     if single:
-        lines.append(f"Cells of one seed, whose spread over seeds is unknown: {', '.join(single)}.")
+        lines.append(f"Configurations of one seed, whose spread over seeds is unknown: {', '.join(single)}.")
     if found.without_truth:
         lines.append(f"Test images without a true class, left out of everything but AUROC: {found.without_truth:,}.")
     unseen = [label for label, images in zip(found.classes, found.truth.sum(axis=0), strict=True) if not images]
@@ -147,7 +147,7 @@ def _skewness(study: Study) -> str:
             f"Skewness is from {skewed.min():+.2f} to {skewed.max():+.2f}; above 0 a few severe decisions pull the mean up, "
             "below 0 a few mild ones pull it down."
         )
-    cells = [
+    table_rows = [
         [
             *(row[name] for name in ("backbone", "loss", "rule")),
             f"{row['mean']:.3f} {_interval(row, '.3f')}",
@@ -158,7 +158,7 @@ def _skewness(study: Study) -> str:
         for row in known.to_dict("records")
     ]
     headings = ["backbone", "loss", "rule", "mean (interval)", "median (quartiles)", "skewness", "right"]
-    return f"## Is the median far from the mean?\n\n{' '.join(lines)}\n\n{table(headings, cells, words=3)}"
+    return f"## Is the median far from the mean?\n\n{' '.join(lines)}\n\n{table(headings, table_rows, words=3)}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -174,14 +174,14 @@ def _labels(study: Study) -> str:
         f"Shares of all severity under {study.baseline}, an image with several labels divided among them; in brackets the "
         "share of the images. Behind them the labels on which another rule shows a difference.\n\n"
     )
-    for (backbone, loss), cell in rows.groupby(["backbone", "loss"], sort=False):
-        most = cell.drop_duplicates("label").sort_values("share_of_severity_B", ascending=False, kind="stable")
+    for (backbone, loss), configuration in rows.groupby(["backbone", "loss"], sort=False):
+        most = configuration.drop_duplicates("label").sort_values("share_of_severity_B", ascending=False, kind="stable")
         named = [
             f"{row.label} {100 * row.share_of_severity_B:.0f} % ({100 * row.share_of_images:.0f} %)"
             for row in most.dropna(subset="share_of_severity_B").head(NAMED).itertuples()
         ]
         text += f"- {backbone}-{loss}: {', '.join(named) or 'no severity at all'}."
-        for rule, pairs in cell.groupby("A", sort=False):
+        for rule, pairs in configuration.groupby("A", sort=False):
             for verdict, name in (("A milder", rule), ("B milder", study.baseline)):
                 labels = pairs.loc[pairs["verdict"] == verdict, "label"]
                 if len(labels):
@@ -199,7 +199,7 @@ def _auroc(study: Study) -> str:
         f"Spearman's correlation of AUROC and severity over the labels, both means over seeds. Of {len(rows)} rows: {told}. "
         "Where patients are resampled the answer is for these labels and trees, not for labels in general.\n"
     )
-    cells = [
+    table_rows = [
         [
             *(row[name] for name in ("backbone", "loss", "rule")),
             _number(row["labels"], ".0f"),
@@ -210,7 +210,7 @@ def _auroc(study: Study) -> str:
         for row in rows.to_dict("records")
     ]
     headings = ["backbone", "loss", "rule", "labels", "Spearman (interval)", "Kendall", "reading"]
-    return f"## Does low AUROC go with high severity?\n\n{text}\n{table(headings, cells, words=3)}"
+    return f"## Does low AUROC go with high severity?\n\n{text}\n{table(headings, table_rows, words=3)}"
 
 
 def _batches(study: Study) -> str:
@@ -223,7 +223,7 @@ def _batches(study: Study) -> str:
             f" Their standard deviation is {ratio.min():.2f} to {ratio.max():.2f} times what a random order of the images "
             "would give; well above 1, neighbouring images (of one patient, of one label) are alike."
         )
-    cells = [
+    table_rows = [
         [
             *(row[name] for name in ("backbone", "loss", "rule")),
             f"{row['batch_mean_min']:.3f} to {row['batch_mean_max']:.3f}",
@@ -244,4 +244,4 @@ def _batches(study: Study) -> str:
         "median of medians",
         "mean of medians",
     ]
-    return f"## How do batches spread?\n\n{text}\n\n{table(headings, cells, words=3)}"
+    return f"## How do batches spread?\n\n{text}\n\n{table(headings, table_rows, words=3)}"

@@ -1,4 +1,4 @@
-"""What severity looks like within a cell: over its images, over their batches, of each label, and over labels against AUROC."""
+"""What severity looks like within a configuration: over its images, over their batches, of each label, and over labels against AUROC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,28 +73,28 @@ def draw_patients(found: Scores, read: Callable[[Run], Predictions | None], sett
 
 
 def distribution(found: Scores, cost: numpy.ndarray, settings: Settings, *, batch_size: int) -> pandas.DataFrame:
-    """Severity over the images of each cell under each rule: mean with its interval, median, skewness, batches.
+    """Severity over the images of each configuration under each rule: mean with its interval, median, skewness, batches.
 
     mean, lower and upper are of the means over seeds of each image; right is the share of right decisions over all seeds;
     seed_* the means of the single seeds; everything else the median over seeds. batch_mean_sd_by_chance: the standard deviation that batch means would have if the images came in
     random order, that of the images over the root of the batch size.
     """
-    cells = {cell: list(seeds.values()) for cell, seeds in found.cells.items()}
-    sides = [(of_cell, rule) for of_cell in cells.values() if of_cell for rule in range(len(found.rules))]
+    configurations = {configuration: list(seeds.values()) for configuration, seeds in found.configurations.items()}
+    sides = [(members, rule) for members in configurations.values() if members for rule in range(len(found.rules))]
     certain = resampling.estimate(found.ratio(scores.SEVERITY, sides), settings=settings)
     estimates = iter(zip(*certain, strict=True))
     rows = []
-    for (backbone, loss), of_cell in cells.items():
+    for (backbone, loss), members in configurations.items():
         for rule, name in enumerate(found.rules):
-            row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(of_cell)}
-            row |= {"note": {0: "no run", 1: "one seed"}.get(len(of_cell), "")}
-            if of_cell:
-                each = [_describe(found.severity[run, rule], cost, batch_size) for run in of_cell]
+            row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(members)}
+            row |= {"note": {0: "no run", 1: "one seed"}.get(len(members), "")}
+            if members:
+                each = [_describe(found.severity[run, rule], cost, batch_size) for run in members]
                 row |= {key: statistics.over_seeds([one[key] for one in each])["median"] for key in each[0]}
                 row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
-                row |= statistics.spread(found.severity[of_cell, rule].mean(axis=1))
+                row |= statistics.spread(found.severity[members, rule].mean(axis=1))
                 row |= {"images": len(found.truth), "patients": found.patients}
-                row["right"] = 1 - found.values["top1_error"][of_cell, rule].mean()
+                row["right"] = 1 - found.values["top1_error"][members, rule].mean()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
 
@@ -118,21 +118,23 @@ def _describe(severity: numpy.ndarray, cost: numpy.ndarray, batch_size: int) -> 
 
 
 def intervals(found: Scores, settings: Settings) -> pandas.DataFrame:
-    """Every metric of each cell under each rule, of the means over its seeds, with its interval over resampled patients."""
-    cells = [
-        (cell, list(seeds.values()), rule) for cell, seeds in found.cells.items() for rule in range(len(found.rules))
+    """Every metric of each configuration under each rule, of the means over its seeds, with its interval over resampled patients."""
+    configurations = [
+        (configuration, list(seeds.values()), rule)
+        for configuration, seeds in found.configurations.items()
+        for rule in range(len(found.rules))
     ]
-    sides = [(of_cell, rule) for _, of_cell, rule in cells if of_cell]
+    sides = [(members, rule) for _, members, rule in configurations if members]
     certain = {
         metric: iter(zip(*resampling.estimate(found.ratio(metric, sides), settings=settings), strict=True))
         for metric in scores.METRICS
     }
     rows = []
-    for (backbone, loss), of_cell, rule in cells:
+    for (backbone, loss), members, rule in configurations:
         for metric in scores.METRICS:
             row = {"backbone": backbone, "loss": loss, "rule": found.rules[rule], "metric": metric}
-            row |= {"images": len(found.truth), "patients": found.patients, "seeds": len(of_cell)}
-            if of_cell:
+            row |= {"images": len(found.truth), "patients": found.patients, "seeds": len(members)}
+            if members:
                 row |= dict(zip(("value", "lower", "upper"), next(certain[metric]), strict=True))
             rows.append(row | {"note": _interval_note(row)})
     return pandas.DataFrame(rows, columns=INTERVALS)
@@ -153,7 +155,7 @@ def _interval_note(row: dict[str, Any]) -> str:
 
 
 def label_intervals(found: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
-    """Severity where a label is true, and the label's AUROC, of each cell under each rule, with their intervals.
+    """Severity where a label is true, and the label's AUROC, of each configuration under each rule, with their intervals.
 
     Both are means over the seeds. For the severity the patients with such an image are resampled, as for the comparison of
     labels; for the AUROC all patients, as for the correlation, and it has no interval where a resample lacks one kind of
@@ -162,47 +164,52 @@ def label_intervals(found: Scores, drawn: Draw | None, settings: Settings) -> pa
     Args:
         drawn: how to resample AUROCs; None leaves their intervals out.
     """
-    cells = [
-        (cell, list(seeds.values()), rule) for cell, seeds in found.cells.items() for rule in range(len(found.rules))
+    configurations = [
+        (configuration, list(seeds.values()), rule)
+        for configuration, seeds in found.configurations.items()
+        for rule in range(len(found.rules))
     ]
-    sides = [(of_cell, rule) for _, of_cell, rule in cells if of_cell]
+    sides = [(members, rule) for _, members, rule in configurations if members]
     severities = [_label_severity(found, sides, column, settings) for column in range(len(found.classes))]
     rows, tested, aurocs = [], 0, {}
-    for cell, of_cell, rule in cells:
-        if of_cell and cell not in aurocs:
-            aurocs[cell] = _label_auroc(found, of_cell, drawn, settings)
+    for configuration, members, rule in configurations:
+        if members and configuration not in aurocs:
+            aurocs[configuration] = _label_auroc(found, members, drawn, settings)
         for column, label in enumerate(found.classes):
-            row = dict(zip(("backbone", "loss"), cell, strict=True)) | {"rule": found.rules[rule], "label": label}
+            row = dict(zip(("backbone", "loss"), configuration, strict=True)) | {
+                "rule": found.rules[rule],
+                "label": label,
+            }
             patients, estimates = severities[column]
-            row |= {"images": int(found.truth[:, column].sum()), "patients": patients, "seeds": len(of_cell)}
-            if of_cell:
+            row |= {"images": int(found.truth[:, column].sum()), "patients": patients, "seeds": len(members)}
+            if members:
                 row |= dict(zip(("severity", "severity_lower", "severity_upper"), estimates[:, tested], strict=True))
-                row |= dict(zip(("auroc", "auroc_lower", "auroc_upper"), aurocs[cell][:, column], strict=True))
+                row |= dict(zip(("auroc", "auroc_lower", "auroc_upper"), aurocs[configuration][:, column], strict=True))
             rows.append(row | {"note": _label_note(row, several=drawn is not None)})
-        tested += bool(of_cell)
+        tested += bool(members)
     return pandas.DataFrame(rows, columns=LABEL_INTERVALS)
 
 
 def _label_severity(
     found: Scores, sides: list[tuple[list[int], int]], column: int, settings: Settings
 ) -> tuple[int, numpy.ndarray]:
-    """Number of patients with a label, and (3, M) its severity for M cells and rules: value, lower, upper."""
+    """Number of patients with a label, and (3, M) its severity for M configurations and rules: value, lower, upper."""
     images = numpy.flatnonzero(found.truth[:, column])
     if not len(images):
         return 0, numpy.full((3, len(sides)), numpy.nan)
     names, patient = numpy.unique(found.patient[images], return_inverse=True)
-    severity = numpy.array([found.severity[of_cell, rule][:, images].mean(axis=0) for of_cell, rule in sides])
+    severity = numpy.array([found.severity[members, rule][:, images].mean(axis=0) for members, rule in sides])
     above = resampling.per_patient(severity, patient=patient, patients=len(names))
     below = numpy.repeat(numpy.bincount(patient).astype(numpy.float64)[:, None], len(sides), axis=1)
     return len(names), numpy.array(resampling.estimate(resampling.Ratios(above, below), settings=settings))
 
 
-def _label_auroc(found: Scores, of_cell: list[int], drawn: Draw | None, settings: Settings) -> numpy.ndarray:
+def _label_auroc(found: Scores, members: list[int], drawn: Draw | None, settings: Settings) -> numpy.ndarray:
     """(3, L) AUROC of the labels: value, lower, upper."""
-    value = found.auroc[of_cell].mean(axis=0)
+    value = found.auroc[members].mean(axis=0)
     if drawn is None:
         return numpy.array([value, *numpy.full((2, len(value)), numpy.nan)])
-    again, _ = drawn.of(of_cell, 0)
+    again, _ = drawn.of(members, 0)
     return numpy.array([value, *resampling.interval(again, clusters=drawn.patients, level=settings.level)])
 
 
@@ -223,7 +230,7 @@ def _label_note(row: dict[str, Any], *, several: bool) -> str:
 
 
 def correlation(found: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
-    """Spearman's correlation, over the labels, of AUROC and severity where the label is true, in each cell under each rule.
+    """Spearman's correlation, over the labels, of AUROC and severity where the label is true, in each configuration under each rule.
 
     Both are means over the seeds. Patients are resampled and every AUROC and severity computed anew; then the labels are
     taken as given, and one that a resample lacks is left out of it. Kendall's tau-b stands beside as a check.
@@ -233,16 +240,16 @@ def correlation(found: Scores, drawn: Draw | None, settings: Settings) -> pandas
     """
     images = found.truth.sum(axis=0)
     rows = []
-    for (backbone, loss), seeds in found.cells.items():
-        of_cell = list(seeds.values())
+    for (backbone, loss), seeds in found.configurations.items():
+        members = list(seeds.values())
         for rule, name in enumerate(found.rules):
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(seeds)}
-            if of_cell:
-                severity = found.severity[of_cell, rule].mean(axis=0) @ found.truth
+            if members:
+                severity = found.severity[members, rule].mean(axis=0) @ found.truth
                 severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
-                auroc = found.auroc[of_cell].mean(axis=0)
+                auroc = found.auroc[members].mean(axis=0)
                 known = ~numpy.isnan(auroc + severity)
-                again = drawn.of(of_cell, rule) if drawn else _draw_labels(auroc[known], severity[known], settings)
+                again = drawn.of(members, rule) if drawn else _draw_labels(auroc[known], severity[known], settings)
                 row |= _correlate(auroc, severity, again, drawn.patients if drawn else int(known.sum()), settings)
                 row["left_out"] = ", ".join(numpy.array(found.classes)[~known])
                 row["resampled"] = "patients" if drawn else "labels"

@@ -58,8 +58,8 @@ class Scores:
         return self.values[SEVERITY]
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], dict[int, int]]:
-        """Backbone and loss -> seed -> number of the run; a cell of the grid without any run is empty."""
+    def configurations(self) -> dict[tuple[str, str], dict[int, int]]:
+        """Backbone and loss -> seed -> number of the run; a configuration of the grid without any run is empty."""
         found: dict[tuple[str, str], dict[int, int]] = {(run.backbone, run.loss): {} for run in self.grid}
         for number, run in enumerate(self.runs):
             found[run.backbone, run.loss][run.seed] = number

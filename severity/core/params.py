@@ -45,7 +45,7 @@ SHAPE = {
     "losses": Named(OPTIONS),
     "train": OPTIONS,
     "predict": OPTIONS,
-    "adopt": {
+    "external": {
         "runs": ListOf(str),
         "truth": str,
         "kind": (str, dict),
@@ -57,7 +57,7 @@ SHAPE = {
     },
     "evaluate": OPTIONS,
     "compare": OPTIONS,
-    "plot": {"cell": str, "cells_shown": int, "mistakes": int, "labels": int, "classes": int},
+    "plot": {"configuration": str, "configurations_shown": int, "mistakes": int, "labels": int, "classes": int},
     "explain": OPTIONS,
 }
 
@@ -81,9 +81,9 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     for axis, section in (("backbone", "backbones"), ("loss", "losses")):
         for name in params["grid"][axis]:
             _check_names(name, params[section], f"{path}: grid.{axis}", section)
-    if not all(params["grid"].values()) and not params["adopt"]["runs"]:
+    if not all(params["grid"].values()) and not params["external"]["runs"]:
         raise SeverityError(
-            f"{path}: there is no run. Each list of the grid needs at least one entry, unless adopt.runs has one."
+            f"{path}: there is no run. Each list of the grid needs at least one entry, unless external.runs has one."
         )
     return params
 

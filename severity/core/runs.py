@@ -48,13 +48,13 @@ def grid(params: dict[str, Any]) -> list[Run]:
     return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
 
 
-def adopted(params: dict[str, Any]) -> list[Run]:
-    """The runs that `params['adopt']['runs']` names: predictions made elsewhere, taken in by the stage adopt.
+def external(params: dict[str, Any]) -> list[Run]:
+    """The runs that `params['external']['runs']` names: predictions made by another program.
 
     Raises:
         SeverityError: a name is no <backbone>-<loss>-<seed>.
     """
-    return [named(name) for name in params["adopt"]["runs"]]
+    return [named(name) for name in params["external"]["runs"]]
 
 
 def named(name: str) -> Run:
@@ -69,24 +69,24 @@ def named(name: str) -> Run:
 
 
 def scored(params: dict[str, Any]) -> list[Run]:
-    """All runs whose predictions are scored: those of the grid, then the adopted ones.
+    """All runs whose predictions are scored: those of the grid, then the external ones.
 
     Raises:
-        SeverityError: an adopted one has no run's name, or that of one of the grid, or other images.
+        SeverityError: an external one has no run's name, or that of one of the grid, or other images.
     """
-    trained, taken_in = grid(params), adopted(params)
-    both = [run.name for run in taken_in if run in trained]
+    trained, given = grid(params), external(params)
+    both = [run.name for run in given if run in trained]
     if both:
         raise SeverityError(
-            f"params.yaml: adopt.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
+            f"params.yaml: external.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
         )
-    truth = params["adopt"]["truth"]
-    if trained and taken_in and truth != PREPARED:
+    truth = params["external"]["truth"]
+    if trained and given and truth != PREPARED:
         raise SeverityError(
-            f"params.yaml: adopt.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set adopt.truth to "
+            f"params.yaml: external.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set external.truth to "
             f"{PREPARED}, or empty the grid (grid.seed: [])."
         )
-    return [*trained, *taken_in]
+    return [*trained, *given]
 
 
 def from_arguments(parser: argparse.ArgumentParser) -> Run:

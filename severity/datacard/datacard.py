@@ -94,7 +94,7 @@ def card(
     return {
         "dataset": summary["dataset"],
         "images": {name: len(part) for name, part in parts.items()},
-        "unreadable": decoded["rejects"],
+        "unreadable": decoded["unreadable"],
         "image_size": decoded["size"],
         "patients": {name: int(part["patient"].nunique()) for name, part in parts.items()},
         "sex": {name: counted(part["sex"]) for name, part in parts.items()},

@@ -1,4 +1,4 @@
-"""No images, only labels: those that predictions made elsewhere bring along, so that published numbers can be scored alone.
+"""No images, only labels: those that external predictions bring along, so that published numbers can be scored alone.
 
 Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and where two know the same
 image they must agree. There is nothing to decode, so the stages after `read` are those that read data/collection:

@@ -31,7 +31,7 @@ def decode(
     size: int,
     aspect: str,
     reduced: bool,
-    max_rejects: int,
+    max_unreadable: int,
     workers: int,
     scratch: Path | str = "data/unfinished",
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def decode(
         root: folder that the paths are relative to.
         size, aspect: of the squares, see `severity.decoding.decoding.layout`.
         reduced, workers: see `severity.decoding.decoding.decode`.
-        max_rejects: how many unreadable images are put up with; one more ends the work.
+        max_unreadable: how many unreadable images are put up with; one more ends the work.
         scratch: folder for unfinished work, best on the disk of `out`.
 
     Returns:
@@ -60,19 +60,19 @@ def decode(
         SeverityError: an option is out of range; too many images are unreadable; the disk is too small; another process
             is decoding the same.
     """
-    _check_options(size, aspect, reduced, max_rejects, workers)
+    _check_options(size, aspect, reduced, max_unreadable, workers)
     paths = table["path"].tolist()
     options = {"size": size, "aspect": aspect, "reduced": reduced}
     determined_by = {"root": str(Path(root).resolve()), "paths": paths, "versions": _versions(), **options}
     folder = Path(scratch) / f"decode-{dataset}-{runs.fingerprint(determined_by)}"
     _check_room(folder, len(paths), size)
     with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
-        found, digest = _decode_all(folder, root, paths, max_rejects, workers=workers, **options)
+        found, digest = _decode_all(folder, root, paths, max_unreadable, workers=workers, **options)
         return _publish(out, folder, table, found, digest, {"dataset": dataset, "size": size, "aspect": aspect})
 
 
-def _check_options(size: int, aspect: str, reduced: bool, max_rejects: int, workers: int) -> None:
-    for name, value, least in (("size", size, 1), ("max_rejects", max_rejects, 0), ("workers", workers, 0)):
+def _check_options(size: int, aspect: str, reduced: bool, max_unreadable: int, workers: int) -> None:
+    for name, value, least in (("size", size, 1), ("max_unreadable", max_unreadable, 0), ("workers", workers, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise SeverityError(f"params.yaml: decode.{name} is {value!r}; it must be a whole number from {least} on.")
     if aspect not in decoding.ASPECTS:
@@ -110,7 +110,7 @@ def _check_room(folder: Path, images: int, size: int) -> None:
 
 
 def _decode_all(
-    folder: Path, root: Path | str, paths: list[str], max_rejects: int, **options: Any
+    folder: Path, root: Path | str, paths: list[str], max_unreadable: int, **options: Any
 ) -> tuple[list[tuple[int, int] | str], Any]:
     """Bring images.npy of the folder of unfinished work to its end.
 
@@ -128,8 +128,8 @@ def _decode_all(
         (folder / name).touch()
     with open(folder / "images.npy", "r+b") as images, open(folder / "log.jsonl", "r+b") as log:
         found, digest = _resume(images, log, root, paths, options["size"])
-        rejects = _rejects(found, 0)
-        _check_rejects(rejects, found, paths, max_rejects)
+        unreadable = _unreadable(found, 0)
+        _check_unreadable(unreadable, found, paths, max_unreadable)
         chunks = decoding.decode(root, paths[len(found) :], buffer=folder / f"buffer-{os.getpid()}", **options)
         with (
             closing(chunks),
@@ -142,10 +142,10 @@ def _decode_all(
                 record = {"files": chunk.files, "found": chunk.found, "sha256": digest.hexdigest()}
                 log.write(json.dumps(record).encode() + b"\n")
                 log.flush()
-                rejects += _rejects(chunk.found, len(found))
+                unreadable += _unreadable(chunk.found, len(found))
                 found += chunk.found
                 progress.update(len(chunk.found))
-                _check_rejects(rejects, found, paths, max_rejects)
+                _check_unreadable(unreadable, found, paths, max_unreadable)
     return found, digest
 
 
@@ -184,19 +184,19 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _rejects(found: Sequence[tuple[int, int] | str], first: int) -> list[int]:
+def _unreadable(found: Sequence[tuple[int, int] | str], first: int) -> list[int]:
     """The rows that could not be read, the first of `found` being row `first`."""
     return [row for row, each in enumerate(found, start=first) if isinstance(each, str)]
 
 
-def _check_rejects(rejects: list[int], found: Sequence, paths: list[str], max_rejects: int) -> None:
-    if len(rejects) > max_rejects:
+def _check_unreadable(unreadable: list[int], found: Sequence, paths: list[str], max_unreadable: int) -> None:
+    if len(unreadable) > max_unreadable:
         raise SeverityError(
-            f"{len(rejects)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
-            f"{tables.listed(f'{paths[row]} ({found[row]})' for row in rejects)}. Mend these files, or raise "
-            f"decode.max_rejects in params.yaml (now {max_rejects}) to go on without them; what is decoded is kept."
+            f"{len(unreadable)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
+            f"{tables.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
+            f"decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded is kept."
         )
-    if len(rejects) == len(paths):
+    if len(unreadable) == len(paths):
         raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({found[0]}).")
 
 
@@ -216,12 +216,12 @@ def _publish(
         beside.mkdir()
         files.write_csv(beside / "index.csv", table[~unread].assign(width=widths, height=heights))
         reasons = [each for each in found if isinstance(each, str)]
-        files.write_csv(beside / "rejects.csv", table[unread].assign(reason=reasons))
+        files.write_csv(beside / "unreadable.csv", table[unread].assign(reason=reasons))
         _share(folder / "images.npy", beside / "images.npy")
         summary = {
             **about,
             "images": len(widths),
-            "rejects": len(reasons),
+            "unreadable": len(reasons),
             "sha256": {
                 # Images left out are missing in the header too, with which `digest` began.
                 "images.npy": sha256(beside / "images.npy") if reasons else digest.hexdigest(),
@@ -251,4 +251,4 @@ def _header(images: int, size: int) -> bytes:
 
 def sentence(summary: dict[str, Any]) -> str:
     """One line that says what was decoded."""
-    return "{dataset}: {images} images at {size} x {size} ({aspect}); {rejects} rejected".format(**summary)
+    return "{dataset}: {images} images at {size} x {size} ({aspect}); {unreadable} rejected".format(**summary)

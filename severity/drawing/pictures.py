@@ -154,12 +154,12 @@ def sentences(*parts: str) -> str:
 
 
 def runs(count: int) -> str:
-    """What a number or a marker of a cell is of."""
+    """What a number or a marker of a configuration is of."""
     return "1 seed" if count == 1 else f"median of {count} seeds"
 
 
 def summed(count: int) -> str:
-    """What counts of a cell are of."""
+    """What counts of a configuration are of."""
     return "1 seed" if count == 1 else f"{count} seeds together"
 
 

@@ -194,8 +194,8 @@ def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[
         last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
             f"The network {type(network).__name__} makes no maps (channels, height, width) of an image of {side} "
-            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another cell by "
-            "explain.cell in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
+            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another configuration by "
+            "explain.configuration in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
         )
     found: dict[str, int] = {}
     for name in spread:

@@ -1,4 +1,4 @@
-"""From predictions made elsewhere (severity/collections/external_files.py) to the prediction file of a run (severity/predictions/predictions.py)."""
+"""From external predictions (severity/collections/external_files.py) to the prediction file of a run (severity/predictions/predictions.py)."""
 
 import json
 from collections.abc import Mapping
@@ -49,10 +49,10 @@ def read_truth(folder: str) -> Truth:
         labels = list(collection.labels)
         states = collection.table[labels]
         return Truth(collection.table.assign(**states.mask(states == UNCERTAIN)), collection.labels, folder)
-    raise SeverityError(f"params.yaml: adopt.truth is {folder!r}. {nearest(folder, (PREPARED, COLLECTION))}")
+    raise SeverityError(f"params.yaml: external.truth is {folder!r}. {nearest(folder, (PREPARED, COLLECTION))}")
 
 
-def adopt(
+def convert(
     run: str,
     sheet: Sheet,
     truth: Truth,
@@ -93,7 +93,7 @@ def adopt(
     _check_option("incomplete", incomplete, ("error", "allow"))
     if not 0 <= validation_fraction < 1:
         raise SeverityError(
-            f"params.yaml: adopt.validation_fraction is {validation_fraction!r}; it must be a number from 0 to below 1."
+            f"params.yaml: external.validation_fraction is {validation_fraction!r}; it must be a number from 0 to below 1."
         )
     word, detected = _kind(kind, run, sheet)
     posterior, marginal, classes = _probabilities(sheet, word, missing_class, truth.labels, hierarchy)
@@ -117,13 +117,13 @@ def adopt(
         class_hash=numpy.array(hierarchy.class_hash),
         run=numpy.array(run),
         dataset=numpy.array(dataset),
-        record=numpy.array(json.dumps({"adopted": record}, sort_keys=True)),
+        record=numpy.array(json.dumps({"external": record}, sort_keys=True)),
     )
 
 
 def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SeverityError(f"params.yaml: adopt.{name} is {value!r}. {nearest(value, known)}")
+        raise SeverityError(f"params.yaml: external.{name} is {value!r}. {nearest(value, known)}")
 
 
 # --- The numbers
@@ -133,7 +133,7 @@ def _kind(kind: str | Mapping[str, str], run: str, sheet: Sheet) -> tuple[str, b
     """The word for a file's numbers, and whether it was found out here."""
     if isinstance(kind, Mapping):
         if "default" not in kind:
-            raise SeverityError("params.yaml: adopt.kind is a mapping without the key 'default'.")
+            raise SeverityError("params.yaml: external.kind is a mapping without the key 'default'.")
         kind = kind.get(run, kind["default"])
     if kind != DETECT:
         _check_option("kind", kind, (DETECT, *KINDS))
@@ -141,7 +141,7 @@ def _kind(kind: str | Mapping[str, str], run: str, sheet: Sheet) -> tuple[str, b
     if ((sheet.numbers < 0) | (sheet.numbers > 1)).any():
         raise SeverityError(
             f"{sheet.path}: numbers from {sheet.numbers.min():g} to {sheet.numbers.max():g} are no probabilities. If they are "
-            "logits, set adopt.kind in params.yaml to sigmoid_logits or softmax_logits."
+            "logits, set external.kind in params.yaml to sigmoid_logits or softmax_logits."
         )
     return ("posterior" if _sums_to_one(sheet.numbers).all() else "marginal"), True
 
@@ -204,7 +204,7 @@ def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
         raise SeverityError(
             f"{sheet.path}: the image {str(sheet.ids[row])!r} has numbers from {numbers[row].min():g} to {numbers[row].max():g} "
             f"with the sum {numbers[row].sum():g}; a {kind} has numbers {right} ({int(wrong.sum())} such images). "
-            "Correct the file, or adopt.kind in params.yaml."
+            "Correct the file, or external.kind in params.yaml."
         )
     return numbers
 
@@ -214,9 +214,9 @@ def _about_missing(sheet: Sheet, missing: list[str], missing_class: str, distrib
     if distribution:
         return f"{told} A distribution over classes must have all of them; use a tree without what is missing."
     if missing_class == "complement":
-        return f"{told} adopt.missing_class: complement serves a single class; use a tree without the others."
+        return f"{told} external.missing_class: complement serves a single class; use a tree without the others."
     return (
-        f"{told} Use a tree without it (the label under 'excluded'), or set adopt.missing_class to complement in params.yaml "
+        f"{told} Use a tree without it (the label under 'excluded'), or set external.missing_class to complement in params.yaml "
         "where the class is true of the images that have no other."
     )
 
@@ -246,7 +246,7 @@ def _joined(
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
             f"{tables.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
-            f"set adopt.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
+            f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
     rows = rows[numpy.argsort(place[rows], kind="stable")]
@@ -259,7 +259,7 @@ def _joined(
     if lacking and incomplete == "error":
         raise SeverityError(
             f"{sheet.path} lacks {len(lacking)} of the images of {truth.folder} that are scored: {tables.listed(lacking)}. "
-            "Numbers on other images cannot be compared; predict them too, or set adopt.incomplete to allow in params.yaml."
+            "Numbers on other images cannot be compared; predict them too, or set external.incomplete to allow in params.yaml."
         )
     counts = {
         "unknown_ids_left_out": int(unknown.sum()),
@@ -321,10 +321,10 @@ def _divided(patients: pandas.Series, fraction: float, seed: int) -> pandas.Seri
 
 
 def statement(predictions: Predictions) -> str:
-    """One line that says what was adopted."""
-    told = predictions.known["adopted"]
+    """One line that says what was converted."""
+    told = predictions.known["external"]
     counts = {split: int((predictions.split == split).sum()) for split in ("validation", "test")}
-    found = " (found out: set adopt.kind if that is wrong)" if told["detected"] else ""
+    found = " (found out: set external.kind if that is wrong)" if told["detected"] else ""
     extra = [f"{told['complement']} is the complement of the others"] if told["complement"] else []
     extra += [f"{count} {words.replace('_', ' ')}" for words, count in told.items() if type(count) is int and count]
     extra += [f"without the classes {tables.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []

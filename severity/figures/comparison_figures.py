@@ -1,4 +1,4 @@
-"""Figures that compare: error against severity, the labels of a cell, and what a decision rule does to each of them."""
+"""Figures that compare: error against severity, the labels of a configuration, and what a decision rule does to each of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -105,9 +105,9 @@ def draw_tradeoff(
 
 
 def _tradeoff_table(found: Mapping[Run, dict], rules: Sequence[str], intervals: pandas.DataFrame) -> pandas.DataFrame:
-    """A row a cell and rule, `seed` being blank: medians over seeds, least, largest, interval, whether on the front.
+    """A row a configuration and rule, `seed` being blank: medians over seeds, least, largest, interval, whether on the front.
 
-    Then, where a cell has several seeds, a row a run and rule.
+    Then, where a configuration has several seeds, a row a run and rule.
     """
     keys = ["backbone", "loss", "rule"]
     measures = {"top1_error": "top1_error", **{measure: metric for measure, (metric, _, _) in LEVELS.items()}}
@@ -235,14 +235,14 @@ def _tradeoff_caption(medians: pandas.DataFrame, *, facts: str, unit: str, level
     bounds = medians[[f"{name}_lower" for name in ("top1_error", *LEVELS)]].isna().any(axis=1)
     missing = medians[medians["mistake_severity"].isna()]
     single = medians[medians["runs"] == 1].drop_duplicates(["backbone", "loss"])
-    cells_of_one = listed(f"{row.backbone}-{row.loss}" for row in single.itertuples())
+    configurations_of_one = listed(f"{row.backbone}-{row.loss}" for row in single.itertuples())
     bare = medians[bounds & medians["mistake_severity"].notna()]
     return pictures.sentences(
         f"Top-1 error against hierarchical distance and mistake severity (cost {unit}) of {facts}: medians over the seeds "
         "of each backbone, loss and decision rule, with the Pareto front of all of them.",
         f"Crosses: {level:.0%} intervals over resampled patients, of the means over seeds "
         "(metrics/comparisons/intervals.csv); markers and dots (single seeds): metrics/runs.",
-        f"One seed only, no spread over seeds: {cells_of_one}." if len(single) else "",
+        f"One seed only, no spread over seeds: {configurations_of_one}." if len(single) else "",
         f"No mistake, so no mistake severity: {named(missing)}." if len(missing) else "",
         f"Without an interval: {named(bare)}." if len(bare) else "",
     )
@@ -252,7 +252,7 @@ def _tradeoff_caption(medians: pandas.DataFrame, *, facts: str, unit: str, level
 
 
 def label_order(records: Sequence[Mapping]) -> list[str]:
-    """The labels of a cell as all its figures have them: most severe under the first rule first, those without any last."""
+    """The labels of a configuration as all its figures have them: most severe under the first rule first, those without any last."""
     first = next(iter(records[0]["rules"]))
     severity = pandas.Series(
         {
@@ -468,7 +468,7 @@ def draw_effects(
 
 
 def _effect_table(records: Sequence[Mapping], labels: pandas.DataFrame, shown: Sequence[str]) -> pandas.DataFrame:
-    """Rows of labels.csv for the cell, the labels in the order of `shown`, with the difference of each seed."""
+    """Rows of labels.csv for the configuration, the labels in the order of `shown`, with the difference of each seed."""
     first = records[0]
     columns = [
         "label",
@@ -550,7 +550,7 @@ def _effect_caption(
         f"{table['B'].iloc[0]} (cost {records[0]['cost']}), of {shown}, of {facts}: {configurations.name(records[0])}, mean of "
         f"{len(records)} {'seed' if len(records) == 1 else 'seeds'}.",
         f"Lines: {level:.0%} intervals over resampled patients; filled: a difference is shown, the p-value corrected by Holm's "
-        "method over all labels, rules and cells (metrics/comparisons/labels.csv).",
+        "method over all labels, rules and configurations (metrics/comparisons/labels.csv).",
         "One seed only: no spread over seeds." if len(records) == 1 else "Dots: single seeds (metrics/runs).",
         f"Without a positive test image: {listed(empty)}." if empty else "",
         f"Without an interval: {listed(unsure)}." if unsure else "",

@@ -38,8 +38,8 @@ def draw_scores(
     level: float,
     hierarchy: Hierarchy,
     cost: numpy.ndarray,
-    cell: str,
-    cells_shown: int,
+    configuration: str,
+    configurations_shown: int,
     labels: int,
     classes: int,
 ) -> dict[str, Picture]:
@@ -50,18 +50,18 @@ def draw_scores(
         comparisons: of metrics/comparisons the tables intervals, label_intervals and labels; level: of their intervals.
         hierarchy: the label tree.
         cost: (K, K) costs, rows decisions and columns truths.
-        cell: the backbone and loss to show in detail, as `<backbone>-<loss>`; `best` takes the one with the highest
+        configuration: the backbone and loss to show in detail, as `<backbone>-<loss>`; `best` takes the one with the highest
             median validation AUROC.
-        cells_shown: how many backbones and losses the figures with a panel for each show.
+        configurations_shown: how many backbones and losses the figures with a panel for each show.
         labels: how many labels, the most severe first, to show.
         classes: the largest number of classes for which tree and cost matrix are drawn.
 
     Raises:
-        SeverityError: no run has this `cell`, or a number is below one.
+        SeverityError: no run has this `configuration`, or a number is below one.
     """
-    _check_numbers(cells_shown=cells_shown, labels=labels, classes=classes)
+    _check_numbers(configurations_shown=configurations_shown, labels=labels, classes=classes)
     common, left_out = _comparable(found)
-    chosen = configurations.choose(common, cell, "plot.cell")
+    chosen = configurations.choose(common, configuration, "plot.configuration")
     about, images, tree_facts = _facts(chosen)
     facts = images + left_out
     colour = pictures.loss_looks(run.loss for run in found)[about["loss"]]["color"]
@@ -70,11 +70,11 @@ def draw_scores(
         "tradeoff": comparison_figures.draw_tradeoff(
             common, list(about["rules"]), comparisons["intervals"], level=level, facts=facts, unit=about["cost"]
         ),
-        "levels": run_figures.draw_levels(common, limit=cells_shown, facts=facts),
+        "levels": run_figures.draw_levels(common, limit=configurations_shown, facts=facts),
         "labels": comparison_figures.draw_labels(chosen, comparisons["label_intervals"], **of_labels),
         "effects": comparison_figures.draw_effects(chosen, comparisons["labels"], **of_labels),
         "confusion": tree_figures.draw_confusion(chosen, hierarchy, cost, limit=classes, facts=facts),
-        "ranking": run_figures.draw_ranking(common, limit=cells_shown, facts=facts),
+        "ranking": run_figures.draw_ranking(common, limit=configurations_shown, facts=facts),
         "reliability": run_figures.draw_reliability(chosen, colour=colour, facts=facts),
         "batches": draw_batches(chosen, colour=colour, facts=facts),
         "tree": tree_figures.draw_tree(hierarchy, about["labels"], limit=classes, facts=tree_facts),
@@ -92,15 +92,15 @@ def draw_images(
     ids: Sequence[str],
     examples: numpy.ndarray,
     example_rows: pandas.DataFrame,
-    cell: str,
-    cells_shown: int,
+    configuration: str,
+    configurations_shown: int,
     mistakes: int,
     classes: int,
 ) -> dict[str, Picture]:
     """The figures that want images or networks, by the stem of their files.
 
     Args:
-        found, cell, cells_shown: as for `draw_scores`.
+        found, configuration, configurations_shown: as for `draw_scores`.
         histories: as for `draw_curves`; None where no run was trained here, which the figure then says.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         examples, example_rows: one image a label (L, H, W) uint8, and a table with the columns label and id.
@@ -108,13 +108,13 @@ def draw_images(
         classes: the largest number of examples.
 
     Raises:
-        SeverityError: no run has this `cell`, a number is below one, or a mistake is not among the images.
+        SeverityError: no run has this `configuration`, a number is below one, or a mistake is not among the images.
     """
-    _check_numbers(cells_shown=cells_shown, mistakes=mistakes, classes=classes)
-    chosen = configurations.choose(found, cell, "plot.cell")
+    _check_numbers(configurations_shown=configurations_shown, mistakes=mistakes, classes=classes)
+    chosen = configurations.choose(found, configuration, "plot.configuration")
     best_run = max(chosen, key=lambda record: (record.get("validation") or {}).get("macro_auroc") or 0.0)
     about, facts, _ = _facts(chosen)
-    shown = run_figures.shown_cells(found, cells_shown)
+    shown = run_figures.shown_configurations(found, configurations_shown)
     return {
         "curves": pictures.left_out("curves", without_images.UNTRAINED)
         if histories is None
@@ -141,7 +141,7 @@ def _check_numbers(**numbers: int) -> None:
 
 
 def _facts(chosen: Sequence[Mapping]) -> tuple[Mapping, str, str]:
-    """The first run of a cell, and what titles say of data and tree."""
+    """The first run of a configuration, and what titles say of data and tree."""
     about = chosen[0]
     images = f"{about['dataset']}, {about['counts']['scored']:,} test images"
     return about, images, f"{about['dataset']}, hierarchy {about['hierarchy']}"
@@ -238,13 +238,13 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     Args:
         histories: columns backbone, loss, seed, epoch, train_loss, validation_loss, validation_macro_auroc (NaN where
             it does not exist) and best (1 at the epoch that was kept; the last one counts).
-        shown: the cells to show, as `severity.figures.run_figures.shown_cells` gives them.
+        shown: the configurations to show, as `severity.figures.run_figures.shown_configurations` gives them.
         facts: the data set, for the title.
     """
     curves, looks = list(CURVES), pictures.loss_looks(histories["loss"])
     wanted = [(seeds[0]["backbone"], seeds[0]["loss"]) for seeds in shown]
-    cell_of = pandas.MultiIndex.from_frame(histories[["backbone", "loss"]])
-    table = histories.loc[cell_of.isin(wanted), ["backbone", "loss", "seed", "epoch", *curves, "best"]]
+    configuration_of = pandas.MultiIndex.from_frame(histories[["backbone", "loss"]])
+    table = histories.loc[configuration_of.isin(wanted), ["backbone", "loss", "seed", "epoch", *curves, "best"]]
     table = table.reset_index(drop=True)
     groups = list(table.groupby(["backbone", "loss"], sort=False))
     losses = table["loss"].nunique()
@@ -254,10 +254,10 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     figure = Figure(figsize=(max(7.5, 0.6 + 2.3 * columns), 1.3 + 2.5 * rows), layout="constrained")
     panels = figure.subplots(2 * rows, columns, sharex=True, squeeze=False)
     spans = table["validation_macro_auroc"].min(), table["validation_macro_auroc"].max()
-    for i, ((backbone, loss), cell) in enumerate(groups):
+    for i, ((backbone, loss), configuration) in enumerate(groups):
         upper, lower = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         upper.set_title(pictures.wrap(f"{backbone}-{loss}", 2.1, 8), fontsize=8)
-        _draw_curves_of_cell(upper, lower, cell, looks[loss]["color"])
+        _draw_curves_of_configuration(upper, lower, configuration, looks[loss]["color"])
         _limit(lower, *spans)
         if i % columns == 0:
             upper.set_ylabel("Loss")
@@ -270,8 +270,8 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         for axes in panels[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]:
             axes.set_axis_off()
     figure.align_ylabels(panels[:, 0])
-    runs = sum(cell["seed"].nunique() for _, cell in groups)
-    rest = run_figures.left_out(len(groups), len(cell_of.unique()))
+    runs = sum(configuration["seed"].nunique() for _, configuration in groups)
+    rest = run_figures.left_out(len(groups), len(configuration_of.unique()))
     pictures.title(
         figure,
         f"Training curves: {facts}",
@@ -280,7 +280,9 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     handles = [Line2D([], [], color=GREY, **style) for style in CURVES.values()]
     handles.append(Line2D([], [], color=GREY, **STAR, label="best epoch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    blind = [f"{'-'.join(names)}" for names, cell in groups if cell["validation_macro_auroc"].isna().all()]
+    blind = [
+        f"{'-'.join(names)}" for names, configuration in groups if configuration["validation_macro_auroc"].isna().all()
+    ]
     caption = pictures.sentences(
         f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was kept "
         "(data/models/<run>/history.csv).",
@@ -290,10 +292,10 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
     return Picture(figure, table, caption)
 
 
-def _draw_curves_of_cell(upper: Axes, lower: Axes, cell: pandas.DataFrame, colour: str) -> None:
+def _draw_curves_of_configuration(upper: Axes, lower: Axes, configuration: pandas.DataFrame, colour: str) -> None:
     panels = {"train_loss": upper, "validation_loss": upper, "validation_macro_auroc": lower}
     styles = {curve: (panels[curve], {"color": colour, **style}) for curve, style in CURVES.items()}
-    for _, run in cell.groupby("seed", sort=False):
+    for _, run in configuration.groupby("seed", sort=False):
         best = run[run["best"] == 1].tail(1)
         dot = "." if len(run) == 1 else ""  # A single epoch has no line to see.
         for curve, (axes, style) in styles.items():
@@ -301,7 +303,7 @@ def _draw_curves_of_cell(upper: Axes, lower: Axes, cell: pandas.DataFrame, colou
             if curve != "train_loss":
                 axes.plot(best["epoch"], best[curve], **STAR, color=colour)
     for curve, (axes, style) in styles.items():
-        if cell[curve].isna().all():
+        if configuration[curve].isna().all():
             axes.text(0.5, 0.5, f"{style['label']}: n/a", transform=axes.transAxes, ha="center", **NOT_AVAILABLE)
 
 

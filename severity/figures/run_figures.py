@@ -38,12 +38,12 @@ KINDS = {
 }
 
 
-def shown_cells(found: Mapping[Run, dict], limit: int) -> list[list[dict]]:
-    """The cells that figures with a panel a cell show, in the order of the grid.
+def shown_configurations(found: Mapping[Run, dict], limit: int) -> list[list[dict]]:
+    """The configurations that figures with a panel a configuration show, in the order of the grid.
 
-    Where there are more than `limit`, those of the highest median validation macro-AUROC; cells without one come last.
+    Where there are more than `limit`, those of the highest median validation macro-AUROC; configurations without one come last.
     """
-    every = [seeds for _, _, seeds in configurations.by_cell(found)]
+    every = [seeds for _, _, seeds in configurations.by_configuration(found)]
     scores = [_validation(seeds) for seeds in every]
     order = sorted(
         range(len(every)), key=lambda place: -math.inf if math.isnan(scores[place]) else scores[place], reverse=True
@@ -57,7 +57,7 @@ def _validation(seeds: Sequence[Mapping]) -> float:
 
 
 def left_out(shown: int, total: int) -> str:
-    """How many cells a figure does not show, as a sentence; '' for none."""
+    """How many configurations a figure does not show, as a sentence; '' for none."""
     if shown == total:
         return ""
     return f"Left out: {total - shown} of {total} backbones and losses, those of the lowest validation AUROC."
@@ -91,10 +91,10 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
 
     Args:
         found: metrics of every run of the grid.
-        limit: how many backbones and losses are shown, see `shown_cells`.
+        limit: how many backbones and losses are shown, see `shown_configurations`.
         facts: data set and number of images, for the title.
     """
-    shown = shown_cells(found, limit)
+    shown = shown_configurations(found, limit)
     first = shown[0][0]
     rules = pictures.rule_looks(list(first["rules"]))
     losses = pictures.loss_looks(run.loss for run in found)
@@ -104,10 +104,10 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
     width = 0.84 / len(rules)
     for axes, seeds in zip(panels, shown, strict=True):
         name = configurations.name(seeds[0])
-        of_cell = configurations.rows(table, seeds[0])
+        of_configuration = configurations.rows(table, seeds[0])
         right = []
         for place, (rule, look) in enumerate(rules.items()):
-            rows = of_cell[of_cell["rule"] == rule]
+            rows = of_configuration[of_configuration["rule"] == rule]
             x = numpy.arange(len(levels)) + (place - (len(rules) - 1) / 2) * width
             median = rows[rows["seed"].isna()].set_index("severity")["share"]
             axes.bar(x, 100 * median.reindex(levels), width, **_bar(losses[seeds[0]["loss"]]["color"], look["hatch"]))
@@ -151,7 +151,7 @@ def _bar(colour: str, hatch: str | None) -> dict[str, Any]:
 
 
 def _level_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str]) -> pandas.DataFrame:
-    """A row a cell, rule and severity (`seed` blank: median over the seeds), then, of several seeds, each of them."""
+    """A row a configuration, rule and severity (`seed` blank: median over the seeds), then, of several seeds, each of them."""
     values = sorted(
         {float(level) for seeds in shown for record in seeds for rule in rules for level in _images(record, rule)}
         | {0.0}
@@ -201,14 +201,14 @@ def _shares(record: Mapping, rule: str, names: Mapping[float, str]) -> dict[str,
 
 @styled
 def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
-    """Hierarchical distance @k for every k, between what a random and what the best possible order has: a panel a cell.
+    """Hierarchical distance @k for every k, between what a random and what the best possible order has: a panel a configuration.
 
     Args:
         found: metrics of every run of the grid.
-        limit: how many backbones and losses are shown, see `shown_cells`.
+        limit: how many backbones and losses are shown, see `shown_configurations`.
         facts: data set and number of images, for the title.
     """
-    shown = shown_cells(found, limit)
+    shown = shown_configurations(found, limit)
     first = shown[0][0]
     rules = pictures.rule_looks(list(first["rules"]))
     losses = pictures.loss_looks(run.loss for run in found)
@@ -218,12 +218,12 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
     figure, panels = _panels(len(shown), 2.6, sharex=True, sharey=True)
     for axes, seeds in zip(panels, shown, strict=True):
         colour = losses[seeds[0]["loss"]]["color"]
-        of_cell = configurations.rows(table, seeds[0])
+        of_configuration = configurations.rows(table, seeds[0])
         for bound, look in BOUNDS.items():
-            rows = of_cell[of_cell["order"] == bound]
+            rows = of_configuration[of_configuration["order"] == bound]
             axes.plot(rows["k"], rows["distance"], linewidth=1.3, **look)
         for rule, look in rules.items():
-            rows = of_cell[(of_cell["order"] == rule) & of_cell["seed"].isna()]
+            rows = of_configuration[(of_configuration["order"] == rule) & of_configuration["seed"].isna()]
             axes.fill_between(rows["k"], rows["min"], rows["max"], color=colour, alpha=0.2, linewidth=0)
             face = "white" if look["hollow"] else colour
             style = {
@@ -235,7 +235,7 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
             axes.plot(
                 rows["k"], rows["distance"], color=colour, linewidth=1.1, markevery=(marked - 1).tolist(), **style
             )
-            dots = of_cell[(of_cell["order"] == rule) & of_cell["seed"].notna()]
+            dots = of_configuration[(of_configuration["order"] == rule) & of_configuration["seed"].notna()]
             axes.plot(dots["k"], dots["distance"], **SEED)
         axes.set_title(pictures.wrap(configurations.name(seeds[0]), 2.8, 8))
         if classes > 30:
@@ -279,7 +279,7 @@ def _rule_handle(rule: str, look: Mapping[str, Any]) -> Line2D:
 
 
 def _ranking_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str], marked: numpy.ndarray) -> pandas.DataFrame:
-    """A row a cell, order (a rule or a bound) and k (`seed` blank: median, min, max over seeds), then seeds at marked k."""
+    """A row a configuration, order (a rule or a bound) and k (`seed` blank: median, min, max over seeds), then seeds at marked k."""
     parts = []
     for seeds in shown:
         keys = {"backbone": seeds[0]["backbone"], "loss": seeds[0]["loss"]}

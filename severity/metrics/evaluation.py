@@ -15,7 +15,7 @@ from severity.metrics import baselines, calibration, class_metrics, irma_score, 
 from severity.predictions.predictions import Predictions
 from severity.tree import nulls
 
-# Why a rule has no numbers: predictions made elsewhere may hold test images alone.
+# Why a rule has no numbers: external predictions may hold test images alone.
 NEEDS_VALIDATION = "not available: no validation images"
 # What is told of decisions that are only there to compare with.
 BRIEF = ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in class_metrics.DEPTHS))

@@ -10,7 +10,7 @@ from severity.metrics.class_metrics import DEPTHS
 
 # Where a word of the log means something else here than it did there.
 NOTES = {
-    "val_loss": "of the kept epoch, mean per image, never negative; n/a for predictions made elsewhere",
+    "val_loss": "of the kept epoch, mean per image, never negative; n/a for external predictions",
     "val_acc": "1 - top-1 error on validation images, no image augmented or shuffled",
     "val_time": "times are not reproducible and so are in no metrics: see data/times/<run>.json",
     "best_auc": "over the whole validation set at once, never averaged over batches; the epoch that was kept",

@@ -2,7 +2,7 @@
 
 ``<run>.npz`` holds ids, patients, split (N,) text; posterior, marginal, truth (N, K) float32, truth 1, 0 or NaN =
 masked; classes (K,) text; class_hash, run, dataset text; record, JSON text: what else is known of the run, such as its
-validation loss. Predictions made elsewhere get the same form (severity/external/conversion.py).
+validation loss. External predictions get the same form (severity/external/conversion.py).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Which cell has the best median of a column, and whether the comparisons bear that out."""
+"""Which configuration has the best median of a column, and whether the comparisons bear that out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Leader:
 
 
 def columns(table: pandas.DataFrame) -> dict[str, str]:
-    """Key -> heading of the metrics that the table of cells has, in its order."""
+    """Key -> heading of the metrics that the table of configurations has, in its order."""
     known = {key: heading for key, (_, heading) in (METRICS | IRMA).items()}
     return {key: heading for key, heading in known.items() if key in table}
 
@@ -54,7 +54,7 @@ def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -
     """The best row of each column that has one: (row number, key) -> Leader. A tie has no leader.
 
     Args:
-        table: one row a cell and rule, with the columns of `cells.comparison`.
+        table: one row a configuration and rule, with the columns of `configurations.comparison`.
         compared: the tables rules, losses and backbones that the stage `compare` wrote, by name; any may be missing.
     """
     found = {}

@@ -80,7 +80,7 @@ class Findings:
     """What there is of a study; all paths are relative to the folder that it was read in.
 
     scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
-    table: of cells, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
+    table: of configurations, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
     data card in Markdown, '' if there are none. counts: of the prepared images by split. decoded: how images were made
     square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. images: False where predictions made
     elsewhere are scored without them. missing: sentences.
@@ -240,20 +240,23 @@ def _missing_runs(found: Findings) -> Iterator[str]:
     seeds: dict[tuple[str, str], int] = {}
     for run in found.scored:
         seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)
-    for number, words in ((0, "Empty cells, without any run"), (1, "Cells of one seed, whose spread is unknown")):
-        names = ["-".join(cell) for cell, count in seeds.items() if count == number]
+    for number, words in (
+        (0, "Empty configurations, without any run"),
+        (1, "Configurations of one seed, whose spread is unknown"),
+    ):
+        names = ["-".join(configuration) for configuration, count in seeds.items() if count == number]
         if names:
             yield f"{words}: {'all' if len(names) == len(seeds) > 1 else ', '.join(names)}."
 
 
 def _missing_numbers(found: Findings) -> Iterator[str]:
     if not TABLE.exists():
-        yield f"There is no table of cells ({TABLE})."
+        yield f"There is no table of configurations ({TABLE})."
         return
     rows = {(row.backbone, row.loss) for row in found.table.itertuples()}
-    for cell in dict.fromkeys((run.backbone, run.loss) for run in found.metrics):
-        if cell not in rows:
-            yield f"The cell {'-'.join(cell)} has no row in {TABLE}."
+    for configuration in dict.fromkeys((run.backbone, run.loss) for run in found.metrics):
+        if configuration not in rows:
+            yield f"The configuration {'-'.join(configuration)} has no row in {TABLE}."
     for key, heading in best_rows.columns(found.table).items():
         blank = found.table[found.table[key].isna()]
         if len(blank):
@@ -303,10 +306,10 @@ def label_positives(found: Findings, split: str) -> dict[str, int]:
 
 
 def shown_run(found: Findings) -> Run | None:
-    """The run that is looked at in detail: of the headline's cell the seed with the highest validation macro-AUROC."""
+    """The run that is looked at in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
     scores = {
         run: record["validation"]["macro_auroc"] or 0.0
         for run, record in found.metrics.items()
-        if f"{run.backbone}-{run.loss}" == found.headline.get("cell")
+        if f"{run.backbone}-{run.loss}" == found.headline.get("configuration")
     }
     return max(scores, key=scores.__getitem__) if scores else None

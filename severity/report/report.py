@@ -35,7 +35,7 @@ WIDEST = 1200  # pixels of the picture of a case
 THUMBNAIL = 224  # pixels
 # The sections of params.yaml that say what was run; of the data sets only the one that was used.
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
-PARAMS += ("explain", "adopt")
+PARAMS += ("explain", "external")
 # What the stage writes beside the page.
 TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/tables/comparisons.tex")
 # What is told of a rule with every run.
@@ -151,7 +151,7 @@ def _lead(found: Findings) -> Iterator[Html]:
     )
     rules = ", ".join(found.settings["evaluate"]["rules"])
     adopted = len(found.scored) - len(found.trained)
-    counts = " and ".join([f"{counts} trained"] * bool(found.trained) + [f"{adopted} made elsewhere"] * bool(adopted))
+    counts = " and ".join([f"{counts} trained"] * bool(found.trained) + [f"{adopted} external"] * bool(adopted))
     yield tag("p", f"{len(found.metrics)} of {len(found.scored)} runs: {counts}; decision rules: {rules}.")
     headline = found.headline
     if headline:
@@ -165,7 +165,7 @@ def _lead(found: Findings) -> Iterator[Html]:
         yield tag(
             "p",
             "Chosen: " if "chosen" in headline else "Chosen on validation images: ",
-            tag("strong", headline["cell"]),
+            tag("strong", headline["configuration"]),
             f", {headline['chosen']}" if "chosen" in headline else "",
             f". On test images, as medians over seeds: macro-AUROC {_digits(headline['macro_auroc'], 3)}; "
             f"{'; '.join(decided)}.",
@@ -186,7 +186,7 @@ def _what_was_run(found: Findings) -> Iterator[Html]:
             ("Class hash", tag("code", tree.class_hash)),
             ("Cost of a mistake", settings["cost"]["name"]),
             *((words, ", ".join(map(str, settings["grid"][axis]))) for axis, words in AXIS.items() if found.trained),
-            *([("Made elsewhere", ", ".join(settings["adopt"]["runs"]))] if settings["adopt"]["runs"] else []),
+            *([("external", ", ".join(settings["external"]["runs"]))] if settings["external"]["runs"] else []),
             ("Decision rules", ", ".join(settings["evaluate"]["rules"])),
         ]
     )
@@ -249,7 +249,7 @@ def _versions(found: Findings) -> Iterator[Html]:
     if found.decoded:
         about = found.decoded
         told = f"{about['images']:,} at {about['size']} x {about['size']} pixels ({about['aspect']}); "
-        rows.append(("Images", f"{told}{about['rejects']:,} could not be read"))
+        rows.append(("Images", f"{told}{about['unreadable']:,} could not be read"))
     yield _facts(rows)
     sources = ["data/models/<run>/record.json: versions, prepared"]
     sources += ["data/images/summary.json"] * bool(found.decoded) + ["dvc.lock: md5"] * bool(found.locked)
@@ -269,13 +269,13 @@ def _what_is_missing(found: Findings) -> Iterator[Html]:
 def _summary(found: Findings) -> Iterator[Html]:
     table, columns = found.table, best_rows.columns(found.table)
     if table.empty:
-        yield tag("p", "There is no table of cells.")
+        yield tag("p", "There is no table of configurations.")
         return
     best = best_rows.leaders(table, found.compared)
     more = [columns[key] for key in best_rows.MORE if key in columns]
     yield tag(
         "p",
-        "Median over the seeds of a cell, with minimum and maximum, on test images. Less is better"
+        "Median over the seeds of a configuration, with minimum and maximum, on test images. Less is better"
         + (f", of {', '.join(more)} more" if more else "")
         + ". ",
         tag("strong", "★ Bold"),
@@ -287,7 +287,7 @@ def _summary(found: Findings) -> Iterator[Html]:
     rows = [_summary_row(row, number, columns, best) for number, row in enumerate(table.to_dict("records"))]
     heads = [*((axis, False) for axis in AXES), ("runs", True), *((words, True) for words in columns.values())]
     yield _filtered(
-        markup.table(heads, rows, about="Summary of all cells", id="summary-table"),
+        markup.table(heads, rows, about="Summary of all configurations", id="summary-table"),
         "summary-table",
         [(axis, place, list(dict.fromkeys(table[axis]))) for place, axis in enumerate(AXES)],
         len(rows),
@@ -482,7 +482,7 @@ def _mistakes(found: Findings, images: Any) -> Iterator[Html]:
         return
     record = found.metrics[run]
     yield tag(
-        "p", f"Of the run {run.name}: the cell of the headline, and of its seeds the best on validation images. The least "
+        "p", f"Of the run {run.name}: the configuration of the headline, and of its seeds the best on validation images. The least "
         f"severe are mistakes all the same. Severity is measured in {record['cost']}."
         f"{'' if found.images else ' There are no images to show.'}",
     )  # fmt: skip
@@ -593,5 +593,5 @@ def _run(found: Findings, run: Run) -> Iterator[Html]:
     elif run in found.trained:
         yield tag("p", "No record of its training.")
     else:
-        yield tag("p", "Made elsewhere, not trained here.")
-        yield _source(f"metrics/runs/{run.name}.json", keys="adopted")
+        yield tag("p", "external, not trained here.")
+        yield _source(f"metrics/runs/{run.name}.json", keys="external")

@@ -16,7 +16,7 @@ BEST = "the best median, but no difference is shown in at least one comparison, 
 
 
 def summary_latex(found: Findings) -> str:
-    """Medians of every cell under every rule, below each the smallest and the largest over the seeds."""
+    """Medians of every configuration under every rule, below each the smallest and the largest over the seeds."""
     columns = best_rows.columns(found.table)
     best = best_rows.leaders(found.table, found.compared)
     groups = []

@@ -1,4 +1,4 @@
-"""Cells of the comparison: all seeds of one backbone and loss, under one decision rule. Medians, table, headline."""
+"""Configurations of the comparison: all seeds of one backbone and loss, under one decision rule. Medians, table, headline."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,22 +46,22 @@ def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> 
     return found
 
 
-def by_cell(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def by_configuration(found: dict[Run, dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Yield backbone, loss and the metrics of all their seeds, in the order of the grid."""
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    configurations: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run, metrics in found.items():
-        cells.setdefault((run.backbone, run.loss), []).append(metrics)
-    for (backbone, loss), seeds in cells.items():
+        configurations.setdefault((run.backbone, run.loss), []).append(metrics)
+    for (backbone, loss), seeds in configurations.items():
         yield backbone, loss, seeds
 
 
 def name(record: dict[str, Any]) -> str:
-    """The name of the cell that a run's metrics belong to: ``<backbone>-<loss>``."""
+    """The name of the configuration that a run's metrics belong to: ``<backbone>-<loss>``."""
     return f"{record['backbone']}-{record['loss']}"
 
 
 def rows(frame: pandas.DataFrame, record: Mapping[str, Any]) -> pandas.DataFrame:
-    """The rows of a table with columns backbone and loss that are of the same cell as a run's metrics."""
+    """The rows of a table with columns backbone and loss that are of the same configuration as a run's metrics."""
     return frame[(frame["backbone"] == record["backbone"]) & (frame["loss"] == record["loss"])]
 
 
@@ -72,7 +72,7 @@ def all_rules(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> list[st
 
 
 def medians(seeds: Sequence[dict[str, Any]], rule: str) -> dict[str, Any]:
-    """One flat record of a cell under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds.
+    """One flat record of a configuration under a rule: runs, and of each metric the median, `_min` and `_max` over its seeds.
 
     A rule that only the IRMA score knows decides no class: what is told of decided classes is not there. Where a seed has
     no numbers for the rule (not_available), all three are None.
@@ -109,11 +109,11 @@ def known_rules(records: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def comparison(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> pandas.DataFrame:
-    """One row a cell and rule: backbone, loss, rule, then the columns of `medians`."""
+    """One row a configuration and rule: backbone, loss, rule, then the columns of `medians`."""
     return pandas.DataFrame(
         [
             {"backbone": backbone, "loss": loss, "rule": rule, **medians(seeds, rule)}
-            for backbone, loss, seeds in by_cell(found)
+            for backbone, loss, seeds in by_configuration(found)
             for rule in rules
         ]
     )
@@ -137,13 +137,13 @@ def _spread(median: float | None, least: float | None, most: float | None) -> st
 
 
 def best(found: dict[Run, dict[str, Any]]) -> tuple[str, str]:
-    """Backbone and loss of the cell with the highest median validation macro-AUROC; the first of equals.
+    """Backbone and loss of the configuration with the highest median validation macro-AUROC; the first of equals.
 
-    Chosen on validation images, never on the test images whose numbers are then told. Where no cell has a validation
-    macro-AUROC in all its seeds, as with predictions made elsewhere of test images alone, it is the first.
+    Chosen on validation images, never on the test images whose numbers are then told. Where no configuration has a validation
+    macro-AUROC in all its seeds, as with external predictions of test images alone, it is the first.
     """
     scores = validation_scores(found)
-    known = {cell: score for cell, score in scores.items() if score is not None}
+    known = {configuration: score for configuration, score in scores.items() if score is not None}
     return max(known, key=known.__getitem__) if known else next(iter(scores))
 
 
@@ -151,38 +151,38 @@ def validation_scores(found: dict[Run, dict[str, Any]]) -> dict[tuple[str, str],
     """Backbone and loss -> median validation macro-AUROC; None where a seed has none."""
     return {
         (backbone, loss): over_seeds([run["validation"]["macro_auroc"] for run in seeds])["median"]
-        for backbone, loss, seeds in by_cell(found)
+        for backbone, loss, seeds in by_configuration(found)
     }
 
 
-def choose(found: dict[Run, dict[str, Any]], cell: str, where: str) -> list[dict[str, Any]]:
-    """The metrics of all seeds of one cell.
+def choose(found: dict[Run, dict[str, Any]], configuration: str, where: str) -> list[dict[str, Any]]:
+    """The metrics of all seeds of one configuration.
 
     Args:
         found: metrics of every run of the grid.
-        cell: ``<backbone>-<loss>``, or ``best`` for the cell that `best` chooses.
+        configuration: ``<backbone>-<loss>``, or ``best`` for the configuration that `best` chooses.
         where: the key of params.yaml that named it, for the message.
 
     Raises:
         SeverityError: no run has this backbone and loss.
     """
-    if cell == "best":
-        cell = "-".join(best(found))
-    known = {f"{backbone}-{loss}": seeds for backbone, loss, seeds in by_cell(found)}
-    if cell not in known:
-        raise SeverityError(f"params.yaml: {where} is {cell!r}. {nearest(cell, ['best', *known])}")
-    return known[cell]
+    if configuration == "best":
+        configuration = "-".join(best(found))
+    known = {f"{backbone}-{loss}": seeds for backbone, loss, seeds in by_configuration(found)}
+    if configuration not in known:
+        raise SeverityError(f"params.yaml: {where} is {configuration!r}. {nearest(configuration, ['best', *known])}")
+    return known[configuration]
 
 
 def headline(found: dict[Run, dict[str, Any]], rules: Sequence[str]) -> dict[str, Any]:
-    """The few numbers of an experiment: the cell chosen on validation images, its test medians under each rule.
+    """The few numbers of an experiment: the configuration chosen on validation images, its test medians under each rule.
 
     Args:
         rules: of `all_rules`, one that decides a class first.
     """
-    cell = best(found)
-    seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == cell]
-    record: dict[str, Any] = {"cell": "-".join(cell), "runs": len(found)}
+    configuration = best(found)
+    seeds = [metrics for run, metrics in found.items() if (run.backbone, run.loss) == configuration]
+    record: dict[str, Any] = {"configuration": "-".join(configuration), "runs": len(found)}
     if all(score is None for score in validation_scores(found).values()):
         record["chosen"] = "the first (no run has a validation macro-AUROC)"
     record["macro_auroc"] = medians(seeds, rules[0])["macro_auroc"]

@@ -1,4 +1,4 @@
-"""Numbers that sum up numbers: over the seeds of a cell, and over the comparisons of a table."""
+"""Numbers that sum up numbers: over the seeds of a configuration, and over the comparisons of a table."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ FEWEST_FOR_QUARTILES = 3
 
 
 def over_seeds(values: Sequence[float | None], *, skewness: bool = False) -> dict[str, float | None]:
-    """What one metric does over the seeds of a cell.
+    """What one metric does over the seeds of a configuration.
 
     Args:
         values: one number a seed; None where a seed lacks the metric.

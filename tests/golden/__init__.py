@@ -1,4 +1,4 @@
-"""A small study of predictions made elsewhere, stored with what came of it.
+"""A small study of external predictions, stored with what came of it.
 
 `elsewhere/` holds two runs on 60 made-up images of 40 patients, one as marginals without No Finding, one as a distribution,
 with labels of ChestX-ray14; `table.csv` and `lab.json` what the stages make of them. Renew both, after a change that is
@@ -25,24 +25,24 @@ RULES = ["argmax", "crm", "hie", "top_down", "crm_ts"]
 def settings(**changes) -> dict:
     """params.yaml for predictions alone."""
     params = yaml.safe_load((TOP / "params.yaml").read_text())
-    params["data"]["name"] = "elsewhere"
+    params["data"]["name"] = "external"
     params["grid"]["seed"] = []
     params["evaluate"] |= {"rules": RULES, "batch_size": 16}
-    params["adopt"] |= {"runs": list(RUNS), "truth": "data/collection", "missing_class": "complement"}
-    params["adopt"] |= {"validation_fraction": 0.4, **changes}
+    params["external"] |= {"runs": list(RUNS), "truth": "data/collection", "missing_class": "complement"}
+    params["external"] |= {"validation_fraction": 0.4, **changes}
     return params
 
 
-def study(folder: Path, params: dict, elsewhere: Path = HERE / "elsewhere") -> None:
+def study(folder: Path, params: dict, elsewhere: Path = HERE / "external") -> None:
     """Run every stage that predictions alone want, in an empty folder."""
     shutil.copytree(TOP / "data/hierarchies", folder / "data/hierarchies")
-    shutil.copytree(elsewhere, folder / "data/elsewhere")
+    shutil.copytree(elsewhere, folder / "data/external_predictions")
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     with inside(folder):
         for stage in (collect, read, hierarchy):
             stage.main()
-        for run in params["adopt"]["runs"]:
-            with mock.patch.object(sys, "argv", ["adopt", "--run", run]):
+        for run in params["external"]["runs"]:
+            with mock.patch.object(sys, "argv", ["external", "--run", run]):
                 adopt.main()
         for stage in (evaluate, aggregate):
             stage.main()

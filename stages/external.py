@@ -1,9 +1,9 @@
-"""Take in predictions made elsewhere as a run.
+"""Convert external predictions into a run.
 
-Reads   params.yaml; data/elsewhere/<run>.csv, .csv.gz or .npz, data/hierarchy/hierarchy.json, and the truth that adopt.truth
+Reads   params.yaml; data/external_predictions/<run>.csv, .csv.gz or .npz, data/hierarchy/hierarchy.json, and the truth that external.truth
         names: data/prepared, or data/collection
 Writes  data/predictions/<run>.npz, in the form of a trained run's
-Run     python -m stages.adopt --run chexnet-bce-0     two seconds for 22,433 images of 14 classes
+Run     python -m stages.external --run chexnet-bce-0     two seconds for 22,433 images of 14 classes
 """
 
 import argparse
@@ -17,21 +17,21 @@ from severity.external import conversion
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="a name of adopt.runs in params.yaml")
+    parser.add_argument("--run", required=True, help="a name of external.runs in params.yaml")
     run = runs.named(parser.parse_args().run).name
     settings = params.load()
-    options = dict(settings["adopt"])
+    options = dict(settings["external"])
     folder = options.pop("truth")
     options.pop("runs")
     predictions = params.call(
-        conversion.adopt,
+        conversion.convert,
         run,
-        external_files.read(external_files.find("data/elsewhere", run)),
+        external_files.read(external_files.find("data/external_predictions", run)),
         conversion.read_truth(folder),
         Hierarchy.read("data/hierarchy/hierarchy.json"),
         settings["data"]["name"],
         values=options,
-        where="adopt",
+        where="external",
     )
     predictions.write(Path("data/predictions") / f"{run}.npz")
     print(conversion.statement(predictions))

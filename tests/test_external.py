@@ -1,4 +1,4 @@
-"""Predictions made elsewhere: their form, what is refused, what becomes of them, and studies of them alone."""
+"""External predictions: their form, what is refused, what becomes of them, and studies of them alone."""
 
 import gzip
 import json
@@ -72,7 +72,7 @@ def sheet_of(tmp_path, columns: dict | None = None) -> external_files.Sheet:
 
 
 def adopted(tmp_path, columns: dict | None = None, truth: Truth | None = None, **options) -> Predictions:
-    return conversion.adopt(
+    return conversion.convert(
         "a-b-0", sheet_of(tmp_path, columns), truth or known(), TREE, "made up", **(OPTIONS | options)
     )
 
@@ -113,7 +113,7 @@ class TestForm:
             ({"prob:b3": 0.1}, r"'b3' is no class here. Did you mean 'b2'"),
             ({"a": 0.1}, r"the column 'a' is not known. Known: id, patient, split, prob:<class>, true:<class>"),
             ({"true:b3": 1}, r"the label 'b3' is not the data set's. Did you mean 'b2'"),
-            ({"prob:a": [0.1] * 11 + [1.5]}, r"no probabilities. If they are logits, set adopt.kind"),
+            ({"prob:a": [0.1] * 11 + [1.5]}, r"no probabilities. If they are logits, set external.kind"),
             ({"prob:a": [0.1] * 11 + [None]}, r"the image 'image11' has no finite number for 'a'"),
             ({"prob:a": [0.1] * 11 + ["inf"]}, r"the image 'image11' has no finite number for 'a', but inf"),
             ({"prob:a": ["x"] * 12}, r"line 2, column 'prob:a': 'x' is not a number"),
@@ -190,7 +190,7 @@ class TestNumbers:
         plain = adopted(tmp_path)
         content = table()
         content[content.columns[::-1]].iloc[::-1].to_csv(tmp_path / "a-b-0.csv", index=False)
-        other = conversion.adopt(
+        other = conversion.convert(
             "a-b-0", external_files.read(tmp_path / "a-b-0.csv"), known(), TREE, "made up", **OPTIONS
         )
         for name in ("ids", "marginal", "posterior", "patients"):
@@ -201,16 +201,18 @@ class TestNumbers:
         random = numpy.random.default_rng(0)
         marginal = random.uniform(0.1, 0.9, (IMAGES, 6))
         found = self.numbers(tmp_path, marginal)
-        assert found.known["adopted"]["kind"] == "marginal" and found.known["adopted"]["detected"]
+        assert found.known["external"]["kind"] == "marginal" and found.known["external"]["detected"]
         assert found.marginal == pytest.approx(marginal, rel=1e-6)
         assert found.posterior == pytest.approx(marginal / marginal.sum(axis=1, keepdims=True), rel=1e-6)
         posterior = numpy.round(random.dirichlet(numpy.ones(6), IMAGES), 3)
         found = self.numbers(tmp_path, posterior)
-        assert found.known["adopted"]["kind"] == "posterior"
+        assert found.known["external"]["kind"] == "posterior"
         assert found.posterior == pytest.approx(posterior / posterior.sum(axis=1, keepdims=True), rel=1e-6)
         assert (found.posterior == found.marginal).all()
         told = conversion.statement(found)
-        assert told == "a-b-0: 12 test and 0 validation images; posterior (found out: set adopt.kind if that is wrong)"
+        assert (
+            told == "a-b-0: 12 test and 0 validation images; posterior (found out: set external.kind if that is wrong)"
+        )
         # Told, not found out: the same numbers are marginals that happen to sum to one.
         assert self.numbers(tmp_path, posterior, kind="marginal").marginal == pytest.approx(posterior, rel=1e-6)
 
@@ -222,7 +224,7 @@ class TestNumbers:
         assert found.posterior == pytest.approx(marginal / marginal.sum(axis=1, keepdims=True), rel=1e-6)
         found = self.numbers(tmp_path, logits, kind={"default": "marginal", "a-b-0": "softmax_logits"})
         assert found.posterior == pytest.approx(scipy.special.softmax(logits, axis=1), rel=1e-6)
-        assert not found.known["adopted"]["detected"]
+        assert not found.known["external"]["detected"]
 
     def test_logits_far_below_zero_still_have_a_most_probable_class(self, tmp_path):
         logits = -900.0 - numpy.random.default_rng(0).random((IMAGES, 6))
@@ -236,12 +238,12 @@ class TestNumbers:
             (0.0, {}, "all probabilities of the image 'image0' are 0"),
             (0.5, {"kind": "posterior"}, "with the sum 3; a posterior has numbers from 0 to 1 that sum to one"),
             (1.5, {"kind": "marginal"}, "from 1.5 to 1.5 .* a marginal has numbers from 0 to 1"),
-            (0.5, {"kind": "marginals"}, "adopt.kind is 'marginals'. Did you mean 'marginal'"),
+            (0.5, {"kind": "marginals"}, "external.kind is 'marginals'. Did you mean 'marginal'"),
             (0.5, {"kind": {"a-b-0": "marginal"}}, "without the key 'default'"),
             (0.5, {"missing_class": "complment"}, "Did you mean 'complement'"),
-            (0.5, {"unknown_ids": "drop"}, "adopt.unknown_ids is 'drop'"),
-            (0.5, {"incomplete": "yes"}, "adopt.incomplete is 'yes'"),
-            (0.5, {"validation_fraction": 1.0}, "adopt.validation_fraction is 1.0"),
+            (0.5, {"unknown_ids": "drop"}, "external.unknown_ids is 'drop'"),
+            (0.5, {"incomplete": "yes"}, "external.incomplete is 'yes'"),
+            (0.5, {"validation_fraction": 1.0}, "external.validation_fraction is 1.0"),
         ],
     )
     def test_numbers_that_are_not_of_their_kind_and_unknown_options(self, tmp_path, value, options, told):
@@ -249,7 +251,7 @@ class TestNumbers:
             self.numbers(tmp_path, numpy.full((IMAGES, 6), value), **options)
 
     def test_a_missing_class_is_the_complement_where_that_is_said(self, tmp_path):
-        with pytest.raises(SeverityError, match="set adopt.missing_class to complement"):
+        with pytest.raises(SeverityError, match="set external.missing_class to complement"):
             adopted(tmp_path, {"prob:b2": None})
         found = adopted(tmp_path, {"prob:b2": None}, missing_class="complement")
         others = table()[[f"prob:{name}" for name in TREE.classes if name != "b2"]].to_numpy()
@@ -259,7 +261,7 @@ class TestNumbers:
         assert found.posterior[:, place] == pytest.approx(nothing, rel=1e-5)
         rest = numpy.delete(found.posterior, place, axis=1)
         assert rest == pytest.approx((1 - nothing)[:, None] * others / others.sum(axis=1, keepdims=True), rel=1e-5)
-        assert found.known["adopted"]["complement"] == "b2" and "b2 is the complement" in conversion.statement(found)
+        assert found.known["external"]["complement"] == "b2" and "b2 is the complement" in conversion.statement(found)
         with pytest.raises(SeverityError, match="serves a single class"):
             adopted(tmp_path, {"prob:b2": None, "prob:a": None}, missing_class="complement")
         with pytest.raises(SeverityError, match="A distribution over classes must have all of them"):
@@ -274,7 +276,7 @@ class TestNumbers:
         truth = Truth(truth.frame.assign(beside=0.0), (*truth.labels, "beside"), truth.folder)
         found = adopted(tmp_path, {"prob:beside": [0.9] * IMAGES}, truth)
         assert (found.posterior == adopted(tmp_path).posterior).all()
-        assert found.known["adopted"]["classes_left_out"] == ["beside"]
+        assert found.known["external"]["classes_left_out"] == ["beside"]
         assert "without the classes beside" in conversion.statement(found)
 
 
@@ -302,8 +304,8 @@ class TestImages:
         with pytest.raises(SeverityError, match="lacks 1 of the images .*: image11"):
             adopted(tmp_path, columns, unknown_ids="leave_out")
         found = adopted(tmp_path, columns, unknown_ids="leave_out", incomplete="allow")
-        assert len(found.ids) == 11 and found.known["adopted"]["unknown_ids_left_out"] == 1
-        assert found.known["adopted"]["images_without_prediction"] == 1
+        assert len(found.ids) == 11 and found.known["external"]["unknown_ids_left_out"] == 1
+        assert found.known["external"]["images_without_prediction"] == 1
         assert "; 1 images without prediction; 1 unknown ids left out" in conversion.statement(found)
         with pytest.raises(SeverityError, match="no test image"):
             adopted(tmp_path, {"id": [f"x{n}" for n in range(IMAGES)]}, unknown_ids="leave_out", incomplete="allow")
@@ -313,19 +315,19 @@ class TestImages:
         truth.frame["split"] = ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
         found = adopted(tmp_path, truth=truth)
         assert found.split.tolist() == ["validation"] * 4 + ["test"] * 4
-        assert found.known["adopted"]["train_images_left_out"] == 4
+        assert found.known["external"]["train_images_left_out"] == 4
         with pytest.raises(SeverityError, match="'image0' is in the split 'test', but the data set has it in 'train'"):
             adopted(tmp_path, {"split": ["test"] * IMAGES}, truth)
         # Test images alone are no gap in the validation images; a part of the validation images is one.
         part = table().iloc[8:]
         part.to_csv(tmp_path / "a-b-0.csv", index=False)
-        alone = conversion.adopt(
+        alone = conversion.convert(
             "a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS
         )
-        assert not alone.has("validation") and alone.known["adopted"]["images_without_prediction"] == 0
+        assert not alone.has("validation") and alone.known["external"]["images_without_prediction"] == 0
         table().iloc[7:].to_csv(tmp_path / "a-b-0.csv", index=False)
         with pytest.raises(SeverityError, match="lacks 3 of the images"):
-            conversion.adopt("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
+            conversion.convert("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
 
     def test_where_the_data_set_says_no_split_the_file_does(self, tmp_path):
         found = adopted(tmp_path, {"split": ["validation", "validation", *[""] * 10]}, known(split=""))
@@ -335,19 +337,19 @@ class TestImages:
         found = adopted(tmp_path, validation_fraction=0.5)
         of = pandas.DataFrame({"patient": found.patients, "split": found.split})
         assert (of.groupby("patient")["split"].nunique() == 1).all() and set(of["split"]) == {"validation", "test"}
-        assert found.known["adopted"]["divided"]
+        assert found.known["external"]["divided"]
         again = adopted(tmp_path, validation_fraction=0.5)
         assert (again.split == found.split).all()
         others = [adopted(tmp_path, validation_fraction=0.5, seed=seed).split.tolist() for seed in range(1, 4)]
         assert any(other != found.split.tolist() for other in others)
         with_some = adopted(tmp_path, {"split": ["validation"] * 2 + [""] * 10}, known(""), validation_fraction=0.5)
-        assert (with_some.split == "validation").sum() == 2 and not with_some.known["adopted"]["divided"]
+        assert (with_some.split == "validation").sum() == 2 and not with_some.known["external"]["divided"]
 
     def test_the_file_is_the_form_of_a_trained_runs_and_the_same_bytes(self, tmp_path):
         for name in ("one", "two"):
             adopted(tmp_path).write(tmp_path / f"{name}.npz")
         assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-        assert Predictions.read(tmp_path / "one.npz", TREE).known["adopted"]["file"] == "a-b-0.csv"
+        assert Predictions.read(tmp_path / "one.npz", TREE).known["external"]["file"] == "a-b-0.csv"
 
     def test_a_trained_runs_own_predictions_come_back_with_its_own_metrics(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -362,7 +364,7 @@ class TestImages:
         content = pandas.DataFrame(trained.marginal.astype(float), columns=[f"prob:{name}" for name in names])
         content.assign(id=trained.ids).sample(frac=1, random_state=0).to_csv("a-b-0.csv", index=False)
         sheet, truth = external_files.read("a-b-0.csv"), conversion.read_truth("data/prepared")
-        found = conversion.adopt("a-b-0", sheet, truth, TREE, "made up", **OPTIONS)
+        found = conversion.convert("a-b-0", sheet, truth, TREE, "made up", **OPTIONS)
         for name in ("ids", "patients", "split"):
             assert (getattr(found, name) == getattr(trained, name)).all(), name
         assert (found.marginal == trained.marginal).all()
@@ -373,7 +375,7 @@ class TestImages:
             assert again[section] == before[section], section
 
     def test_the_truth_is_one_of_two_folders(self):
-        with pytest.raises(SeverityError, match="adopt.truth is 'data/prepard'. Did you mean 'data/prepared'"):
+        with pytest.raises(SeverityError, match="external.truth is 'data/prepard'. Did you mean 'data/prepared'"):
             conversion.read_truth("data/prepard")
 
 
@@ -402,7 +404,9 @@ class TestWithoutValidation:
         truth = known()
         extra = known("validation").frame.assign(id=more["id"])
         truth = Truth(pandas.concat([truth.frame, extra], ignore_index=True), truth.labels, truth.folder)
-        both = conversion.adopt("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
+        both = conversion.convert(
+            "a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS
+        )
         found = evaluation.evaluate(both, TREE, costs.lca_height(TREE), **EVALUATE)
         assert found["not_available"] == {}
         for rule in ("argmax", "crm"):
@@ -437,7 +441,7 @@ class TestWithoutValidation:
         row = configurations.markdown(configurations.comparison(study, rules)).splitlines()[4]
         assert row.startswith("| a | b | crm_ts | 2 | n/a | n/a |")
         headline = configurations.headline(study, rules)
-        assert headline["cell"] == "a-b" and "no run has a validation macro-AUROC" in headline["chosen"]
+        assert headline["configuration"] == "a-b" and "no run has a validation macro-AUROC" in headline["chosen"]
         assert headline["crm_ts_hd_at_1"] is None
         drawn = draw(study)
         assert set(drawn["tradeoff"].table["rule"]) == {"argmax", "crm"}
@@ -474,14 +478,14 @@ def draw(study):
     }
     return figures.draw_scores(
         found=study, comparisons=comparisons, level=0.95, hierarchy=TREE, cost=costs.lca_height(TREE),
-        cell="best", cells_shown=12, labels=6, classes=60,
+        configuration="best", configurations_shown=12, labels=6, classes=60,
     )  # fmt: skip
 
 
 class TestRuns:
     def params(self, adopt: list, truth: str = "data/prepared", seeds: tuple = (0,)) -> dict:
         grid = {"backbone": ["r"], "loss": ["ce"], "seed": list(seeds)}
-        return {"grid": grid, "adopt": {"runs": adopt, "truth": truth}}
+        return {"grid": grid, "external": {"runs": adopt, "truth": truth}}
 
     def test_adopted_runs_come_after_the_grids(self):
         both = runs.scored(self.params(["chexnet-bce-10"]))
@@ -496,7 +500,7 @@ class TestRuns:
             runs.scored(self.params([name]))
 
     def test_names_and_images_of_the_grid_are_kept_apart(self):
-        with pytest.raises(SeverityError, match="adopt.runs names r-ce-0, which the grid trains as well"):
+        with pytest.raises(SeverityError, match="external.runs names r-ce-0, which the grid trains as well"):
             runs.scored(self.params(["r-ce-0"]))
         with pytest.raises(SeverityError, match="the grid has runs, which are scored on data/prepared"):
             runs.scored(self.params(["a-b-0"], "data/collection"))
@@ -509,7 +513,7 @@ class TestRuns:
 
 class TestLabelsAlone:
     def test_labels_of_several_files_are_joined(self, tmp_path):
-        shutil.copytree(golden.HERE / "elsewhere", tmp_path / "all")
+        shutil.copytree(golden.HERE / "external", tmp_path / "all")
         found = labels_alone.read(tmp_path / "all")
         assert len(found.table) == 60 and len(found.labels) == 15 and found.notes == {}
         first = pandas.read_csv(tmp_path / "all/sigmoids-bce-0.csv", dtype=str)
@@ -572,12 +576,12 @@ class TestGolden:
 
     def test_a_truth_that_was_changed_after_collect_is_noticed(self, study, tmp_path, monkeypatch):
         shutil.copytree(study, tmp_path / "study")
-        path = tmp_path / "study/data/elsewhere/sigmoids-bce-0.csv"
+        path = tmp_path / "study/data/external_predictions/sigmoids-bce-0.csv"
         frame = pandas.read_csv(path, dtype=str)
         frame.loc[0, "true:Hernia"] = "1" if frame.loc[0, "true:Hernia"] == "0" else "0"
         frame.to_csv(path, index=False)
         monkeypatch.chdir(tmp_path / "study")
-        monkeypatch.setattr("sys.argv", ["adopt", "--run", "sigmoids-bce-0"])
+        monkeypatch.setattr("sys.argv", ["external", "--run", "sigmoids-bce-0"])
         with pytest.raises(SeverityError, match="dvc repro --single-item --force collect"):
             golden.adopt.main()
 

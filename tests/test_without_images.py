@@ -1,4 +1,4 @@
-"""Studies of predictions made elsewhere alone: how they are known, and what the stages that want images leave."""
+"""Studies of external predictions alone: how they are known, and what the stages that want images leave."""
 
 import importlib
 from xml.etree import ElementTree
@@ -35,12 +35,12 @@ def test_the_truth_says_which_study_it_is():
     assert not without_images.without_images(study.settings_of({"backbone": ["resnet18"], "loss": ["ce"], "seed": [0]}))
 
 
-@pytest.mark.parametrize("adopted", [[], ["sigmoids-bce-0"]])
+@pytest.mark.parametrize("external", [[], ["sigmoids-bce-0"]])
 def test_a_grid_wants_images_and_is_refused(adopted):
     settings = golden.settings(runs=adopted)
     settings["grid"]["seed"] = [0]
     with pytest.raises(
-        SeverityError, match=r"adopt.truth is 'data/collection'.*Set adopt.truth to data/prepared, or empty"
+        SeverityError, match=r"external.truth is 'data/collection'.*Set external.truth to data/prepared, or empty"
     ):
         without_images.without_images(settings)
 
@@ -78,7 +78,7 @@ def test_nothing_stays_of_the_study_before(stage, folder):
 @pytest.mark.parametrize("stage", WANTING)
 def test_what_is_trained_does_not_go_without_images(stage, folder):
     settings = study.settings_of({"backbone": ["resnet18"], "loss": ["ce"], "seed": [0]})
-    settings["adopt"]["runs"] = ["sigmoids-bce-0"]
+    settings["external"]["runs"] = ["sigmoids-bce-0"]
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(SeverityError, match="is missing"):
         run(stage)
@@ -86,7 +86,7 @@ def test_what_is_trained_does_not_go_without_images(stage, folder):
 
 @pytest.mark.parametrize("stage", [*WANTING, "report"])
 def test_a_stage_runs_again_when_the_truth_changes(stage):
-    assert {"adopt", "adopt.truth"} & set(STAGES[stage]["params"])
+    assert {"external", "external.truth"} & set(STAGES[stage]["params"])
 
 
 def test_a_figure_that_is_left_out_has_the_reason_for_its_caption_and_the_same_bytes_each_time(tmp_path):

@@ -2,7 +2,7 @@
 
 Reads   params.yaml; data/images, data/prepared
 Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
-        plots/data/: labels, cooccurrence, ages, near_duplicates, each as .png and .csv. Without images
+        plots/data: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py). Without images
         (severity/core/without_images.py) these say so, and metrics/data a note of it
 Run     python -m stages.describe
 Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
@@ -12,18 +12,19 @@ Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s g
 from severity.collections import collection
 from severity.core import errors, files, params, without_images
 from severity.datacard import datacard, duplicates
-from severity.datacard import figures as datacard_figures
+from severity.datacard.figures import Card
 from severity.drawing import pictures
+from severity.figures import catalogue
 from severity.prepared import decoded, prepared
-
-FIGURES = ("labels", "cooccurrence", "ages", "near_duplicates")
 
 
 def main() -> None:
     settings = params.load()
     if without_images.without_images(settings):
         why = without_images.leave_out("metrics/data")
-        draw({name: pictures.left_out(name, why) for name in FIGURES})
+        pictures.write_all(
+            {name: pictures.left_out(name, why) for name in catalogue.of_stage("describe")}, "plots/data"
+        )
         print(why)
         return
     table = prepared.read_table("data/prepared")
@@ -41,15 +42,9 @@ def main() -> None:
         files.write_csv(folder / "cooccurrence.csv", together)
         files.write_csv(folder / "violations.csv", broken)
         files.write_csv(folder / "near_duplicates.csv", found.pairs)
-    draw(datacard_figures.draw_all(table, labels, together, found, images, card["dataset"]))
+    drawn = catalogue.draw("describe", Card(table, labels, together, found, images, card["dataset"]))
+    pictures.write_all(drawn, "plots/data")
     print(datacard.sentence(card))
-
-
-def draw(pictures: dict[str, pictures.Picture]) -> None:
-    """Write the pictures of the card, by the stem of their files, as the whole of plots/data."""
-    with files.replacing("plots/data") as folder:
-        folder.mkdir()
-        pictures.write_all(pictures, folder)
 
 
 if __name__ == "__main__":

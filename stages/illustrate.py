@@ -1,9 +1,9 @@
-"""Draw the figures that want images or trained networks, each with the table of what it shows.
+"""Draw the figures that need images or trained networks, each with the table of what it shows.
 
 Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
         exactly the runs that params name: the grid's and the external ones
-Writes  plots/<name>.png, .svg, .csv and .caption.txt: curves, mistakes, contact_sheet; without images (severity/core/without_images.py)
-        these say so
+Writes  plots/images: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py); without images
+        (severity/core/without_images.py) they say so
 Run     python -m stages.illustrate     three seconds
 """
 
@@ -14,35 +14,36 @@ import pandas
 
 from severity.core import errors, params, runs, tables, without_images
 from severity.drawing import pictures
-from severity.figures import figures
+from severity.figures import catalogue
+from severity.figures.shared.study import ImageStudy
 from severity.prepared import decoded, prepared
 from severity.summary import configurations
-
-FIGURES = ("curves", "mistakes", "contact_sheet")
 
 
 def main() -> None:
     settings = params.load()
     if without_images.without_images(settings):
-        pictures.write_all({name: pictures.left_out(name, without_images.WHY) for name in FIGURES}, "plots")
+        names = catalogue.of_stage("illustrate")
+        pictures.write_all({name: pictures.left_out(name, without_images.WHY) for name in names}, "plots/images")
         print(without_images.WHY)
         return
     data, trained = Path("data/prepared"), runs.grid(settings)
     wanted = settings["plot"]
-    drawn = figures.draw_images(
+    study = ImageStudy(
         found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        configuration=wanted["configuration"],
+        configurations_shown=wanted["configurations_shown"],
+        classes=wanted["classes"],
         histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
         examples=numpy.load(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
-        configuration=wanted["configuration"],
-        configurations_shown=wanted["configurations_shown"],
         mistakes=wanted["mistakes"],
-        classes=wanted["classes"],
     )
-    pictures.write_all(drawn, "plots")
-    print(f"plots: {', '.join(drawn)}")
+    drawn = catalogue.draw("illustrate", study)
+    pictures.write_all(drawn, "plots/images")
+    print(f"plots/images: {', '.join(drawn)}")
 
 
 def history(run: runs.Run) -> pandas.DataFrame:

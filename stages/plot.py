@@ -2,8 +2,7 @@
 
 Reads   params.yaml; data/hierarchy/hierarchy.json, data/cost/cost.csv; metrics/runs/<run>.json of exactly the runs that
         params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
-Writes  plots/<name>.png, .svg, .csv and .caption.txt: tradeoff, levels, labels, effects, confusion, ranking, reliability,
-        batches, tree, cost
+Writes  plots/scores: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py)
 Run     python -m stages.plot     ten seconds
 """
 
@@ -12,7 +11,8 @@ import pandas
 from severity.core import errors, files, params, runs
 from severity.core.hierarchy import Hierarchy
 from severity.drawing import pictures
-from severity.figures import figures
+from severity.figures import catalogue
+from severity.figures.shared.study import ScoreStudy
 from severity.summary import configurations
 from severity.tree import costs
 
@@ -34,19 +34,20 @@ def main() -> None:
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     wanted = settings["plot"]
-    drawn = figures.draw_scores(
+    study = ScoreStudy(
         found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        configuration=wanted["configuration"],
+        configurations_shown=wanted["configurations_shown"],
+        classes=wanted["classes"],
         comparisons={name: comparison(name) for name in COMPARISONS},
         level=settings["compare"]["level"],
         hierarchy=hierarchy,
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
-        configuration=wanted["configuration"],
-        configurations_shown=wanted["configurations_shown"],
         labels=wanted["labels"],
-        classes=wanted["classes"],
     )
-    pictures.write_all(drawn, "plots")
-    print(f"plots: {', '.join(drawn)}")
+    drawn = catalogue.draw("plot", study)
+    pictures.write_all(drawn, "plots/scores")
+    print(f"plots/scores: {', '.join(drawn)}")
 
 
 def comparison(name: str) -> pandas.DataFrame:

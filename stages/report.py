@@ -1,10 +1,10 @@
 """Tell the study: one page that needs nothing beside it, and the tables of a paper.
 
 Reads   params.yaml; of the runs that the grid names metrics/runs/<run>.json, data/models/<run>/record.json and
-        plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots, plots/data;
+        plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots;
         data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the MD5 of
         data/images and data/prepared
-Writes  plots/report.html; metrics/tables/: summary.tex, summary.md, comparisons.tex
+Writes  report/: report.html; tables/summary.tex, summary.md, comparisons.tex
 Run     python -m stages.report     seconds
 """
 
@@ -21,14 +21,14 @@ from severity.report import contents, report, report_tables
 
 def main() -> None:
     found = contents.read(params.load())
-    files.write_text("plots/report.html", report.page(found, read_images()))
-    with files.replacing("metrics/tables") as folder:
-        folder.mkdir()
-        files.write_text(folder / "summary.tex", report_tables.summary_latex(found))
-        files.write_text(folder / "summary.md", report_tables.summary_markdown(found))
-        files.write_text(folder / "comparisons.tex", report_tables.comparisons_latex(found))
-    size = Path("plots/report.html").stat().st_size / 2**20
-    print(f"plots/report.html: {len(found.metrics)} runs, {size:.1f} MiB; what is missing: {len(found.missing)}")
+    page = report.page(found, read_images())
+    with files.replacing("report") as folder:
+        files.write_text(folder / "report.html", page)
+        files.write_text(folder / "tables/summary.tex", report_tables.summary_latex(found))
+        files.write_text(folder / "tables/summary.md", report_tables.summary_markdown(found))
+        files.write_text(folder / "tables/comparisons.tex", report_tables.comparisons_latex(found))
+    size = len(page.encode()) / 2**20
+    print(f"report/report.html: {len(found.metrics)} runs, {size:.1f} MiB; what is missing: {len(found.missing)}")
 
 
 def read_images() -> Callable[[Sequence[str]], numpy.ndarray] | None:

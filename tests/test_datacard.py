@@ -21,6 +21,7 @@ from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.datacard import datacard, duplicates
 from severity.datacard import figures as datacard_figures
+from severity.figures import catalogue
 from severity.preparation import labelling
 from severity.prepared import prepared
 from stages import describe
@@ -116,7 +117,8 @@ class Card:
         return datacard.page(self.content, self.violations, self.found.pairs)
 
     def drawn(self):
-        return datacard_figures.draw_all(self.table, self.labels, self.together, self.found, self.images, "tiny")
+        card = datacard_figures.Card(self.table, self.labels, self.together, self.found, self.images, "tiny")
+        return catalogue.draw("describe", card)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from severity.core.runs import Run
 from severity.datasets import external as labels_alone
 from severity.external import conversion
 from severity.external.conversion import Truth
-from severity.figures import figures
+from severity.figures import catalogue
+from severity.figures.shared.study import ScoreStudy
 from severity.metrics import evaluation
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
@@ -71,7 +72,7 @@ def sheet_of(tmp_path, columns: dict | None = None) -> external_files.Sheet:
     return external_files.read(tmp_path / "a-b-0.csv")
 
 
-def adopted(tmp_path, columns: dict | None = None, truth: Truth | None = None, **options) -> Predictions:
+def converted(tmp_path, columns: dict | None = None, truth: Truth | None = None, **options) -> Predictions:
     return conversion.convert(
         "a-b-0", sheet_of(tmp_path, columns), truth or known(), TREE, "made up", **(OPTIONS | options)
     )
@@ -127,7 +128,7 @@ class TestForm:
     )
     def test_what_is_wrong_is_named(self, tmp_path, columns, told):
         with pytest.raises(SeverityError, match=told):
-            adopted(tmp_path, columns)
+            converted(tmp_path, columns)
 
     def test_a_column_twice_no_row_and_no_table(self, tmp_path):
         path = tmp_path / "a.csv"
@@ -184,10 +185,10 @@ class TestForm:
 
 class TestNumbers:
     def numbers(self, tmp_path, values: numpy.ndarray, **options) -> Predictions:
-        return adopted(tmp_path, {f"prob:{name}": values[:, k] for k, name in enumerate(TREE.classes)}, **options)
+        return converted(tmp_path, {f"prob:{name}": values[:, k] for k, name in enumerate(TREE.classes)}, **options)
 
     def test_columns_go_by_name_whatever_their_order(self, tmp_path):
-        plain = adopted(tmp_path)
+        plain = converted(tmp_path)
         content = table()
         content[content.columns[::-1]].iloc[::-1].to_csv(tmp_path / "a-b-0.csv", index=False)
         other = conversion.convert(
@@ -252,8 +253,8 @@ class TestNumbers:
 
     def test_a_missing_class_is_the_complement_where_that_is_said(self, tmp_path):
         with pytest.raises(SeverityError, match="set external.missing_class to complement"):
-            adopted(tmp_path, {"prob:b2": None})
-        found = adopted(tmp_path, {"prob:b2": None}, missing_class="complement")
+            converted(tmp_path, {"prob:b2": None})
+        found = converted(tmp_path, {"prob:b2": None}, missing_class="complement")
         others = table()[[f"prob:{name}" for name in TREE.classes if name != "b2"]].to_numpy()
         nothing = numpy.prod(1 - others, axis=1)
         place = TREE.classes.index("b2")
@@ -263,9 +264,9 @@ class TestNumbers:
         assert rest == pytest.approx((1 - nothing)[:, None] * others / others.sum(axis=1, keepdims=True), rel=1e-5)
         assert found.known["external"]["complement"] == "b2" and "b2 is the complement" in conversion.statement(found)
         with pytest.raises(SeverityError, match="serves a single class"):
-            adopted(tmp_path, {"prob:b2": None, "prob:a": None}, missing_class="complement")
+            converted(tmp_path, {"prob:b2": None, "prob:a": None}, missing_class="complement")
         with pytest.raises(SeverityError, match="A distribution over classes must have all of them"):
-            adopted(tmp_path, {"prob:b2": None}, missing_class="complement", kind="softmax_logits")
+            converted(tmp_path, {"prob:b2": None}, missing_class="complement", kind="softmax_logits")
 
     def test_an_image_of_nothing_is_wholly_the_complement(self):
         nothing, rest = conversion.complement(numpy.zeros((2, 3)))
@@ -274,15 +275,15 @@ class TestNumbers:
     def test_a_label_that_the_tree_leaves_out_is_left_out_of_the_file(self, tmp_path):
         truth = known()
         truth = Truth(truth.frame.assign(beside=0.0), (*truth.labels, "beside"), truth.folder)
-        found = adopted(tmp_path, {"prob:beside": [0.9] * IMAGES}, truth)
-        assert (found.posterior == adopted(tmp_path).posterior).all()
+        found = converted(tmp_path, {"prob:beside": [0.9] * IMAGES}, truth)
+        assert (found.posterior == converted(tmp_path).posterior).all()
         assert found.known["external"]["classes_left_out"] == ["beside"]
         assert "without the classes beside" in conversion.statement(found)
 
 
 class TestImages:
     def test_truth_and_patients_are_those_of_the_data_set(self, tmp_path):
-        found = adopted(tmp_path, {"patient": ["other"] * IMAGES})
+        found = converted(tmp_path, {"patient": ["other"] * IMAGES})
         truth = known().frame
         assert found.patients.tolist() == truth["patient"].tolist()
         assert numpy.array_equal(found.truth, truth[list(TREE.classes)].to_numpy(dtype="float32"), equal_nan=True)
@@ -290,34 +291,34 @@ class TestImages:
 
     def test_truth_that_differs_is_refused_and_what_is_not_known_does_not_differ(self, tmp_path):
         said = known().frame["b1"].to_numpy().copy()
-        adopted(tmp_path, {"true:b1": numpy.nan_to_num(said, nan=1)})
+        converted(tmp_path, {"true:b1": numpy.nan_to_num(said, nan=1)})
         said[1] = 1 - said[1]
         with pytest.raises(SeverityError, match=r"for the image 'image1' 'b1' is .* \(1 such images\)"):
-            adopted(tmp_path, {"true:b1": said})
+            converted(tmp_path, {"true:b1": said})
 
     def test_unknown_images_are_refused_or_counted(self, tmp_path):
         columns = {"id": [*known().frame["id"][:-1], "image99"]}
         with pytest.raises(
             SeverityError, match="1 of 12 images are not in data/prepared: image99. Ids must be written"
         ):
-            adopted(tmp_path, columns)
+            converted(tmp_path, columns)
         with pytest.raises(SeverityError, match="lacks 1 of the images .*: image11"):
-            adopted(tmp_path, columns, unknown_ids="leave_out")
-        found = adopted(tmp_path, columns, unknown_ids="leave_out", incomplete="allow")
+            converted(tmp_path, columns, unknown_ids="leave_out")
+        found = converted(tmp_path, columns, unknown_ids="leave_out", incomplete="allow")
         assert len(found.ids) == 11 and found.known["external"]["unknown_ids_left_out"] == 1
         assert found.known["external"]["images_without_prediction"] == 1
         assert "; 1 images without prediction; 1 unknown ids left out" in conversion.statement(found)
         with pytest.raises(SeverityError, match="no test image"):
-            adopted(tmp_path, {"id": [f"x{n}" for n in range(IMAGES)]}, unknown_ids="leave_out", incomplete="allow")
+            converted(tmp_path, {"id": [f"x{n}" for n in range(IMAGES)]}, unknown_ids="leave_out", incomplete="allow")
 
     def test_splits_are_the_data_sets_and_training_images_do_not_count(self, tmp_path):
         truth = known()
         truth.frame["split"] = ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
-        found = adopted(tmp_path, truth=truth)
+        found = converted(tmp_path, truth=truth)
         assert found.split.tolist() == ["validation"] * 4 + ["test"] * 4
         assert found.known["external"]["train_images_left_out"] == 4
         with pytest.raises(SeverityError, match="'image0' is in the split 'test', but the data set has it in 'train'"):
-            adopted(tmp_path, {"split": ["test"] * IMAGES}, truth)
+            converted(tmp_path, {"split": ["test"] * IMAGES}, truth)
         # Test images alone are no gap in the validation images; a part of the validation images is one.
         part = table().iloc[8:]
         part.to_csv(tmp_path / "a-b-0.csv", index=False)
@@ -330,24 +331,24 @@ class TestImages:
             conversion.convert("a-b-0", external_files.read(tmp_path / "a-b-0.csv"), truth, TREE, "made up", **OPTIONS)
 
     def test_where_the_data_set_says_no_split_the_file_does(self, tmp_path):
-        found = adopted(tmp_path, {"split": ["validation", "validation", *[""] * 10]}, known(split=""))
+        found = converted(tmp_path, {"split": ["validation", "validation", *[""] * 10]}, known(split=""))
         assert found.split.tolist() == ["validation"] * 2 + ["test"] * 10
 
     def test_validation_images_are_divided_off_by_patient(self, tmp_path):
-        found = adopted(tmp_path, validation_fraction=0.5)
+        found = converted(tmp_path, validation_fraction=0.5)
         of = pandas.DataFrame({"patient": found.patients, "split": found.split})
         assert (of.groupby("patient")["split"].nunique() == 1).all() and set(of["split"]) == {"validation", "test"}
         assert found.known["external"]["divided"]
-        again = adopted(tmp_path, validation_fraction=0.5)
+        again = converted(tmp_path, validation_fraction=0.5)
         assert (again.split == found.split).all()
-        others = [adopted(tmp_path, validation_fraction=0.5, seed=seed).split.tolist() for seed in range(1, 4)]
+        others = [converted(tmp_path, validation_fraction=0.5, seed=seed).split.tolist() for seed in range(1, 4)]
         assert any(other != found.split.tolist() for other in others)
-        with_some = adopted(tmp_path, {"split": ["validation"] * 2 + [""] * 10}, known(""), validation_fraction=0.5)
+        with_some = converted(tmp_path, {"split": ["validation"] * 2 + [""] * 10}, known(""), validation_fraction=0.5)
         assert (with_some.split == "validation").sum() == 2 and not with_some.known["external"]["divided"]
 
     def test_the_file_is_the_form_of_a_trained_runs_and_the_same_bytes(self, tmp_path):
         for name in ("one", "two"):
-            adopted(tmp_path).write(tmp_path / f"{name}.npz")
+            converted(tmp_path).write(tmp_path / f"{name}.npz")
         assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
         assert Predictions.read(tmp_path / "one.npz", TREE).known["external"]["file"] == "a-b-0.csv"
 
@@ -382,7 +383,7 @@ class TestImages:
 class TestWithoutValidation:
     def found(self, tmp_path) -> dict:
         rules = {"rules": ["argmax", "crm", "crm_ts"]}
-        return evaluation.evaluate(adopted(tmp_path), TREE, costs.lca_height(TREE), **(EVALUATE | rules))
+        return evaluation.evaluate(converted(tmp_path), TREE, costs.lca_height(TREE), **(EVALUATE | rules))
 
     def test_what_needs_validation_images_is_named_and_the_rest_is_there(self, tmp_path):
         found = self.found(tmp_path)
@@ -418,7 +419,7 @@ class TestWithoutValidation:
     def test_a_misspelt_rule_is_no_rule_that_cannot_be_had(self, tmp_path):
         for options in ({"rules": ["crn_ts"]}, {"multi_label": ["hbayse_ts"]}):
             with pytest.raises(SeverityError, match="unknown decision rule"):
-                evaluation.evaluate(adopted(tmp_path), TREE, costs.lca_height(TREE), **(EVALUATE | options))
+                evaluation.evaluate(converted(tmp_path), TREE, costs.lca_height(TREE), **(EVALUATE | options))
 
     def test_medians_headline_and_figures_cope(self, tmp_path):
         about = {"dataset": "made up", "hierarchy": "six", "cost": "lca_height"}
@@ -448,7 +449,7 @@ class TestWithoutValidation:
         assert drawn["labels"].table["severity_crm"].notna().any()
 
     def test_beside_runs_with_validation_images_what_is_missing_is_named_in_the_figure(self, tmp_path):
-        whole = adopted(tmp_path, validation_fraction=0.7)
+        whole = converted(tmp_path, validation_fraction=0.7)
         about = {"dataset": "made up", "hierarchy": "six", "cost": "lca_height", "backbone": "c", "loss": "d"}
         rules = EVALUATE | {"rules": ["argmax", "crm", "crm_ts"]}
         trained = evaluation.evaluate(whole, TREE, costs.lca_height(TREE), **rules)
@@ -476,10 +477,11 @@ def draw(study):
         name: pandas.DataFrame(columns=[*words, *numbers]).astype(dict.fromkeys(numbers, float))
         for name, (words, numbers) in plot.COMPARISONS.items()
     }
-    return figures.draw_scores(
+    drawn_from = ScoreStudy(
         found=study, comparisons=comparisons, level=0.95, hierarchy=TREE, cost=costs.lca_height(TREE),
         configuration="best", configurations_shown=12, labels=6, classes=60,
     )  # fmt: skip
+    return catalogue.draw("plot", drawn_from)
 
 
 class TestRuns:
@@ -583,7 +585,7 @@ class TestGolden:
         monkeypatch.chdir(tmp_path / "study")
         monkeypatch.setattr("sys.argv", ["external", "--run", "sigmoids-bce-0"])
         with pytest.raises(SeverityError, match="dvc repro --single-item --force collect"):
-            golden.adopt.main()
+            golden.external.main()
 
 
 def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data, tmp_path):

@@ -21,7 +21,14 @@ from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.drawing import pictures
-from severity.figures import comparison_figures, figures, run_figures, tree_figures
+from severity.figures import catalogue
+from severity.figures.images import curves, mistakes
+from severity.figures.scores import batches, confusion, tradeoff
+from severity.figures.scores import cost as cost_figure
+from severity.figures.scores import levels as level_figure
+from severity.figures.shared import panels
+from severity.figures.shared import trees as tree_rows
+from severity.figures.shared.study import ImageStudy, ScoreStudy
 from severity.metrics import calibration, class_metrics
 from severity.summary import configurations
 from severity.tree import costs
@@ -48,7 +55,7 @@ TREE = {
 }
 CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
 SCORES = ("tradeoff", "levels", "labels", "effects", "confusion", "ranking", "reliability", "batches", "tree", "cost")
-IMAGES = ("curves", "mistakes", "contact_sheet")
+IMAGES = ("mistakes", "curves", "contact_sheet")
 NAMES = (*SCORES, *IMAGES)
 KINDS = ("png", "svg", "csv", "caption.txt")
 RULES = ("argmax", "crm")
@@ -65,9 +72,9 @@ MEASURES = tuple(MEASURE_NAMES)
 def draw_all(**given):
     """All figures: those of the scores and those that want images or networks."""
     drawn = {}
-    for function in (figures.draw_scores, figures.draw_images):
-        wanted = inspect.signature(function).parameters
-        drawn |= function(**{name: value for name, value in given.items() if name in wanted})
+    for stage, study in (("plot", ScoreStudy), ("illustrate", ImageStudy)):
+        wanted = inspect.signature(study).parameters
+        drawn |= catalogue.draw(stage, study(**{name: value for name, value in given.items() if name in wanted}))
     return drawn
 
 
@@ -460,7 +467,7 @@ def test_pareto_front_against_brute_force():
             for i in range(len(x))
         ]
         expected = ~numpy.array(beaten) & ~numpy.isnan(x) & ~numpy.isnan(y)
-        assert comparison_figures.pareto_front(x, y).tolist() == expected.tolist(), (x, y)
+        assert tradeoff.pareto_front(x, y).tolist() == expected.tolist(), (x, y)
 
 
 def test_tradeoff(study, drawn, written):
@@ -476,7 +483,7 @@ def test_tradeoff(study, drawn, written):
     panels = numpy.array(drawn["tradeoff"].figure.axes).reshape(2, 2)
     for axes, measure in zip(panels[:, 0], ("hd_at_1", "mistake_severity"), strict=True):
         assert set(zip(given["top1_error"].round(9), given[measure].round(9), strict=True)) <= drawn_points(axes)
-        front = comparison_figures.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
+        front = tradeoff.pareto_front(given["top1_error"].to_numpy(), given[measure].to_numpy())
         assert table[f"{measure}_front"].tolist() == front.tolist()
         step = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
         assert len(step.get_xdata()) == front.sum()
@@ -583,7 +590,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
     records = json.loads(json.dumps(configurations.choose(study["found"], "best", "plot.configuration")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
-    for axes in figures.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
+    for axes in batches.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
         assert axes.get_ylim()[0] < 0 and axes.get_ylim()[1] > 50
 
 
@@ -592,7 +599,7 @@ def test_batches_of_different_cuts_are_refused(study):
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
-        figures.draw_batches([first, other], colour=BLUE, facts="phantom")
+        batches.draw_batches([first, other], colour=BLUE, facts="phantom")
 
 
 def test_curves(study, drawn, written):
@@ -618,7 +625,7 @@ def test_curves(study, drawn, written):
 def test_curves_of_many_cells_and_of_one_epoch():
     study = study_of([f"backbone{i}" for i in range(9)], ("bce", "ce", "hxe"), (0,))
     first = study["histories"].query("epoch == 1").assign(best=1)
-    picture = figures.draw_curves(first, list(by_configuration(study)), facts="phantom")
+    picture = curves.draw_curves(first, list(by_configuration(study)), facts="phantom")
     width, height = picture.figure.get_size_inches()
     assert 0.5 < width / height < 2
     assert all(line.get_marker() != "" for axes in picture.figure.axes for line in axes.lines)  # Lines have no length.
@@ -628,7 +635,7 @@ def test_curves_of_many_cells_and_of_one_epoch():
 
 def test_mistakes(study):
     record = study["found"][Run("resnet10t", "bce", 1)]
-    picture = figures.draw_mistakes(record, study["images"], study["ids"], count=3, facts="phantom")
+    picture = mistakes.draw_mistakes(record, study["images"], study["ids"], count=3, facts="phantom")
     panels = numpy.array(picture.figure.axes).reshape(4, 3)
     rows = picture.table.set_index(["rule", "end", "place"])
     for i, (rule, end) in enumerate(itertools.product(RULES, ("least", "most"))):
@@ -647,7 +654,7 @@ def test_mistakes(study):
 def test_mistakes_of_an_unknown_image_are_refused(study):
     record = study["found"][Run("resnet10t", "bce", 1)]
     with pytest.raises(SeverityError, match=r"not in data/prepared/table\.csv"):
-        figures.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
+        mistakes.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
 
 def test_tree(study, drawn, written):
@@ -683,7 +690,7 @@ def test_contact_sheet(study, drawn, written):
 
 def test_cost_rows_are_decisions(tmp_path):
     cost = numpy.array([[0, 1, 2.5], [4, 0, 6], [7, 8, 0]])
-    picture = tree_figures.draw_cost(cost, ["a", "b", "c"], limit=3, facts="phantom")
+    picture = cost_figure.draw_cost(cost, ["a", "b", "c"], limit=3, facts="phantom")
     axes = picture.figure.axes[0]
     numbers = {text.get_position(): text.get_text() for text in axes.texts}
     assert {place: float(number) for place, number in numbers.items()} == {
@@ -731,9 +738,9 @@ def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
     for record in found.values():
         for rule in RULES:
             record["rules"][rule]["levels"] = {"0": 40, **{f"{0.37 * step:g}": 1 for step in range(1, 31)}}
-    picture = run_figures.draw_levels(found, limit=12, facts="phantom")
+    picture = level_figure.draw_levels(found, limit=12, facts="phantom")
     names = list(dict.fromkeys(picture.table["severity"]))
-    assert names[0] == "0" and len(names) == 1 + run_figures.BINS and names[-1].endswith("to 11.1")
+    assert names[0] == "0" and len(names) == 1 + level_figure.BINS and names[-1].endswith("to 11.1")
     shares = picture.table.groupby(["backbone", "rule", "seed"], dropna=False)["share"]
     assert shares.sum().to_numpy() == pytest.approx(1)
     assert set(picture.table["share"].round(9)) == {round(40 / 70, 9), round(3 / 70, 9)}
@@ -781,7 +788,7 @@ def test_confusion(study, drawn, written):
     runs = configurations.choose(study["found"], "best", "plot.configuration")
     hierarchy, cost = study["hierarchy"], study["cost"]
     table = pandas.read_csv(written / "confusion.csv")
-    order = tree_figures.tree_order(hierarchy)
+    order = tree_rows.tree_order(hierarchy)
     names = [CLASSES[k] for k in order]
     panels = drawn["confusion"].figure.axes[:2]
     for axes, rule in zip(panels, RULES, strict=True):
@@ -810,7 +817,7 @@ def test_contours_are_the_edges_between_different_costs():
     for _ in range(50):
         levels = random.integers(0, 3, (5, 5))
         found = set()
-        for (x0, y0), (x1, y1) in tree_figures._contours(levels):
+        for (x0, y0), (x1, y1) in confusion._contours(levels):
             assert (x0 == x1) != (y0 == y1)
             steps = int(abs(x1 - x0) + abs(y1 - y0))
             for step in range(steps):  # The cells on both sides of each piece of the line.
@@ -829,10 +836,10 @@ def test_contours_are_the_edges_between_different_costs():
 
 def test_of_many_costs_bands_have_contours():
     cost = numpy.array([[0, 1, 2.9], [4.1, 0, 6], [7.9, 8, 0]])
-    levels, told = tree_figures._levels(cost)
+    levels, told = confusion._levels(cost)
     assert told == "above 0, from 2, 4, 6 on"
     assert levels.tolist() == [[0, 1, 2], [3, 0, 4], [4, 4, 0]]
-    levels, told = tree_figures._levels(costs.lca_height(label_tree()))
+    levels, told = confusion._levels(costs.lca_height(label_tree()))
     assert told == "levels 0, 1, 2, 3" and levels.max() == 3
 
 
@@ -850,9 +857,9 @@ def test_classes_beyond_the_limit_are_shown_by_groups(study):
 def test_groups_of_the_tree_stand_together_whatever_the_order_of_the_classes():
     names = ["root", "one", "two", "a", "b", "c", "d"]
     tree = Hierarchy.from_parents([-1, 0, 0, 1, 2, 1, 2], [3, 4, 5, 6], ["a", "b", "c", "d"], names)
-    order = tree_figures.tree_order(tree)
+    order = tree_rows.tree_order(tree)
     assert [tree.classes[k] for k in order] == ["a", "c", "b", "d"]
-    assert tree_figures._groups(tree, order) == [("one", 0, 1), ("two", 2, 3)]
+    assert confusion._groups(tree, order) == [("one", 0, 1), ("two", 2, 3)]
 
 
 def test_ranking(study, drawn, written):
@@ -916,7 +923,7 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         )
     }
     best = set(sorted(medians, key=medians.get, reverse=True)[:4])
-    shown = [configurations.name(seeds[0]) for seeds in run_figures.shown_configurations(found, 4)]
+    shown = [configurations.name(seeds[0]) for seeds in panels.shown_configurations(found, 4)]
     assert shown == [cell for cell in medians if cell in best]
     drawn = draw_all(**study, **(OPTIONS | {"configurations_shown": 4}))
     for name in ("levels", "ranking", "curves"):
@@ -926,7 +933,7 @@ def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(s
         assert "Left out: 2 of 6 backbones and losses" in all_text(drawn[name]).replace("\n", " ")
     without = {run: record | {"validation": None} for run, record in found.items() if run.backbone != "resnet10t"}
     known = {run: record for run, record in found.items() if run.backbone == "resnet10t"}
-    assert run_figures.shown_configurations(without | known, 3) == [
+    assert panels.shown_configurations(without | known, 3) == [
         seeds for _, _, seeds in configurations.by_configuration(known)
     ]
 
@@ -1035,14 +1042,15 @@ def test_the_stage_draws_the_runs_of_the_grid_alone(tmp_path, monkeypatch, capsy
     write_inputs(study)
     files.write_json("metrics/runs/stray-ce-0.json", {})
     plot.main()
-    assert capsys.readouterr().out == f"plots: {', '.join(SCORES)}\n"
+    assert capsys.readouterr().out == f"plots/scores: {', '.join(SCORES)}\n"
     illustrate.main()
-    assert capsys.readouterr().out == f"plots: {', '.join(IMAGES)}\n"
+    assert capsys.readouterr().out == f"plots/images: {', '.join(IMAGES)}\n"
     for name, picture in draw_all(**study, **OPTIONS).items():
         files.write_csv("expected.csv", picture.table)
-        assert Path(f"plots/{name}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
-        assert Path(f"plots/{name}.png").stat().st_size > 1000
-        assert Path(f"plots/{name}.caption.txt").read_text() == picture.caption + "\n"
+        stem = f"plots/{'scores' if name in SCORES else 'images'}/{name}"
+        assert Path(f"{stem}.csv").read_bytes() == Path("expected.csv").read_bytes(), name
+        assert Path(f"{stem}.png").stat().st_size > 1000
+        assert Path(f"{stem}.caption.txt").read_text() == picture.caption + "\n"
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def test_the_truth_says_which_study_it_is():
 
 
 @pytest.mark.parametrize("external", [[], ["sigmoids-bce-0"]])
-def test_a_grid_wants_images_and_is_refused(adopted):
-    settings = golden.settings(runs=adopted)
+def test_a_grid_wants_images_and_is_refused(external):
+    settings = golden.settings(runs=external)
     settings["grid"]["seed"] = [0]
     with pytest.raises(
         SeverityError, match=r"external.truth is 'data/collection'.*Set external.truth to data/prepared, or empty"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -37,29 +38,46 @@ SEX_LINES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 2, 1, 2)))
 SEX_HATCHES = ("", "//////", "....", "xxxx")
 
 
-def draw_all(
-    table: Table,
-    labels: pandas.DataFrame,
-    together: pandas.DataFrame,
-    found: Found,
-    images: numpy.ndarray,
-    dataset: str,
-) -> dict[str, Picture]:
-    """All figures of the data card, by the stem of their files.
+@dataclass(frozen=True)
+class Card:
+    """What the figures of the data card are drawn from.
 
-    Args:
-        table: of data/prepared. images: (N, size, size) uint8, the images of its rows.
-        labels, together: what `label_table` and `cooccurrence` of severity.datacard.datacard give.
-        found: near-duplicates across splits.
+    table: of data/prepared. images: (N, size, size) uint8, the images of its rows. by_label, together: what `label_table`
+    and `cooccurrence` of severity.datacard.datacard give. duplicates: near-duplicates across splits.
     """
-    counts = table.frame["split"].value_counts()
-    facts = f"{dataset}: {', '.join(f'{counts[split]:,} {split}' for split in SPLITS)} images"
-    return {
-        "labels": draw_labels(labels, facts=facts),
-        "cooccurrence": draw_cooccurrence(together, facts=f"{dataset}: {len(table.frame):,} images of all splits"),
-        "ages": draw_ages(table.frame, facts=facts),
-        "near_duplicates": draw_near_duplicates(found, images, table.frame["id"], facts=facts),
-    }
+
+    table: Table
+    by_label: pandas.DataFrame
+    together: pandas.DataFrame
+    duplicates: Found
+    images: numpy.ndarray
+    dataset: str
+
+    @property
+    def facts(self) -> str:
+        """What titles say of the data."""
+        counts = self.table.frame["split"].value_counts()
+        return f"{self.dataset}: {', '.join(f'{counts[split]:,} {split}' for split in SPLITS)} images"
+
+
+def labels(card: Card) -> Picture:
+    """The figure `labels` of the card."""
+    return draw_labels(card.by_label, facts=card.facts)
+
+
+def cooccurrence(card: Card) -> Picture:
+    """The figure `cooccurrence` of the card."""
+    return draw_cooccurrence(card.together, facts=f"{card.dataset}: {len(card.table.frame):,} images of all splits")
+
+
+def ages(card: Card) -> Picture:
+    """The figure `ages` of the card."""
+    return draw_ages(card.table.frame, facts=card.facts)
+
+
+def near_duplicates(card: Card) -> Picture:
+    """The figure `near_duplicates` of the card."""
+    return draw_near_duplicates(card.duplicates, card.images, card.table.frame["id"], facts=card.facts)
 
 
 # --- 1. The labels

@@ -134,9 +134,11 @@ def write(picture: Picture, stem: Path | str) -> None:
 
 
 def write_all(pictures: Mapping[str, Picture], folder: Path | str) -> None:
-    """Write pictures into a folder, by the stem of their files."""
-    for name, picture in pictures.items():
-        write(picture, Path(folder) / name)
+    """Write pictures, by the stem of their files, as the whole of a folder: what was in it before is gone."""
+    with files.replacing(folder) as beside:
+        beside.mkdir()
+        for name, picture in pictures.items():
+            write(picture, beside / name)
 
 
 def bare(axes: Axes) -> None:

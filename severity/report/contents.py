@@ -12,30 +12,9 @@ from severity.core import files, runs, without_images
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
+from severity.figures import catalogue
 from severity.report import best_rows
 
-# The figures in the order in which they are told: stem of the files below plots -> title.
-FIGURES = {
-    "tradeoff": "Error against severity",
-    "levels": "How far off decisions are",
-    "labels": "Severity and AUROC of each label",
-    "effects": "What a decision rule changes for each label",
-    "confusion": "What is taken for what",
-    "ranking": "Severity of the first classes of a ranking",
-    "reliability": "Whether probabilities are frequencies",
-    "batches": "Severity from batch to batch",
-    "mistakes": "Least and most severe mistakes",
-    "curves": "Training",
-    "tree": "The label tree",
-    "cost": "What each mistake costs",
-    "contact_sheet": "An image of each label",
-}
-CARD_FIGURES = {
-    "data/labels": "Labels in each split",
-    "data/cooccurrence": "Labels that come together",
-    "data/ages": "Ages",
-    "data/near_duplicates": "Images that stand in two splits",
-}
 # The tables of the stage `compare`, with their titles.
 COMPARISONS = {
     "rules": "Decision rules",
@@ -129,8 +108,8 @@ def read(settings: dict[str, Any]) -> Findings:
         compared=dict(_compared()),
         page=_text(PAGE),
         card=_text(CARD),
-        figures=list(_figures(FIGURES)),
-        card_figures=list(_figures(CARD_FIGURES)),
+        figures=list(_figures(of_card=False)),
+        card_figures=list(_figures(of_card=True)),
         explained=dict(_explained(scored)),
         locked=locked("dvc.lock", ("data/images", "data/prepared")) if images else {},
         images=images,
@@ -175,11 +154,12 @@ def _compared() -> Iterator[tuple[str, pandas.DataFrame]]:
             yield name, _csv(path, WORDS)
 
 
-def _figures(titles: dict[str, str]) -> Iterator[Figure]:
-    for name, title in titles.items():
+def _figures(*, of_card: bool) -> Iterator[Figure]:
+    """The figures of the data card, or all others."""
+    for name, known in catalogue.FIGURES.items():
         stem = Path("plots") / name
-        figure = Figure(stem, title, _caption(stem))
-        if figure.png.exists() and figure.caption != without_images.WHY:
+        figure = Figure(stem, known.title, _caption(stem))
+        if (known.stage == "describe") == of_card and figure.png.exists() and figure.caption != without_images.WHY:
             yield figure
 
 
@@ -216,7 +196,11 @@ def _missing(found: Findings) -> Iterator[str]:
 
 
 def _left_out() -> str:
-    titles = [f'"{title}"' for name, title in FIGURES.items() if _caption(Path("plots") / name) == without_images.WHY]
+    titles = [
+        f'"{figure.title}"'
+        for name, figure in catalogue.FIGURES.items()
+        if figure.stage != "describe" and _caption(Path("plots") / name) == without_images.WHY
+    ]
     left = ["the data card", "explained decisions", "pictures of mistakes"]
     left += [f"the figures {', '.join(titles)}"] if titles else []
     return f"{without_images.WHY.capitalize()}. Left out for that: {', '.join(left)}."
@@ -282,7 +266,7 @@ def _missing_labels(found: Findings) -> Iterator[str]:
 
 
 def _missing_parts(found: Findings) -> Iterator[str]:
-    for figure in (*FIGURES, *CARD_FIGURES):
+    for figure in catalogue.FIGURES:
         for suffix in (".png", ".csv"):
             path = Path("plots") / f"{figure}{suffix}"
             if not path.exists():

@@ -27,7 +27,7 @@ from severity.report.markup import Html, join, tag
 from severity.summary import configurations
 
 TEMPLATE = Path(__file__).with_name("report.html")
-FOLDER = "plots"  # where the page lies: links are relative to it
+FOLDER = "report"  # where the page lies: links are relative to it
 DPI = 150  # of the figures
 OPEN = 40  # nodes of a tree that are shown without being asked for
 CASES = 24  # explained images that are part of the page; others are named
@@ -37,7 +37,7 @@ THUMBNAIL = 224  # pixels
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
 PARAMS += ("explain", "external")
 # What the stage writes beside the page.
-TABLES = ("metrics/tables/summary.tex", "metrics/tables/summary.md", "metrics/tables/comparisons.tex")
+TABLES = ("report/tables/summary.tex", "report/tables/summary.md", "report/tables/comparisons.tex")
 # What is told of a rule with every run.
 RUN = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}

@@ -13,7 +13,7 @@ from unittest import mock
 import yaml
 
 from severity.core import files
-from stages import adopt, aggregate, collect, evaluate, hierarchy, read
+from stages import aggregate, collect, evaluate, external, hierarchy, read
 from tests.study import inside
 from tests.trees import TOP
 
@@ -43,7 +43,7 @@ def study(folder: Path, params: dict, elsewhere: Path = HERE / "external") -> No
             stage.main()
         for run in params["external"]["runs"]:
             with mock.patch.object(sys, "argv", ["external", "--run", run]):
-                adopt.main()
+                external.main()
         for stage in (evaluate, aggregate):
             stage.main()
 

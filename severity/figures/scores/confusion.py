@@ -1,4 +1,4 @@
-"""Figures along the label tree: the tree itself, what mistakes cost, and which mistakes are made."""
+"""Which mistakes one configuration makes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,9 @@ from matplotlib.patches import Patch, Rectangle
 from severity.core.hierarchy import Hierarchy
 from severity.core.tables import listed
 from severity.drawing import pictures
-from severity.drawing.pictures import GREY, Picture, styled
+from severity.drawing.pictures import Picture, styled
+from severity.figures.shared.study import ScoreStudy
+from severity.figures.shared.trees import tree_order
 from severity.summary import configurations
 
 NUMBERED = 20  # up to this many classes, the matrix of mistakes has numbers
@@ -27,174 +29,9 @@ BANDS = 4  # else the contours of so many bands of equal width
 SIDE = 7.0  # inches of a matrix, at most
 
 
-# --- 1. The tree
-
-
-@styled
-def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int, facts: str) -> Picture:
-    """The label tree from left to right, each node as far to the left as it is high.
-
-    Two classes' lines meet at their lowest common ancestor, so that the axis shows the cost `lca_height` of confusing
-    them.
-
-    Args:
-        hierarchy: the label tree.
-        counts: for each label its number of `positives` among the test images.
-        limit: the largest number of classes that is drawn.
-        facts: data set and hierarchy, for the title.
-    """
-    table = _tree_table(hierarchy, counts)
-    classes = len(hierarchy.classes)
-    headline = f"Label tree: {facts}"
-    size = f"{classes} classes, {len(table)} nodes (n: positive test images)"
-    if classes > limit:
-        return Picture(_too_many(headline, classes, limit), table, _too_many_told(headline, classes, limit))
-
-    unit, row, top, bottom = 1.45, 0.33, 0.75, 0.75  # inches
-    leaves = [_leaf_text(each) for each in table[table["height"] == 0].itertuples()]
-    left = 1.2
-    right = 0.25 + pictures.width(max(leaves, key=len), 8)
-    highest = int(table["height"].max())
-    width, height = max(left + unit * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
-    figure = Figure(figsize=(width, height))
-    # One unit of the x axis is an inch, so that text can be fitted between nodes.
-    axes = figure.add_axes((0, bottom / height, 1, 1 - (top + bottom) / height))
-    axes.set_xlim(-left, width - left)
-    axes.set_ylim(len(leaves) - 0.4, -0.8)
-    x = (highest - table["height"]) * unit
-    for node in table.itertuples():
-        _draw_node(axes, node, x, table["row"], unit)
-    axes.set_xticks([unit * level for level in range(highest + 1)], range(highest, -1, -1))
-    axes.set_yticks([])
-    axes.grid(axis="x", linestyle=":")
-    axes.spines["left"].set_visible(False)
-    axes.spines["bottom"].set_bounds(0, unit * highest)
-    note = "Height of the node (in brackets): the cost lca_height of deciding one class below it for another"
-    figure.text(0.5, 0.12 / height, pictures.wrap(note, width - 0.4, 9), ha="center", va="bottom", fontsize=9)
-    figure.suptitle(
-        f"{pictures.wrap(headline, width - 0.4, 11)}\n{pictures.wrap(size, width - 0.4, 11)}", y=1 - 0.12 / height
-    )
-    empty = table.loc[table["positives"] == 0, "label"].tolist()
-    caption = pictures.sentences(
-        f"{headline}, {size} (data/hierarchy/hierarchy.json, metrics/runs).",
-        f"{note}.",
-        f"Without a positive test image: {listed(empty)}." if empty else "",
-    )
-    return Picture(figure, table, caption)
-
-
-def _tree_table(hierarchy: Hierarchy, counts: Mapping[str, Mapping]) -> pandas.DataFrame:
-    """One row a node: name, parent, height, the row in which it is drawn, label and number of positives."""
-    label_of = dict(zip(hierarchy.class_nodes.tolist(), hierarchy.classes, strict=True))
-    labels = [label_of.get(node, "") for node in range(len(hierarchy.names))]
-    positives = [counts[label]["positives"] if label in counts else None for label in labels]
-    return pandas.DataFrame(
-        {
-            "node": hierarchy.names,
-            "parent": ["" if parent < 0 else hierarchy.names[parent] for parent in hierarchy.parents],
-            "parent_index": hierarchy.parents,
-            "height": hierarchy.height,
-            "row": _rows(hierarchy),
-            "label": labels,
-            "positives": pandas.array(positives, dtype="Int64"),
-        }
-    )
-
-
-def _rows(hierarchy: Hierarchy) -> numpy.ndarray:
-    """(n,) where each node is drawn: leaves one below another, an inner node midway between its outer children.
-
-    Siblings stand in the order of their first classes, so that the leaves follow the class order as far as no lines
-    would cross.
-    """
-    rows = numpy.zeros(len(hierarchy.names))
-    order, waiting = [], [hierarchy.root]
-    while waiting:
-        order.append(waiting.pop())
-        children = hierarchy.children[order[-1]]
-        waiting += sorted(children, key=lambda node: hierarchy.classes_below[node][0], reverse=True)
-    for row, leaf in enumerate(node for node in order if not hierarchy.children[node]):
-        rows[leaf] = row
-    for node in reversed(order):
-        if hierarchy.children[node]:
-            below = rows[list(hierarchy.children[node])]
-            rows[node] = (below.min() + below.max()) / 2
-    return rows
-
-
-def _draw_node(axes: Axes, node: Any, x: pandas.Series, y: pandas.Series, unit: float) -> None:
-    here = x[node.Index], node.row
-    if node.parent_index >= 0:
-        start = x[node.parent_index], y[node.parent_index]
-        axes.plot([start[0], start[0], here[0]], [start[1], here[1], here[1]], color=GREY, linewidth=1.1, zorder=3)
-    axes.plot(*here, "o" if node.height else "s", color="black", markersize=4, zorder=4)
-    text = f"{node.node}\u00a0({node.height})"
-    if not node.height:
-        axes.text(here[0] + 0.1, here[1], _leaf_text(node), va="center", fontsize=8)
-    elif node.parent_index < 0:
-        axes.text(
-            here[0] - 0.1,
-            here[1],
-            pictures.wrap(text, 0.95, 7.5),
-            va="center",
-            ha="right",
-            fontsize=7.5,
-        )
-    else:
-        axes.text(
-            here[0] - 0.07,
-            here[1] - 0.07,
-            pictures.wrap(text, unit - 0.1, 7.5),
-            va="bottom",
-            ha="right",
-            fontsize=7.5,
-        )
-
-
-def _leaf_text(node: Any) -> str:
-    known = "" if pandas.isna(node.positives) else f" (n = {node.positives:,})"
-    return f"{node.label or node.node}{known}"
-
-
-# --- 2. The cost matrix
-
-
-@styled
-def draw_cost(cost: numpy.ndarray, classes: Sequence[str], *, limit: int, facts: str) -> Picture:
-    """The cost matrix as a heat map with its numbers: rows are decisions, columns the truth.
-
-    Args:
-        cost: (K, K) floats.
-        classes: (K) their names.
-        limit: the largest number of classes that is drawn.
-        facts: data set, hierarchy and cost, for the title.
-    """
-    table = pandas.DataFrame(cost, columns=list(classes))
-    table.insert(0, "decision", list(classes))
-    headline = f"Cost matrix: {facts}"
-    if len(classes) > limit:
-        return Picture(_too_many(headline, len(classes), limit), table, _too_many_told(headline, len(classes), limit))
-
-    side = max(0.31 * len(cost), 2.5)
-    margin = pictures.width(max(classes, key=len), 8)
-    figure = Figure(figsize=(max(side + margin + 1.6, 5.5), side + margin + 1.2), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(cost, cmap="YlGnBu", vmin=0)
-    axes.set_xticks(range(len(classes)), classes, rotation=90)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("Truth")
-    axes.set_ylabel("Decision")
-    axes.grid(False)
-    for (decision, truth), value in numpy.ndenumerate(cost):
-        colour = "white" if value > 0.55 * cost.max() else "black"
-        axes.text(truth, decision, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=7)
-    figure.colorbar(image, ax=axes, label="Cost of the decision", shrink=0.8)
-    pictures.title(figure, headline, f"{len(classes)} classes")
-    caption = f"{headline}: what deciding the class of a row costs where that of a column is true (data/cost/cost.csv)."
-    return Picture(figure, table, caption)
-
-
-# --- 3. Which mistakes
+def draw(study: ScoreStudy) -> Picture:
+    """The figure of a study."""
+    return draw_confusion(study.chosen, study.hierarchy, study.cost, limit=study.classes, facts=study.facts)
 
 
 @styled
@@ -265,12 +102,6 @@ def draw_confusion(
         records, classes, truths, facts=facts, told=told, rest=len(rules) - len(counts), named=named, limit=limit
     )
     return Picture(figure, table.reset_index(drop=True), caption)
-
-
-def tree_order(hierarchy: Hierarchy) -> list[int]:
-    """The classes as the drawn tree has them from top to bottom, so that those of a group stand together."""
-    rows = _rows(hierarchy)[hierarchy.class_nodes]
-    return numpy.argsort(rows, kind="stable").tolist()
 
 
 def _counts(records: Sequence[Mapping], rule: str, classes: Sequence[str]) -> numpy.ndarray:
@@ -385,15 +216,4 @@ def _confusion_caption(
         f"Without an image: {listed(empty)}." if empty else "",
         "" if named else f"{len(classes)} classes, more than plot.classes = {limit}, are named in the table only.",
         f"Rules left out: {rest}." if rest > 0 else "",
-    )
-
-
-def _too_many(headline: str, count: int, limit: int) -> Figure:
-    note = f"too many classes to draw: {count:,}, more than plot.classes = {limit:,}"
-    return pictures.said(headline, note, "The table beside this file holds all.")
-
-
-def _too_many_told(headline: str, count: int, limit: int) -> str:
-    return (
-        f"{headline}. Not drawn: {count:,} classes are more than plot.classes = {limit:,}; the table beside holds all."
     )

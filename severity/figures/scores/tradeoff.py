@@ -1,0 +1,257 @@
+"""Error against severity, of every configuration under every rule."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from severity.core.runs import Run
+from severity.core.tables import listed
+from severity.drawing import pictures
+from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
+from severity.figures.shared.labels import SEED
+from severity.figures.shared.study import ScoreStudy
+from severity.summary import configurations
+
+FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 12, "solid_capstyle": "butt", "zorder": 1}
+CONTEXT = {
+    "color": "#999999",
+    "marker": "x",
+    "markersize": 4,
+    "markeredgewidth": 0.8,
+    "linestyle": "none",
+    "zorder": 1.5,
+}
+# What is on the vertical axes: its name in metrics/comparisons/intervals.csv, heading, what it is the mean over.
+LEVELS = {
+    "hd_at_1": ("hierarchical_distance_at_1", "Hierarchical distance @1", "images"),
+    "mistake_severity": ("mistake_severity", "Mistake severity", "mistakes"),
+}
+ACROSS = 5  # backbones side by side
+
+
+def draw(study: ScoreStudy) -> Picture:
+    """The figure of a study."""
+    return draw_tradeoff(
+        study.common,
+        study.rules,
+        study.comparisons["intervals"],
+        level=study.level,
+        facts=study.facts,
+        unit=study.unit,
+    )
+
+
+def pareto_front(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
+    """Which points no other point beats, less being better on both axes.
+
+    Point a beats point b when it is nowhere larger and somewhere smaller. Points with a NaN are not on the front.
+
+    Args:
+        x, y: (n,) floats.
+
+    Returns:
+        (n,) bools.
+    """
+    front = numpy.zeros(len(x), dtype=bool)
+    last = (math.inf, math.inf)
+    for i in numpy.lexsort((y, x)):
+        if numpy.isnan(x[i]) or numpy.isnan(y[i]):
+            continue
+        if y[i] < last[1] or (x[i], y[i]) == last:
+            front[i] = True
+            last = (x[i], y[i])
+    return front
+
+
+@styled
+def draw_tradeoff(
+    found: Mapping[Run, dict], rules: Sequence[str], intervals: pandas.DataFrame, *, level: float, facts: str, unit: str
+) -> Picture:
+    """Top-1 error against hierarchical distance and against mistake severity: a column a backbone.
+
+    Args:
+        found: metrics of every run of the grid.
+        rules: the decision rules to show.
+        intervals: metrics/comparisons/intervals.csv.
+        level: of these intervals.
+        facts: data set and number of images, for the title.
+        unit: name of the cost in which severity is measured.
+    """
+    table = _tradeoff_table(found, rules, intervals)
+    medians, seeds = table[table["seed"].isna()], table[table["seed"].notna()]
+    backbones = list(dict.fromkeys(table["backbone"]))
+    losses, looks = pictures.loss_looks(run.loss for run in found), pictures.rule_looks(rules)
+    figure, panels = _tradeoff_panels(len(backbones), entries=len(losses) + len(rules) + 9)
+    for number, (measure, (_, name, over)) in enumerate(LEVELS.items()):
+        corners = medians[medians[f"{measure}_front"] == 1].sort_values(["top1_error", measure])
+        for column, backbone in enumerate(backbones):
+            axes = panels[number][column]
+            axes.plot(corners["top1_error"], corners[measure], **FRONT, drawstyle="steps-post")
+            others = medians[medians["backbone"] != backbone]
+            axes.plot(others["top1_error"], others[measure], **CONTEXT)
+            shown = medians[medians["backbone"] == backbone]
+            for loss, rows in shown.groupby("loss", sort=False):
+                of_seeds = configurations.rows(seeds, {"backbone": backbone, "loss": loss})
+                _draw_rules(axes, rows, of_seeds, measure, losses[loss], looks)
+            missing = shown[shown[measure].isna()]
+            note = "; ".join(f"{row.loss} {row.rule}" for row in missing.itertuples())
+            if note:
+                text = pictures.wrap(f"n/a: {note}", axes.get_figure().get_figwidth() / (2 * len(panels[0])), 7)
+                axes.text(0.02, 0.02, text, transform=axes.transAxes, va="bottom", fontsize=7, **NOT_AVAILABLE)
+            axes.set_title(backbone, fontsize=9, weight="bold")
+        panels[number][0].set_ylabel(f"{name}\n(cost {unit}, mean over {over})")
+        for axes in panels[number][ACROSS::ACROSS]:
+            axes.set_ylabel(f"{name}")
+    pictures.title(figure, "Error against severity: lower left is better", facts)
+    _tradeoff_legend(figure, losses, looks, level=level, several=len(backbones) > 1, seeds=not seeds.empty)
+    return Picture(figure, table, _tradeoff_caption(medians, facts=facts, unit=unit, level=level))
+
+
+def _tradeoff_table(found: Mapping[Run, dict], rules: Sequence[str], intervals: pandas.DataFrame) -> pandas.DataFrame:
+    """A row a configuration and rule, `seed` being blank: medians over seeds, least, largest, interval, whether on the front.
+
+    Then, where a configuration has several seeds, a row a run and rule.
+    """
+    keys = ["backbone", "loss", "rule"]
+    measures = {"top1_error": "top1_error", **{measure: metric for measure, (metric, _, _) in LEVELS.items()}}
+    columns = [name + end for name in measures for end in ("", "_min", "_max")]
+    medians = configurations.comparison(found, rules)[[*keys, "runs", *columns]].astype(dict.fromkeys(columns, float))
+    for measure, metric in measures.items():
+        bounds = intervals[intervals["metric"] == metric][[*keys, "lower", "upper"]]
+        bounds = bounds.rename(columns={"lower": f"{measure}_lower", "upper": f"{measure}_upper"})
+        medians = medians.merge(bounds, on=keys, how="left", validate="one_to_one")
+    for measure in LEVELS:
+        front = pareto_front(medians["top1_error"].to_numpy(), medians[measure].to_numpy())
+        medians[f"{measure}_front"] = front.astype(int)
+    several = medians.groupby(["backbone", "loss"])["runs"].first() > 1
+    rows = [
+        {"backbone": run.backbone, "loss": run.loss, "rule": rule, "seed": run.seed}
+        | {measure: record["rules"][rule][metric] for measure, metric in measures.items()}
+        for run, record in found.items()
+        if several[run.backbone, run.loss]
+        for rule in rules
+    ]
+    seeds = pandas.DataFrame(rows, columns=[*keys, "seed", *measures]).astype(dict.fromkeys(measures, float))
+    table = medians.assign(seed=None)
+    whole = pandas.concat([table, seeds], ignore_index=True) if len(seeds) else table
+    whole = whole[[*keys, "seed", "runs", *(column for column in medians if column not in (*keys, "runs"))]]
+    counts = {"seed": "Int64", "runs": "Int64", **{f"{measure}_front": "Int64" for measure in LEVELS}}
+    return whole.astype(counts)
+
+
+def _tradeoff_panels(backbones: int, *, entries: int) -> tuple[Figure, list[list[Axes]]]:
+    """The figure, and for each measure its panels, one a backbone; axes of a measure are the same everywhere."""
+    columns = min(backbones, ACROSS)
+    blocks = math.ceil(backbones / columns)
+    # One backbone: the two measures side by side. Several: one below the other.
+    rows, columns = (1, 2) if backbones == 1 else (2 * blocks, columns)
+    width = {1: 4.4, 2: 4.4, 3: 3.6}.get(columns, 2.6)
+    height = max(1.1 + (3.6 if rows <= 2 else 2.6) * rows, 1.2 + 0.185 * entries)
+    figure = Figure(figsize=(2.4 + width * columns, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    if backbones == 1:
+        panels = [[axes] for axes in grid[0]]
+    else:
+        panels = [
+            [grid[2 * (each // columns) + measure, each % columns] for each in range(backbones)] for measure in (0, 1)
+        ]
+    for measure, of_measure in enumerate(panels):
+        for place, axes in enumerate(of_measure):
+            axes.sharex(panels[0][0])
+            axes.sharey(of_measure[0])
+            axes.tick_params(labelleft=place % columns == 0)
+            lowest = backbones == 1 or (measure == 1 and place + columns >= backbones)
+            axes.tick_params(labelbottom=lowest)
+            if lowest:
+                axes.set_xlabel("Top-1 error (share of images)")
+    for axes in grid.ravel():
+        if not any(axes in of_measure for of_measure in panels):
+            axes.set_axis_off()
+    return figure, panels
+
+
+def _draw_rules(
+    axes: Axes,
+    rows: pandas.DataFrame,
+    seeds: pandas.DataFrame,
+    measure: str,
+    look: Mapping[str, Any],
+    rules: Mapping[str, Mapping],
+) -> None:
+    """One backbone and loss: its rules joined by a line, intervals as crosses, its seeds as dots."""
+    x, y, colour = rows["top1_error"], rows[measure], look["color"]
+    bars = {"color": colour, "linewidth": 0.8, "zorder": 2}
+    axes.hlines(y, rows["top1_error_lower"], rows["top1_error_upper"], **bars)
+    axes.vlines(x, rows[f"{measure}_lower"], rows[f"{measure}_upper"], **bars)
+    axes.plot(seeds["top1_error"], seeds[measure], color=colour, **SEED, zorder=2.5)
+    axes.plot(x, y, color=colour, linestyle=look["linestyle"], linewidth=1.2, zorder=3)
+    for rule, rule_x, rule_y in zip(rows["rule"], x, y, strict=True):
+        axes.plot(rule_x, rule_y, **_marker(rules[rule]["marker"], look), zorder=4)
+
+
+def _marker(marker: str, look: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "marker": marker,
+        "linestyle": "none",
+        "markersize": 7,
+        "fillstyle": look["fillstyle"],
+        "markeredgecolor": look["color"],
+        "markerfacecolor": look["color"],
+        "markerfacecoloralt": "white",
+    }
+
+
+def _tradeoff_legend(
+    figure: Figure,
+    losses: Mapping[str, Mapping],
+    rules: Mapping[str, Mapping],
+    *,
+    level: float,
+    several: bool,
+    seeds: bool,
+) -> None:
+    plain = {"color": GREY, "fillstyle": "full"}
+    heading = Line2D([], [], linestyle="none")
+    entries = [(heading, "Loss: colour, filling, line")]
+    for name, look in losses.items():
+        style = _marker("o", look) | {"linestyle": look["linestyle"], "color": look["color"]}
+        entries.append((Line2D([], [], **style), name))
+    entries.append((heading, "Decision rule: shape"))
+    entries += [(Line2D([], [], **_marker(look["marker"], plain)), name) for name, look in rules.items()]
+    entries.append((heading, "Marks"))
+    entries.append((Line2D([], [], color=GREY, marker="+", markersize=14, linestyle="none"), f"{level:.0%} interval"))
+    if seeds:
+        entries.append((Line2D([], [], color=GREY, **SEED), "one seed"))
+    entries.append((Line2D([], [], **FRONT), "Pareto front of all"))
+    if several:
+        entries.append((Line2D([], [], **CONTEXT), "other backbones"))
+    legend = figure.legend(*zip(*entries, strict=True), loc="outside right upper", handlelength=3.2, frameon=False)
+    for (handle, _), text in zip(entries, legend.get_texts(), strict=True):
+        if handle is heading:
+            text.set_weight("bold")
+
+
+def _tradeoff_caption(medians: pandas.DataFrame, *, facts: str, unit: str, level: float) -> str:
+    def named(rows: pandas.DataFrame) -> str:
+        return listed(f"{row.backbone}-{row.loss} {row.rule}" for row in rows.itertuples())
+
+    bounds = medians[[f"{name}_lower" for name in ("top1_error", *LEVELS)]].isna().any(axis=1)
+    missing = medians[medians["mistake_severity"].isna()]
+    single = medians[medians["runs"] == 1].drop_duplicates(["backbone", "loss"])
+    configurations_of_one = listed(f"{row.backbone}-{row.loss}" for row in single.itertuples())
+    bare = medians[bounds & medians["mistake_severity"].notna()]
+    return pictures.sentences(
+        f"Top-1 error against hierarchical distance and mistake severity (cost {unit}) of {facts}: medians over the seeds "
+        "of each backbone, loss and decision rule, with the Pareto front of all of them.",
+        f"Crosses: {level:.0%} intervals over resampled patients, of the means over seeds "
+        "(metrics/comparisons/intervals.csv); markers and dots (single seeds): metrics/runs.",
+        f"One seed only, no spread over seeds: {configurations_of_one}." if len(single) else "",
+        f"No mistake, so no mistake severity: {named(missing)}." if len(missing) else "",
+        f"Without an interval: {named(bare)}." if len(bare) else "",
+    )

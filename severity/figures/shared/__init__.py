@@ -1,0 +1,1 @@
+"""What the figures of scores and of images share."""

@@ -6,11 +6,11 @@ import torch
 from severity.core.hierarchy import Hierarchy
 from severity.links.binary import check_range
 from severity.links.embeddings import linear, normalized, similarities, unit_vectors
-from severity.links.links import Link
+from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
 
 
-class Loss(Link):
+class Loss(SoftmaxLink):
     """1 - cos(f, phi_y) + ce_weight x cross-entropy of a linear classifier of f, y the true class.
 
     Barz and Denzler, "Hierarchy-based image embeddings for semantic image retrieval", WACV 2019, equations 3 (the unit
@@ -31,7 +31,6 @@ class Loss(Link):
     def __init__(self, *, hierarchy: Hierarchy, cost: numpy.ndarray, ce_weight: float = 0.1):
         super().__init__(hierarchy)
         check_range("losses.barz_denzler.ce_weight", ce_weight, 0 < ce_weight < float("inf"), "above 0, and finite")
-        self.outputs = len(hierarchy.classes)
         self.ce_weight = ce_weight
         self.most_specific = MostSpecific(hierarchy)
         embeddings = torch.from_numpy(unit_vectors(similarities(cost), "losses.barz_denzler"))
@@ -41,15 +40,12 @@ class Loss(Link):
             self.classifier.weight.copy_(embeddings)
             self.classifier.bias.zero_()
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        return linear(self.classifier, logits).softmax(dim=1)
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return linear(self.classifier, logits)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
         truth = truth.to(logits.dtype)
         cosine = (normalized(logits) * (truth @ self.embeddings.to(logits.dtype))).sum(dim=1)
-        cross_entropy = -(truth * linear(self.classifier, logits).log_softmax(dim=1)).sum(dim=1)
+        cross_entropy = -(truth * self.log_posterior(logits)).sum(dim=1)
         return 1 - cosine + self.ce_weight * cross_entropy, counts

@@ -44,7 +44,7 @@ class Loss(NodewiseLink):
             hierarchy, name="hxe_multilabel", pos_weight=pos_weight, label_smoothing=label_smoothing, gamma=gamma
         )
         check_range("losses.hxe_multilabel.alpha", alpha, math.isfinite(alpha), "a finite number")
-        depth = torch.from_numpy(hierarchy.depth[self.nodes.order[:-1]].astype(numpy.float64))
+        depth = torch.from_numpy(hierarchy.depth[self.sums.order[:-1]].astype(numpy.float64))
         self.register_buffer("weights", torch.exp(-alpha * depth), persistent=False)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,10 +14,11 @@ import pandas
 
 from severity.comparison import profiles, resampling, scores
 from severity.comparison.resampling import Settings
-from severity.comparison.scores import METRICS, Scores
+from severity.comparison.scores import Scores
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
+from severity.metrics import catalogue
 from severity.predictions.predictions import Predictions
 from severity.summary import statistics
 
@@ -165,12 +166,13 @@ def compared(found: Scores, pairs: Sequence[Pair], settings: Settings, *, keys: 
     """A table of comparisons: a row for each pair and metric, over all images."""
     tested = [pair for pair in pairs if pair.matched]
     results = {}
-    for metric in METRICS if tested else ():
+    metrics = [metric.name for metric in catalogue.compared()]
+    for metric in metrics if tested else ():
         a, b = (found.ratio(metric, [pair.sides[side] for pair in tested]) for side in (0, 1))
         results[metric] = _columns(resampling.compare(a=a, b=b, settings=settings))
     rows = []
     for pair in pairs:
-        for metric in METRICS:
+        for metric in metrics:
             row = pair.described | {"metric": metric}
             if pair.matched:
                 alone = [found.ratio(metric, [([run], rule) for run in runs]).whole for runs, rule in pair.sides]
@@ -276,8 +278,14 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
             upper=row.upper,
             p=row.p_holm,
             level=level,
-            word="errs less" if row.metric == "top1_error" else "milder",
+            **_better(row.metric),
         )
         for row in table.itertuples()
     ]
     return table
+
+
+def _better(metric: str) -> dict[str, Any]:
+    """Which side of a comparison is better in a metric, and what it is called; the severity of labels is not in the catalogue."""
+    known = {each.name: each for each in catalogue.compared()}
+    return {"word": known[metric].milder, "less_is_better": known[metric].better == "less"} if metric in known else {}

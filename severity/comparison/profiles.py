@@ -11,7 +11,7 @@ from severity.comparison import correlations, resampling, scores
 from severity.comparison.resampling import Settings
 from severity.comparison.scores import Scores
 from severity.core.runs import Run
-from severity.metrics import class_metrics
+from severity.metrics import catalogue, class_metrics
 from severity.predictions.predictions import Predictions
 from severity.summary import statistics
 
@@ -125,13 +125,14 @@ def intervals(found: Scores, settings: Settings) -> pandas.DataFrame:
         for rule in range(len(found.rules))
     ]
     sides = [(members, rule) for _, members, rule in configurations if members]
+    metrics = [metric.name for metric in catalogue.compared()]
     certain = {
         metric: iter(zip(*resampling.estimate(found.ratio(metric, sides), settings=settings), strict=True))
-        for metric in scores.METRICS
+        for metric in metrics
     }
     rows = []
     for (backbone, loss), members, rule in configurations:
-        for metric in scores.METRICS:
+        for metric in metrics:
             row = {"backbone": backbone, "loss": loss, "rule": found.rules[rule], "metric": metric}
             row |= {"images": len(found.truth), "patients": found.patients, "seeds": len(members)}
             if members:

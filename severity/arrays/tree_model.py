@@ -25,6 +25,9 @@ from severity.core.hierarchy import Hierarchy
 Array = Any  # numpy.ndarray or torch.Tensor
 # Of two logits this close the smaller one counts as this much below: an own leaf keeps a finite logarithm.
 CLOSEST = 1e-12
+# Log-odds and log probabilities from outside are cut here, and probabilities of 0 read as the least that float32 can tell.
+LARGEST = 1e6
+SMALLEST = float(numpy.finfo(numpy.float32).tiny)
 # Nodes of the quadrature of 1 / |S|: exact for up to twice as many labels present at once.
 NODES = 64
 
@@ -210,3 +213,40 @@ def _logit_of_log(log_p: Array, backend: Backend) -> Array:
     """The logit of exp(log_p), log_p below 0."""
     log_p = -backend.maximum(-log_p, log_p * 0 + CLOSEST)
     return log_p - backend.log(-backend.expm1(log_p))
+
+
+# --- The same on whole tables, in numpy
+
+
+def node_logits_of_labels(label_logits: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) log-odds that each label is present -> (N, n) of all nodes; see `from_labels`."""
+    return _table(from_labels(list(_finite(label_logits).T), hierarchy, NUMPY))
+
+
+def node_logits_of_classes(log_p: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) log probabilities of classes that exclude one another -> (N, n) log-odds of all nodes; see `from_classes`."""
+    return _table(from_classes(list(_finite(log_p).T), hierarchy, NUMPY))
+
+
+def log_posterior_of_nodes(node_logits: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, n) log-odds of all nodes, own leaves included -> (N, K) log posterior; see `log_posterior`."""
+    columns: list[Array | None] = list(_finite(node_logits).T)
+    if hierarchy.root not in hierarchy.stands_for:
+        columns[hierarchy.root] = None
+    return numpy.stack(log_posterior(columns, hierarchy, NUMPY), axis=1)
+
+
+def logits_of(probability: numpy.ndarray) -> numpy.ndarray:
+    """Log-odds of probabilities, finite also for 0 and 1."""
+    return scipy.special.logit(numpy.clip(probability.astype(numpy.float64), SMALLEST, 1 - CLOSEST))
+
+
+def _finite(values: numpy.ndarray) -> numpy.ndarray:
+    return numpy.clip(numpy.asarray(values, dtype=numpy.float64), -LARGEST, LARGEST)
+
+
+def _table(columns: Sequence[Array | None]) -> numpy.ndarray:
+    """(N, n) of the columns of n nodes; infinite where a node is certain."""
+    like = next(column for column in columns if column is not None)
+    certain = numpy.full(like.shape, numpy.inf)
+    return numpy.stack([certain if column is None else column for column in columns], axis=1)

@@ -303,7 +303,7 @@ def gradient(
 
     `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the whole.
     """
-    dtype = getattr(torch, engine.precision)
+    dtype = None if engine.precision == "float32" else getattr(torch, engine.precision)
     group, images = engine.group, len(targets)
     others = weights = None
     if engine.mixup:
@@ -311,7 +311,7 @@ def gradient(
         own = group.share(images)
         inputs = torch.lerp(group.gathered(inputs, images)[partners[own]], inputs, weights[own].view(-1, 1, 1, 1))
         others = targets[partners]
-    with torch.autocast(engine.on.type, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.autocast(engine.on.type, dtype=dtype, enabled=dtype is not None):
         logits = engine.forward(inputs)
     logits = group.gathered(logits, images)
     if others is None:

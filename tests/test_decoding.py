@@ -31,6 +31,7 @@ from severity.prepared import decoded
 from stages import decode as stage
 
 TOP = Path(__file__).resolve().parent.parent
+ASPECTS = ("squash", "crop", "pad")
 OPTIONS = {
     "dataset": "tiny",
     "size": 16,
@@ -544,7 +545,7 @@ def test_padded():
     assert decoding.padded(Image.new("L", (1000, 1), 255), 8).shape == (8, 8)
 
 
-@given(st.integers(20, 200), st.integers(20, 200), st.sampled_from(decoding.ASPECTS), st.randoms(use_true_random=False))
+@given(st.integers(20, 200), st.integers(20, 200), st.sampled_from(ASPECTS), st.randoms(use_true_random=False))
 def test_boxes_move_with_what_they_enclose(width, height, aspect, chance):
     """A bright rectangle is where `on_square` says, to a pixel and what antialiasing spreads it by."""
     across, down = sorted(chance.sample(range(width + 1), 2)), sorted(chance.sample(range(height + 1), 2))
@@ -584,7 +585,7 @@ def test_boxes_outside_a_crop_have_no_area():
 # Reduced JPEG
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.sampled_from(decoding.ASPECTS), st.booleans())
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.sampled_from(ASPECTS), st.booleans())
 def test_a_jpeg_is_reduced_as_far_as_twice_the_square_allows(tmp_path_factory, width, height, size, aspect, colour):
     path = tmp_path_factory.mktemp("jpeg") / "a.jpg"
     picture(width, width, height).convert("RGB" if colour else "L").save(path)

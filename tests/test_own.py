@@ -13,7 +13,6 @@ from hypothesis import strategies as some
 from PIL import Image
 
 from severity.collections import collection, manifest, splits
-from severity.core import params
 from severity.core.errors import SeverityError
 from severity.datasets import own
 from severity.decoding import decoding
@@ -71,8 +70,8 @@ def test_three_params_and_no_code(tmp_path, monkeypatch):
     )
     section = {"root": str(tmp_path / "mine"), "hierarchy": "lungs"}
     written = {"collect": {"table": "labels.csv", "columns": {}}, "read": OPTIONS}
-    assert params.call(own.collect, section["root"], tmp_path / "out", values=written["collect"], where="collect") == 3
-    found = params.call(own.read, section["root"], values=written["read"], where="read")
+    assert own.collect(section["root"], tmp_path / "out", **written["collect"]) == 3
+    found = own.read(section["root"], **written["read"])
     collection.check(found)
     assert trees.named(tmp_path / "hierarchies", section["hierarchy"], found.labels).classes == ("Normal", "Pneumonia")
     for path in found.table["path"]:

@@ -68,14 +68,16 @@ def _read(path: Path) -> Any:
 
 def _problems(errors: Sequence[dict[str, Any]], content: Any, schema: dict[str, Any]) -> Iterator[str]:
     """A sentence for each key that is wrong."""
-    placed = [(_place(error, content), error) for error in errors]
-    # Of a value that may be of several kinds each kind complains; the one that got furthest is what was meant.
-    above = {place[:end] for place, _ in placed for end in range(len(place)) if end}
-    done = set()
-    for place, error in placed:
-        if place not in done and place not in above:
-            done.add(place)
-            yield _sentence(place, error, content, schema)
+    placed: dict[Place, dict[str, Any]] = {}
+    for error in errors:
+        place = _place(error, content)
+        # Of a value that may be of several kinds each kind complains; the one that got furthest is what was meant.
+        if place not in placed or error["type"] == "value_error":
+            placed[place] = error
+    above = {place[:end] for place in placed for end in range(1, len(place))}
+    for place, error in placed.items():
+        if place not in above:
+            yield _sentence(place, error, schema)
 
 
 def _place(error: dict[str, Any], content: Any) -> Place:
@@ -92,7 +94,7 @@ def _place(error: dict[str, Any], content: Any) -> Place:
     return tuple(place)
 
 
-def _sentence(place: Place, error: dict[str, Any], content: Any, schema: dict[str, Any]) -> str:
+def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> str:
     key, value = _dotted(place), error["input"]
     if error["type"] == "extra_forbidden":
         known = _at(place[:-1], schema).get("properties", {})

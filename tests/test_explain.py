@@ -216,8 +216,6 @@ def test_a_loss_with_weights_of_its_own_is_loaded_with_them(tmp_path, monkeypatc
     [
         ({"configuration": "net-ce"}, "explain.configuration is 'net-ce'. Did you mean 'net-hxe'"),
         ({"seed": 2}, "explain.seed is 2. Known: 0, 1"),
-        ({"maps": -1}, "explain.maps is -1"),
-        ({"maps": True}, "explain.maps is True"),
         ({"cam": "layer9"}, "explain.cam: the network has no layer 'layer9'"),
         ({"ids": ["image 99"]}, "no image 'image 99'"),
         ({"mistaken": 1}, "explain: unknown key 'mistaken'. Did you mean 'mistakes'"),

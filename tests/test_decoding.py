@@ -1113,7 +1113,7 @@ def die(parent):
 
 def test_a_worker_that_dies_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "_begin_worker", die)
-    with fails("A process that decodes images died, likely for want of memory. Lower decode.workers in params.yaml."):
+    with fails("A process that decodes images died, likely for want of memory. Lower machine.workers in params.yaml."):
         decode(tmp_path, make(tmp_path / "raw", 200), workers=2)
 
 
@@ -1147,8 +1147,9 @@ def test_collections_of_full_size_are_of_their_form_and_their_stages_are_measure
 
 def run_stage(folder, monkeypatch, collection, root):
     """Run the stage in a folder, on a data set `made` that has been read."""
-    values = {name: value for name, value in OPTIONS.items() if name != "dataset"} | {"workers": 2}
+    values = {name: value for name, value in OPTIONS.items() if name not in ("dataset", "workers")}
     loaded = {
+        "machine": {"workers": 2},
         "external": {"truth": "data/prepared"},
         "data": {"name": "made"},
         "datasets": {"made": {"root": str(root)}},

@@ -292,7 +292,8 @@ def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
         "external": {"truth": "data/prepared"},
         "data": {"name": "nih14"},
         "datasets": {"nih14": section},
-        "decode": DECODE,
+        "decode": {key: value for key, value in DECODE.items() if key != "workers"},
+        "machine": {"workers": DECODE["workers"]},
         "prepare": OPTIONS,
     }
     monkeypatch.setattr(params, "load", lambda: settings_)

@@ -6,6 +6,7 @@ import json
 from typing import get_args
 
 import pytest
+import yaml
 
 from severity import losses, schema
 from severity.comparison import comparisons
@@ -113,3 +114,9 @@ def test_the_json_schema_for_editors_is_current():
     """Regenerate it with ``python -m severity.schema``."""
     assert json.loads((TOP / "params.schema.json").read_text()) == schema.json_schema()
     assert (TOP / "params.yaml").read_text().startswith("# yaml-language-server: $schema=params.schema.json\n")
+
+
+def test_no_stage_tracks_the_settings_of_the_machine():
+    stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
+    tracked = [name for stage in stages.values() for name in stage.get("params", [])]
+    assert "train" in tracked and not [name for name in tracked if name.split(".")[0] == "machine"]

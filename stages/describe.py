@@ -31,7 +31,8 @@ def main() -> None:
     summary = prepared.read_summary("data/prepared")
     boxes = files.read_csv("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
     images = decoded.open_images("data/images")
-    found = params.call(duplicates.find, images, table.frame, values=settings["describe"], where="describe")
+    workers = settings["machine"]["workers"]
+    found = duplicates.find(images, table.frame, workers=workers, **settings["describe"])
     labels, together, broken = datacard.label_table(summary), datacard.cooccurrence(table), datacard.violations(summary)
     card = datacard.card(table, summary, decoded.read_summary("data/images"), boxes, found)
     with files.replacing("metrics/data") as folder:

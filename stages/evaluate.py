@@ -28,15 +28,7 @@ def main() -> None:
         for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
             known = predictions.known
-            found = params.call(
-                evaluation.evaluate,
-                predictions,
-                hierarchy,
-                cost,
-                values=settings["evaluate"],
-                where="evaluate",
-                irma=irma,
-            )
+            found = evaluation.evaluate(predictions, hierarchy, cost, irma=irma, **settings["evaluate"])
             about = runs.description(run, settings) | {key: known[key] for key in ("external",) if key in known}
             files.write_json(folder / f"{run.name}.json", {**about, **found, "lab": lab.report(found, known)})
     print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")

@@ -44,7 +44,7 @@ def main() -> None:
         return
     found = configurations.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
-        told = params.call(explain, found, out, values=settings["explain"], where="explain")
+        told = explain(found, out, **settings["explain"])
     print(told)
 
 
@@ -73,8 +73,6 @@ def explain(
     Raises:
         SeverityError: an option that does not fit what is there, or a file that is missing.
     """
-    if not isinstance(maps, int) or isinstance(maps, bool) or maps < 0:
-        raise SeverityError(f"params.yaml: explain.maps is {maps!r}; it must be a whole number from 0 on.")
     record = choose_run(found, configuration, seed)
     run = runs.Run(record["backbone"], record["loss"], record["seed"])
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")

@@ -26,8 +26,8 @@ def main() -> None:
     runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
-    devices, device = settings["predict"].pop("devices", 1), settings["predict"].get("device", "auto")
-    processes.start(write, run, settings, devices=devices, device=device, section="predict")
+    machine = settings["machine"]
+    processes.start(write, run, settings, devices=machine["devices"], device=machine["device"])
 
 
 def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
@@ -35,9 +35,8 @@ def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
-    predictions = params.call(
-        predict, model, run, settings["data"]["name"], group, values=settings["predict"], where="predict"
-    )
+    device = settings["machine"]["device"]
+    predictions = predict(model, run, settings["data"]["name"], group, device=device, **settings["predict"])
     if not group.first:
         return
     predictions.write(Path("data/predictions") / f"{run.name}.npz")

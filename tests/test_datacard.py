@@ -477,8 +477,10 @@ def test_pyplot_stays_unloaded():
 
 def run(top, monkeypatch, **options):
     monkeypatch.chdir(top)
+    values = DESCRIBE | options
+    machine = {"workers": values.pop("workers")}
     monkeypatch.setattr(
-        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": DESCRIBE | options}
+        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": values, "machine": machine}
     )
     describe.main()
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*") if path.parent.name == "data"}

@@ -299,11 +299,6 @@ def test_chexpert_what_valid_csv_is(tmp_path, valid, with_test, without):
         assert found.table.assign(split=divided).groupby("patient")["split"].nunique().max() == 1
 
 
-def test_chexpert_valid_is_a_word_it_knows(tmp_path):
-    with fails("read.valid is 'tests'. Did you mean 'test'? Known: auto, test, validation."):
-        chexpert.read(odd_chexpert(tmp_path), views=["frontal"], valid="tests")
-
-
 def test_chexpert_two_test_tables(tmp_path):
     write_rows(odd_chexpert(tmp_path) / "test.csv", TEST_HEADER, ODD_TEST)
     with fails("has test_labels.csv and test.csv, two tables of one test set: keep one"):
@@ -669,16 +664,6 @@ def test_nih_collects_lists_and_boxes(tmp_path):
 
 
 # Both, and what they share
-
-
-@pytest.mark.parametrize("name", COLLECTIONS)
-def test_read_refuses_unknown_views(tmp_path, name):
-    module = datasets.find(name)
-    with fails("views: 'oblique' is unknown"):
-        module.read(tmp_path, views=["oblique"])
-    for wrong in ([], "frontal"):
-        with fails("views must be a list of at least one of"):
-            module.read(tmp_path, views=wrong)
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)

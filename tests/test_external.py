@@ -239,15 +239,9 @@ class TestNumbers:
             (0.0, {}, "all probabilities of the image 'image0' are 0"),
             (0.5, {"kind": "posterior"}, "with the sum 3; a posterior has numbers from 0 to 1 that sum to one"),
             (1.5, {"kind": "marginal"}, "from 1.5 to 1.5 .* a marginal has numbers from 0 to 1"),
-            (0.5, {"kind": "marginals"}, "external.kind is 'marginals'. Did you mean 'marginal'"),
-            (0.5, {"kind": {"a-b-0": "marginal"}}, "without the key 'default'"),
-            (0.5, {"missing_class": "complment"}, "Did you mean 'complement'"),
-            (0.5, {"unknown_ids": "drop"}, "external.unknown_ids is 'drop'"),
-            (0.5, {"incomplete": "yes"}, "external.incomplete is 'yes'"),
-            (0.5, {"validation_fraction": 1.0}, "external.validation_fraction is 1.0"),
         ],
     )
-    def test_numbers_that_are_not_of_their_kind_and_unknown_options(self, tmp_path, value, options, told):
+    def test_numbers_that_are_not_of_their_kind(self, tmp_path, value, options, told):
         with pytest.raises(SeverityError, match=told):
             self.numbers(tmp_path, numpy.full((IMAGES, 6), value), **options)
 

@@ -998,21 +998,10 @@ def write_inputs(study):
     """The files that the stage reads, below the current folder."""
     axes = ("backbone", "loss", "seed")
     grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["found"])) for axis in axes}
-    params = {
-        "data": {"name": "phantom"},
-        "datasets": {
-            "phantom": {"root": "raw", "hierarchy": "chexpert_pleural", "collect": {}, "read": {}, "labels": {}}
-        },
-        "cost": {"name": "lca_height", "file": "cost.csv"},
-        "grid": grid,
-        "backbones": {name: {"model": name, "pretrained": False} for name in grid["backbone"]},
-        "losses": {name: {} for name in grid["loss"]},
-        "evaluate": {"rules": list(RULES)},
-        "compare": {"level": 0.95, "resamples": 10},
-        "external": yaml.safe_load((TOP / "params.yaml").read_text())["external"],
-        "plot": OPTIONS,
-        **{section: {} for section in ("decode", "prepare", "describe", "train", "predict", "explain")},
-    }
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    params |= {"grid": grid, "plot": OPTIONS}
+    params["backbones"] |= {name: {"model": name, "pretrained": False} for name in grid["backbone"]}
+    params["evaluate"]["rules"] = list(RULES)
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))
     for run, record in study["found"].items():

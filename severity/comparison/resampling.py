@@ -29,25 +29,12 @@ class Settings:
 
     resamples: of the bootstrap. permutations: random swaps of the test. level: of intervals and verdicts, such as 0.95.
     seed: of both. One seed serves all tables, so that no comparison's numbers depend on which others are made.
-
-    Raises:
-        SeverityError: a number is out of range.
     """
 
     resamples: int
     permutations: int
     level: float
     seed: int
-
-    def __post_init__(self):
-        for name in ("resamples", "permutations"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise SeverityError(f"params.yaml: compare.{name} is {number!r}; it must be a whole number from 1 on.")
-        if not 0 < self.level < 1:
-            raise SeverityError(
-                f"params.yaml: compare.level is {self.level!r}; it must be above 0 and below 1, as 0.95."
-            )
 
     def seed_for(self, purpose: str) -> int:
         """The seed of one kind of random numbers."""

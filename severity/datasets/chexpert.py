@@ -31,7 +31,7 @@ import pandas
 from severity.collections import manifest
 from severity.collections.collection import Collection
 from severity.core import tables
-from severity.core.errors import SeverityError, nearest
+from severity.core.errors import SeverityError
 
 LINK = "https://stanfordmlgroup.github.io/competitions/chexpert/"
 
@@ -54,7 +54,6 @@ LABELS = (
 
 TRAIN, VALID = "train.csv", "valid.csv"
 TESTS = ("test_labels.csv", "test.csv")  # Names that the test table has been handed out under.
-ROLES = ("auto", "validation", "test")  # what valid.csv may be
 # Of train.csv and valid.csv; the test table has Path and the labels, and may have the others.
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 VIEWS = ("frontal", "lateral")
@@ -110,7 +109,6 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
         SeverityError: a table or a column is missing, a cell holds something unknown, a path leads out of the root, two
             rows name one image, or there are two test tables.
     """
-    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     splits = _splits(root, valid)
     table, odd = zip(*(_read_table(root / name, split) for name, split in splits.items()), strict=True)
@@ -123,8 +121,6 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
 
 def _splits(root: Path, valid: str) -> dict[str, str]:
     """File name of each table to read -> split of its images; '' is divided later."""
-    if valid not in ROLES:
-        raise SeverityError(f"params.yaml: the data set's read.valid is {valid!r}. {nearest(valid, ROLES)}")
     tests = [name for name in TESTS if (root / name).is_file()]
     if len(tests) > 1:
         raise SeverityError(f"{root} has {' and '.join(tests)}, two tables of one test set: keep one of them.")

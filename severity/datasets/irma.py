@@ -30,7 +30,7 @@ import pandas
 from severity.collections import manifest
 from severity.collections.collection import Collection
 from severity.core import tables
-from severity.core.errors import SeverityError, nearest
+from severity.core.errors import SeverityError
 from severity.irma import codes as irma_codes
 from severity.irma.facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
 
@@ -90,12 +90,10 @@ def read(
         The collection; its facts are an `IrmaFacts`.
 
     Raises:
-        SeverityError: an option or a table that is wrong, a code that is malformed (with file and line), an image that has
+        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that has
             two rows or is not there, or no image with a code.
     """
     root = Path(root)
-    if axis not in (irma_codes.ALL, *irma_codes.AXES):
-        raise SeverityError(f"{PARAMS}.axis is {axis!r}. {nearest(axis, (irma_codes.ALL, *irma_codes.AXES))}")
     axes = irma_codes.axes_of(axis)
     names = _read_code_tables(root, code_tables, axes)
     rows = [_read_table(root / train_table, code_column, axes, "train_table").assign(split="")]
@@ -232,9 +230,6 @@ def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]
     if isinstance(code_tables, str):
         entries = _sections(root / code_tables)
         return {axis: _checked(root / code_tables, axis, entries[axis]) for axis in axes}
-    for axis in code_tables:
-        if axis not in irma_codes.AXES:
-            raise SeverityError(f"{PARAMS}.code_tables names {axis!r}. {nearest(axis, irma_codes.AXES)}")
     for axis in axes:
         if axis not in code_tables:
             raise SeverityError(

@@ -184,8 +184,6 @@ def _published(flag: str, size: int) -> Published:
         raise SeverityError(f"{where}.flag: {flag!r} is a set of volumes; only 2-D sets are read. {nearest('', flat)}")
     if flag not in flat:
         raise SeverityError(f"{where}.flag: {flag!r} is unknown. {nearest(flag, flat)}")
-    if type(size) is not int or size not in SIZES:
-        raise SeverityError(f"{where}.size is {size!r}; MedMNIST has the sizes {', '.join(map(str, SIZES))}.")
     info = INFO[flag]
     return Published(
         flag=flag,

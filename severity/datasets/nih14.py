@@ -108,7 +108,6 @@ def read(root: Path | str, *, views: list) -> Collection:
         SeverityError: no table or image, a missing column, an unknown value or finding, a repeated image, one official
             list without the other, an image in none or both of them, or a box outside of its image.
     """
-    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     path = _find_table(root)
     raw = tables.read_text(path, COLUMNS)

@@ -20,7 +20,6 @@ from severity.predictions.predictions import Predictions
 from severity.prepared import prepared
 
 DETECT = "detect"
-KINDS = ("marginal", "posterior", "sigmoid_logits", "softmax_logits")
 COLLECTION = "data/collection"
 # How far from one the sum of a row may be that is still taken for a distribution: numbers printed with few digits.
 ROUNDING = 0.01
@@ -70,8 +69,9 @@ def convert(
 
     Args:
         run, dataset: names. sheet: the file. truth: of all images of the data set.
-        kind: what the numbers are, a word of `KINDS`; `detect`: rows that sum to one are a posterior, other numbers from
-            0 to 1 marginals, and anything else must be told; or a mapping from runs to these words, with a `default`.
+        kind: what the numbers are: `marginal`, `posterior`, `sigmoid_logits`, `softmax_logits`; `detect`: rows that sum to
+            one are a posterior, other numbers from 0 to 1 marginals, and anything else must be told; or a mapping from
+            runs to these words, with a `default`.
         missing_class: what becomes of a class of the tree that the file lacks: `error`, or `complement`: it is true where
             no other class is, see `complement`.
         unknown_ids: `error` or `leave_out` images that the data set does not have.
@@ -88,13 +88,6 @@ def convert(
             missing; an image that is unknown, missing, in another split or with another truth than in the data set; no
             test image is left.
     """
-    _check_option("missing_class", missing_class, ("error", "complement"))
-    _check_option("unknown_ids", unknown_ids, ("error", "leave_out"))
-    _check_option("incomplete", incomplete, ("error", "allow"))
-    if not 0 <= validation_fraction < 1:
-        raise SeverityError(
-            f"params.yaml: external.validation_fraction is {validation_fraction!r}; it must be a number from 0 to below 1."
-        )
     word, detected = _kind(kind, run, sheet)
     posterior, marginal, classes = _probabilities(sheet, word, missing_class, truth.labels, hierarchy)
     rows, joined, counts = _joined(sheet, truth, unknown_ids, incomplete)
@@ -121,22 +114,14 @@ def convert(
     )
 
 
-def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise SeverityError(f"params.yaml: external.{name} is {value!r}. {nearest(value, known)}")
-
-
 # --- The numbers
 
 
 def _kind(kind: str | Mapping[str, str], run: str, sheet: Sheet) -> tuple[str, bool]:
     """The word for a file's numbers, and whether it was found out here."""
     if isinstance(kind, Mapping):
-        if "default" not in kind:
-            raise SeverityError("params.yaml: external.kind is a mapping without the key 'default'.")
         kind = kind.get(run, kind["default"])
     if kind != DETECT:
-        _check_option("kind", kind, (DETECT, *KINDS))
         return kind, False
     if ((sheet.numbers < 0) | (sheet.numbers > 1)).any():
         raise SeverityError(

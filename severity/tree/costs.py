@@ -60,8 +60,6 @@ def build(
             ``irma`` for a collection without IRMA codes.
     """
     if name == "file":
-        if not file:
-            raise SeverityError("params.yaml: cost.name is 'file' but cost.file names none. Give the path of a CSV.")
         return read(file, hierarchy.classes)
     if name == "irma":
         if irma is None:

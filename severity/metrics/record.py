@@ -82,14 +82,14 @@ class Batches(TypedDict):
 
 
 class LabelSeverity(TypedDict):
-    """The images on which one label is true: how many, and their mean severity, null where there is none."""
+    """One label. images: on which it is true. severity: their mean, null where there is none."""
 
     images: int
     severity: float | None
 
 
 class Mistake(TypedDict):
-    """One mistake: id of the image, its true classes, the decided class, the severity."""
+    """One mistake. id: of the image. truth: its true classes. decision: the decided class. severity: from the nearest true one."""
 
     id: str
     truth: list[str]
@@ -200,7 +200,7 @@ class MarginalCalibration(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Of probabilities as they are, and temperature-scaled (_ts), which are missing without validation images."""
+    """posterior, marginal: as they are. posterior_ts, marginal_ts: temperature-scaled, missing without validation images."""
 
     posterior: PosteriorCalibration
     marginal: MarginalCalibration
@@ -229,7 +229,7 @@ class LabelSets(TypedDict):
 
 
 class SetWarning(TypedDict):
-    """A trivial set does as well as a rule in a metric: rule, metric and value of the rule; baseline and its value."""
+    """A trivial set does as well as a rule. rule, metric: names. value: of the rule. baseline, baseline_value: of the trivial set."""
 
     rule: str
     metric: str
@@ -249,7 +249,7 @@ class MultiLabel(TypedDict):
 
 
 class Baselines(TypedDict):
-    """Decisions that look at no image, by name: of a class, and of a set of labels."""
+    """Decisions that look at no image, by name. single_decision: of a class. multi_label: of a set of labels."""
 
     single_decision: dict[str, Brief]
     multi_label: dict[str, LabelSets]
@@ -263,21 +263,21 @@ class NullDecision(TypedDict):
 
 
 class NullLabelSets(TypedDict):
-    """As `NullDecision`, of sets of labels."""
+    """remade, rescored: as in `NullDecision`, of sets of labels."""
 
     remade: LabelSets
     rescored: LabelSets
 
 
 class NullHierarchy(TypedDict):
-    """What is left under a tree that knows nothing: rule -> its numbers, of single decisions and of sets of labels."""
+    """What is left under a tree that knows nothing. rules: rule -> single decisions. multi_label: rule -> sets of labels."""
 
     rules: dict[str, NullDecision]
     multi_label: dict[str, NullLabelSets]
 
 
 class IrmaAxis(TypedDict):
-    """One axis of the IRMA code: images where the truth is not clutter, and their mean error, null where there is none."""
+    """One axis of the IRMA code. images: where the truth is not clutter. mean: their error, null where there is none."""
 
     images: int
     mean: float | None

@@ -44,8 +44,9 @@ def predict(
     """Made-up predictions of a network that knows the tree: near classes look alike to it.
 
     Args:
-        truth: (N, K) of all images, 1, 0 or NaN. validation: how many of them, the first, are validation images; the others
-            are test images. noise: standard deviation of the logits. ids: of the images. record: see `Predictions`.
+        truth: (N, K) of all images, 1, 0 or NaN. validation: how many of them, the first, are validation images; the
+            others are test images. noise: standard deviation of the logits. ids: of the images. record: see
+                `Predictions`.
     """
     own = numpy.random.default_rng(runs.seed_for(run.name))
     logits = 2 * numpy.nan_to_num(truth) @ numpy.exp(-costs.lca_height(tree)) + noise * own.normal(size=truth.shape)

@@ -124,7 +124,7 @@ def draw_tradeoff(
 def _tradeoff_table(
     records: Mapping[Run, Record], rules: Sequence[str], intervals: pandas.DataFrame
 ) -> pandas.DataFrame:
-    """A row a configuration and rule, `seed` being blank: medians over seeds, least, largest, interval, if on the front.
+    """A row a configuration and rule, `seed` being blank: median over seeds, least, largest, interval, front.
 
     Then, where a configuration has several seeds, a row a run and rule.
     """

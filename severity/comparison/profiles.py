@@ -1,6 +1,4 @@
-"""Severity within a configuration: over its images, over their batches, of each label, and over labels against
-AUROC.
-"""
+"""Severity within a configuration: over images and batches, of each label, and over labels against AUROC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -89,9 +89,7 @@ class LabelSeverity(TypedDict):
 
 
 class Mistake(TypedDict):
-    """One mistake. id: of the image. truth: its true classes. decision: the decided class. severity: of the
-    decision.
-    """
+    """One mistake. id: of the image. truth: its classes. decision: the decided class. severity: of the decision."""
 
     id: str
     truth: list[str]
@@ -263,9 +261,7 @@ class Baselines(TypedDict):
 
 
 class NullDecision(TypedDict):
-    """remade: decided with the null's tree, scored with the true. rescored: decided with the true, scored with the
-    null's.
-    """
+    """remade: decided with the null's tree, scored with the true one. rescored: the other way round."""
 
     remade: Brief
     rescored: Brief

@@ -22,7 +22,7 @@ from severity.core.hierarchy import Hierarchy
 from severity.datasets import nih14
 from severity.decisions import class_rules
 from severity.external import conversion
-from severity.metrics import class_metrics
+from severity.metrics import catalogue, class_metrics
 from severity.tree import costs, trees
 
 TOP = Path(__file__).resolve().parent.parent
@@ -31,11 +31,8 @@ NO_FINDING = "No Finding"
 FINDINGS = tuple(label for label in nih14.LABELS if label != NO_FINDING)
 RULES = ("argmax", "crm")
 COMPARED = {
-    "top1_error": "top-1 error",
-    "mistake_severity": "mistake severity",
-    "hierarchical_distance_at_1": "hd@1",
-    "hierarchical_distance_at_5": "hd@5",
-    "hierarchical_distance_at_20": "hd@20",
+    name: catalogue.named(name).heading
+    for name in ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in catalogue.DEPTHS))
 }
 RESAMPLES = 2000
 SHUFFLES = 20
@@ -239,7 +236,7 @@ def differences(
 
     def ratios(parts: dict[str, numpy.ndarray]) -> resampling.Ratios:
         every = {**parts, None: numpy.ones(len(patient))}
-        sums = [numpy.array([every[class_metrics.RATIOS[metric][side]] for metric in COMPARED]) for side in (0, 1)]
+        sums = [numpy.array([every[catalogue.named(metric).parts[side]] for metric in COMPARED]) for side in (0, 1)]
         return resampling.Ratios(*(resampling.per_patient(each, patient=patient, patients=len(names)) for each in sums))
 
     a, b = ratios(crm), ratios(argmax)

@@ -6,27 +6,28 @@ Run     python -m stages.aggregate     a second
 """
 
 from severity.core import errors, files, params, runs
+from severity.metrics import record
 from severity.summary import configurations
 
 
 def main() -> None:
     settings = params.load()
     rules = settings["evaluate"]["rules"]
-    found = configurations.read_runs("metrics/runs", runs.scored(settings), rules)
-    rules = configurations.all_rules(found, rules)
+    records = record.read_runs("metrics/runs", runs.scored(settings), rules)
+    rules = configurations.all_rules(records, rules)
     with files.replacing("metrics/median") as folder:
         folder.mkdir()
-        for backbone, loss, seeds in configurations.by_configuration(found):
+        for backbone, loss, seeds in configurations.by_configuration(records):
             for rule in rules:
                 files.write_json(folder / f"{backbone}-{loss}-{rule}.json", configurations.medians(seeds, rule))
-    table = configurations.comparison(found, rules)
+    table = configurations.comparison(records, rules)
     files.write_csv("metrics/table.csv", table)
     files.write_text("metrics/table.md", configurations.markdown(table))
-    headline = configurations.headline(found, rules)
+    headline = configurations.headline(records, rules)
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
     chosen = headline.get("chosen", "best on validation")
-    print(f"{len(found)} runs; {chosen}: {headline['configuration']}, test macro-AUROC {auroc}")
+    print(f"{len(records)} runs; {chosen}: {headline['configuration']}, test macro-AUROC {auroc}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Score every run, of the grid and external, under every decision rule, without torch.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv and, where there is one, irma.json
-Writes  metrics/runs/<run>.json
+Writes  metrics/runs/<run>.json (severity/metrics/record.py)
 Run     python -m stages.evaluate     a few seconds
 """
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from severity.core import errors, files, params, runs
 from severity.core.hierarchy import Hierarchy
 from severity.irma.facts import IrmaFacts
-from severity.metrics import evaluation, lab
+from severity.metrics import evaluation
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
 
@@ -27,10 +27,9 @@ def main() -> None:
         folder.mkdir()
         for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
-            known = predictions.known
-            found = evaluation.evaluate(predictions, hierarchy, cost, irma=irma, **settings["evaluate"])
-            about = runs.description(run, settings) | {key: known[key] for key in ("external",) if key in known}
-            files.write_json(folder / f"{run.name}.json", {**about, **found, "lab": lab.report(found, known)})
+            measured = evaluation.evaluate(predictions, hierarchy, cost, irma=irma, **settings["evaluate"])
+            record = evaluation.complete(runs.description(run, settings), measured, predictions.known)
+            files.write_json(folder / f"{run.name}.json", record)
     print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")
 
 

@@ -11,7 +11,6 @@ Run     python -m stages.explain     20 seconds for the default on two cores
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pandas
@@ -25,6 +24,8 @@ from severity.decoding import decoding
 from severity.drawing import pictures
 from severity.explanation import explained_images, explanation
 from severity.explanation import figures as explanation_figures
+from severity.metrics import record
+from severity.metrics.record import Record
 from severity.networks import inference, models
 from severity.predictions.predictions import Predictions
 from severity.prepared import decoded
@@ -42,14 +43,14 @@ def main() -> None:
     if not runs.grid(settings):
         print(without_images.leave_out("plots/explain", without_images.UNTRAINED))
         return
-    found = configurations.read_runs("metrics/runs", runs.grid(settings), [])
+    records = record.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
-        told = explain(found, out, **settings["explain"])
-    print(told)
+        summary = explain(records, out, **settings["explain"])
+    print(summary)
 
 
 def explain(
-    found: dict[runs.Run, dict[str, Any]],
+    records: dict[runs.Run, Record],
     out: Path,
     *,
     configuration: str,
@@ -61,32 +62,32 @@ def explain(
     layers: str | list,
     maps: int,
 ) -> str:
-    """Write what the module says into the folder `out`, and tell of it in one line.
+    """Write what the module says into the folder `out`, and report it in one line.
 
     Args:
-        found: metrics of every run of the grid.
+        records: of every run of the grid.
         configuration, seed: the run: see `configurations.choose`; one of the configuration's seeds, None for the first.
-        rule, mistakes, ids: see `cases.find`.
+        rule, mistakes, ids: see `explained_images.find`.
         cam, layers: see `explanation.choose`.
         maps: how many feature maps of each layer are shown; 0 leaves these pictures out.
 
     Raises:
         SeverityError: an option that does not fit what is there, or a file that is missing.
     """
-    record = choose_run(found, configuration, seed)
-    run = runs.Run(record["backbone"], record["loss"], record["seed"])
+    of_run = choose_run(records, configuration, seed)
+    run = runs.Run(of_run["backbone"], of_run["loss"], of_run["seed"])
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
-    chosen = explained_images.find(predictions, record, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
+    chosen = explained_images.find(predictions, of_run, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     network, loss = model.network, model.loss
     images, boxes = read_images([case.id for case in chosen])
     cam, layers = explanation.choose(network, images.shape[1], cam=cam, layers=layers)
 
-    folder, facts = out / run.name, f"{run.name} under {rule}, {record['dataset']}"
-    told = []
+    folder, facts = out / run.name, f"{run.name} under {rule}, {of_run['dataset']}"
+    explanations = []
     for case, image in zip(tqdm(chosen, desc="explain", unit="image", disable=None), images, strict=True):
         own = boxes[boxes["id"] == case.id]
         each = explanation.explain(
@@ -101,7 +102,7 @@ def explain(
             explained=each,
             hierarchy=hierarchy,
             facts=facts,
-            unit=record["cost"],
+            unit=of_run["cost"],
         )
         pictures.write(picture, folder / case.name)
         if maps:
@@ -109,16 +110,16 @@ def explain(
                 explanation_figures.draw_maps(case, maps=each.maps, facts=facts), folder / f"{case.name}_maps"
             )
             write_maps(folder / f"{case.name}_maps.npz", each.maps)
-        told.append(each)
+        explanations.append(each)
     index = explained_images.index(chosen, predictions, hierarchy)
     files.write_csv(folder / "index.csv", index.assign(run=run.name, rule=rule))
-    write_heat(folder, told)
+    write_cams(folder, explanations)
     return f"{run.name}: explained {len(chosen)} images"
 
 
-def choose_run(found: dict[runs.Run, dict[str, Any]], configuration: str, seed: int | None) -> dict[str, Any]:
-    """The metrics of one seed of a configuration. Raises SeverityError when the grid has no such run."""
-    seeds = {record["seed"]: record for record in configurations.choose(found, configuration, "explain.configuration")}
+def choose_run(records: dict[runs.Run, Record], configuration: str, seed: int | None) -> Record:
+    """The record of one seed of a configuration. Raises SeverityError when the grid has no such run."""
+    seeds = {each["seed"]: each for each in configurations.choose(records, configuration, "explain.configuration")}
     if seed is None:
         return next(iter(seeds.values()))
     if seed not in seeds:
@@ -151,13 +152,13 @@ def write_maps(path: Path, maps: list[explanation.Maps]) -> None:
         numpy.savez(beside, **{each.layer: each.values for each in maps})
 
 
-def write_heat(folder: Path, told: list[explanation.Explanation]) -> None:
+def write_cams(folder: Path, explanations: list[explanation.Explanation]) -> None:
     """cams.csv and cams.npy, whose rows belong together, and boxes.csv; nothing where there is no case."""
-    if told:
-        files.write_csv(folder / "cams.csv", pandas.concat([each.cams for each in told]))
-        files.write_csv(folder / "boxes.csv", pandas.concat([each.inside for each in told]))
+    if explanations:
+        files.write_csv(folder / "cams.csv", pandas.concat([each.cams for each in explanations]))
+        files.write_csv(folder / "boxes.csv", pandas.concat([each.inside for each in explanations]))
         with files.replacing(folder / "cams.npy") as beside:
-            numpy.save(beside, numpy.concatenate([each.weighed for each in told]))
+            numpy.save(beside, numpy.concatenate([each.weighed for each in explanations]))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from severity.core import errors, params, runs, tables, without_images
 from severity.drawing import pictures
 from severity.figures import catalogue
 from severity.figures.shared.study import ImageStudy
+from severity.metrics import record
 from severity.prepared import decoded, prepared
-from severity.summary import configurations
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     data, trained = Path("data/prepared"), runs.grid(settings)
     wanted = settings["plot"]
     study = ImageStudy(
-        found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        found=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
         configuration=wanted["configuration"],
         configurations_shown=wanted["configurations_shown"],
         classes=wanted["classes"],

@@ -13,7 +13,7 @@ from severity.core.hierarchy import Hierarchy
 from severity.drawing import pictures
 from severity.figures import catalogue
 from severity.figures.shared.study import ScoreStudy
-from severity.summary import configurations
+from severity.metrics import record
 from severity.tree import costs
 
 # What is read of each table of metrics/comparisons: words, numbers.
@@ -35,7 +35,7 @@ def main() -> None:
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     wanted = settings["plot"]
     study = ScoreStudy(
-        found=configurations.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        found=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
         configuration=wanted["configuration"],
         configurations_shown=wanted["configurations_shown"],
         classes=wanted["classes"],

@@ -6,9 +6,9 @@ import pytest
 from severity.core.errors import SeverityError
 from severity.decisions import class_rules
 from severity.explanation import explained_images
-from severity.metrics import evaluation
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
+from tests import records
 from tests.trees import six_classes
 
 TREE = six_classes()
@@ -43,7 +43,7 @@ def predictions(seed: int = 0) -> Predictions:
 @pytest.fixture(scope="module")
 def run():
     made = predictions()
-    return made, {"run": "net-ce-0", **evaluation.evaluate(made, TREE, COST, **OPTIONS)}
+    return made, records.of(made, TREE, COST, **OPTIONS)
 
 
 def find(run, **changes):

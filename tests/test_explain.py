@@ -15,11 +15,11 @@ from severity import losses
 from severity.core import files
 from severity.core.errors import SeverityError
 from severity.explanation import explanation
-from severity.metrics import evaluation
 from severity.networks import backbones, models
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
 from stages import explain
+from tests import records
 from tests.test_cases import OPTIONS as EVALUATE
 from tests.trees import TOP, six_classes
 
@@ -86,9 +86,7 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
             record=numpy.array("{}"),
         )
         made.write(f"data/predictions/{run}.npz")
-        metrics = evaluation.evaluate(made, TREE, COST, **EVALUATE)
-        about = {"run": run, "backbone": "net", "loss": loss, "seed": seed, "dataset": "made up", "cost": "lca_height"}
-        files.write_json(f"metrics/runs/{run}.json", {**about, **metrics})
+        files.write_json(f"metrics/runs/{run}.json", records.of(made, TREE, COST, **EVALUATE))
     params["grid"] = grid
     params["backbones"] = {"net": {"model": "test_resnet", "pretrained": False}}
     params["evaluate"]["rules"] = EVALUATE["rules"]

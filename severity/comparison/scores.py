@@ -11,21 +11,21 @@ from severity.comparison import resampling
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
-from severity.decisions import class_rules, temperature
-from severity.metrics import class_metrics
+from severity.decisions.decider import Decider
+from severity.metrics import catalogue, class_metrics
 from severity.predictions.predictions import Predictions
 
 SEVERITY = "hierarchical_distance_at_1"
-# The metrics that are compared, and the per-image numbers that they take.
-METRICS = (SEVERITY, "hierarchical_distance_at_5", "top1_error", "mistake_severity")
-PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in class_metrics.RATIOS[metric] if part))
+# The names of the metrics that are compared.
+METRICS = tuple(metric.name for metric in catalogue.compared())
 
 
 @dataclass(frozen=True)
 class Scores:
     """G runs, U rules, N test images with a true class of P patients, L labels.
 
-    runs: those with predictions; grid: all that were asked for. values: name in `PARTS` -> (G, U, N). truth: (N, L) bool.
+    runs: those with predictions; grid: all that were asked for. values: quantity of a
+    compared metric -> (G, U, N). truth: (N, L) bool.
     patient: (N,) from 0 to P - 1. auroc: (G, L) over all test images, NaN where a label has one kind of image only.
     without_truth: test images without a true class, left out. left_out: rules that some runs cannot have, for want of
     validation images, and the names of those runs; such a rule is in no comparison.
@@ -60,31 +60,31 @@ class Scores:
     @cached_property
     def configurations(self) -> dict[tuple[str, str], dict[int, int]]:
         """Backbone and loss -> seed -> number of the run; a configuration of the grid without any run is empty."""
-        found: dict[tuple[str, str], dict[int, int]] = {(run.backbone, run.loss): {} for run in self.grid}
+        seeds: dict[tuple[str, str], dict[int, int]] = {(run.backbone, run.loss): {} for run in self.grid}
         for number, run in enumerate(self.runs):
-            found[run.backbone, run.loss][run.seed] = number
-        return found
+            seeds[run.backbone, run.loss][run.seed] = number
+        return seeds
 
     @cached_property
     def sums(self) -> dict[str | None, numpy.ndarray]:
-        """Sums over the images of each patient: name in `PARTS` -> (P, G, U); None -> their number, (P, 1, 1)."""
+        """Sums over the images of each patient: quantity -> (P, G, U); None -> their number, (P, 1, 1)."""
         shape = (self.patients, len(self.runs), len(self.rules))
         images = numpy.bincount(self.patient, minlength=self.patients).astype(numpy.float64)
-        found: dict[str | None, numpy.ndarray] = {None: images[:, None, None]}
+        sums: dict[str | None, numpy.ndarray] = {None: images[:, None, None]}
         for name, values in self.values.items():
             flat = values.reshape(-1, values.shape[-1])
-            found[name] = resampling.per_patient(flat, patient=self.patient, patients=self.patients).reshape(shape)
-        return found
+            sums[name] = resampling.per_patient(flat, patient=self.patient, patients=self.patients).reshape(shape)
+        return sums
 
     def ratio(self, metric: str, sides: Sequence[tuple[Sequence[int], int]]) -> resampling.Ratios:
         """A metric of M sides, (P, M): of each the mean over its runs of what is summed, under its rule.
 
         Args:
-            metric: a name in `metrics.RATIOS`. sides: numbers of runs, and of a rule.
+            metric: the name of one that is compared. sides: numbers of runs, and of a rule.
         """
         above, below = (
             numpy.stack([self._side(name, runs, rule) for runs, rule in sides], axis=1)
-            for name in class_metrics.RATIOS[metric]
+            for name in catalogue.named(metric).parts
         )
         return resampling.Ratios(above, below)
 
@@ -106,14 +106,14 @@ def collect(
     Args:
         read: the predictions of a run, None where there are none.
         grid: the runs to read. cost: (K, K) cost[decision, truth].
-        rules: names in `decisions.RULES`, with `_ts` appended: on temperature-scaled probabilities.
+        rules: words of rules that decide a class (`severity.decisions.decider`).
 
     Raises:
         SeverityError: no run has predictions, none of the test images has a true class, or two runs are of different
             test images or truths, so that they cannot be compared image by image.
     """
     first: Predictions | None = None
-    runs, found, auroc = [], [], []
+    runs, scored_runs, auroc = [], [], []
     left_out: dict[str, tuple[str, ...]] = {}
     for run in grid:
         predictions = read(run)
@@ -123,9 +123,10 @@ def collect(
         first = first or test
         _check_same(first, test)
         runs.append(run)
-        for word in _unavailable(predictions, rules):
+        decider = Decider.of(predictions, hierarchy, cost)
+        for word in decider.unavailable(rules):
             left_out[word] = (*left_out.get(word, ()), run.name)
-        found.append(_score(predictions, test, hierarchy, cost, [word for word in rules if word not in left_out]))
+        scored_runs.append(_score(decider, test, [word for word in rules if word not in left_out]))
         auroc.append(_auroc(test, hierarchy))
     if first is None:
         raise SeverityError(f"None of the {len(grid)} runs of the grid has predictions. Run `dvc repro predict`.")
@@ -138,7 +139,10 @@ def collect(
         runs=tuple(runs),
         rules=kept,
         classes=hierarchy.classes,
-        values={name: numpy.array([[of_run[word][name] for word in kept] for of_run in found]) for name in PARTS},
+        values={
+            name: numpy.array([[of_run[word][name] for word in kept] for of_run in scored_runs])
+            for name in quantities()
+        },
         truth=truth[scored],
         patient=patient,
         auroc=numpy.array(auroc),
@@ -147,11 +151,9 @@ def collect(
     )
 
 
-def _unavailable(predictions: Predictions, rules: Sequence[str]) -> list[str]:
-    """The rules that want a temperature, where there are no validation images to fit it on."""
-    if (predictions.split == "validation").any():
-        return []
-    return [word for word in rules if temperature.split(word)[1]]
+def quantities() -> list[str]:
+    """The quantities of each image that the compared metrics need."""
+    return list(dict.fromkeys(part for metric in catalogue.compared() for part in metric.parts if part))
 
 
 def _check_same(first: Predictions, other: Predictions) -> None:
@@ -164,25 +166,16 @@ def _check_same(first: Predictions, other: Predictions) -> None:
             )
 
 
-def _score(
-    predictions: Predictions, test: Predictions, hierarchy: Hierarchy, cost: numpy.ndarray, rules: Sequence[str]
-) -> dict[str, dict[str, numpy.ndarray]]:
-    """For each rule what `metrics.per_image` gives of the test images that have a true class."""
-    truth = test.truth == 1
-    scored = class_metrics.has_truth(truth)
+def _score(decider: Decider, test: Predictions, rules: Sequence[str]) -> dict[str, dict[str, numpy.ndarray]]:
+    """For each rule what `class_metrics.per_image` returns for the test images that have a true class."""
+    scored = class_metrics.has_truth(test.truth == 1)
     if not scored.any():
-        raise SeverityError(f"None of the {len(truth)} test images of {test.run} has a true class to compare by.")
-    posteriors = {False: test.posterior[scored]}
-    found = {}
-    for word in rules:
-        rule, scaled = temperature.split(word)
-        if scaled and True not in posteriors:
-            seen = predictions.part("validation")
-            heat = temperature.fit(seen.posterior, seen.truth == 1, hierarchy)
-            posteriors[True] = temperature.scale(posteriors[False], heat)
-        ranking = class_rules.rank(rule, posterior=posteriors[scaled], cost=cost, hierarchy=hierarchy)
-        found[word] = class_metrics.per_image(ranking=ranking, truth=truth[scored], cost=cost)
-    return found
+        raise SeverityError(f"None of the {len(scored)} test images of {test.run} has a true class to compare by.")
+    images = test.rows(scored)
+    return {
+        word: class_metrics.per_image(ranking=decider.rank(word, images), truth=images.truth == 1, cost=decider.cost)
+        for word in rules
+    }
 
 
 def _auroc(test: Predictions, hierarchy: Hierarchy) -> list[float]:

@@ -32,8 +32,8 @@ def rank(rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy:
         (N, K) int32 class indices, best first; column 0 is the decision.
 
     Raises:
-        SeverityError: an unknown rule, shapes that do not fit, a negative or NaN probability, a row that does not sum to
-            one, a cost matrix that is not one.
+        SeverityError: an unknown rule, shapes that do not fit, a negative or NaN probability, a row that does not sum
+            to one, a cost matrix that is not one.
     """
     if rule not in RULES:
         raise SeverityError(f"Unknown decision rule {rule!r}. {nearest(rule, RULES)}")

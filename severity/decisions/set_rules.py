@@ -1,4 +1,4 @@
-"""Decision rules that name a set of labels (severity/arrays/label_tree.py tells what a label and a node stand for)."""
+"""Decision rules that name a set of labels (what labels and nodes stand for: severity/arrays/label_tree.py)."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ def node_probabilities(marginal: numpy.ndarray, tree: LabelTree) -> numpy.ndarra
     children's probabilities: the smallest change upward that P(parent) >= P(child) allows, exact where the children
     imply one another. The other bound, the sum over the children, would be exact where they exclude one another.
     """
-    found = tree.highest(numpy.asarray(marginal, dtype=numpy.float64))
+    probability = tree.highest(numpy.asarray(marginal, dtype=numpy.float64))
     if tree.always:
-        found[tree.root] = 1
-    return found
+        probability[tree.root] = 1
+    return probability
 
 
 def decide(

@@ -37,7 +37,7 @@ def scale(posterior: numpy.ndarray, temperature: float) -> numpy.ndarray:
 
 
 def scale_marginal(marginal: numpy.ndarray, temperature: float) -> numpy.ndarray:
-    """(N, K) probabilities of labels -> (N, K) float64, sigmoid(logit(m) / T). What is above one half stays above it."""
+    """(N, K) probabilities of labels -> (N, K) float64, sigmoid(logit(m) / T). What is above 1/2 stays so."""
     return scipy.special.expit(_logits(marginal) / _checked(temperature))
 
 
@@ -65,8 +65,8 @@ def fit_marginal(marginal: numpy.ndarray, truth: numpy.ndarray) -> float:
 
 def _least(loss: Callable[[float], float]) -> float:
     """T = 1/sharpness of least loss. The loss is convex in the sharpness, so a bounded search finds it."""
-    found = scipy.optimize.minimize_scalar(loss, bounds=(1 / HOTTEST, 1 / COLDEST), method="bounded")
-    return 1 / float(found.x) if found.fun < loss(1.0) else 1.0
+    least = scipy.optimize.minimize_scalar(loss, bounds=(1 / HOTTEST, 1 / COLDEST), method="bounded")
+    return 1 / float(least.x) if least.fun < loss(1.0) else 1.0
 
 
 def _logs(posterior: numpy.ndarray) -> numpy.ndarray:

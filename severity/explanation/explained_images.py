@@ -1,17 +1,16 @@
 """The cases that are explained: the least and the most severe mistakes of one run, and images chosen by their id."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy
 import pandas
 
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
-from severity.decisions import class_rules, temperature
+from severity.decisions.decider import Decider
 from severity.explanation import paths
-from severity.predictions.predictions import PER_IMAGE, Predictions
+from severity.metrics.record import Record
+from severity.predictions.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Case:
 
 def find(
     predictions: Predictions,
-    record: Mapping[str, Any],
+    record: Record,
     hierarchy: Hierarchy,
     cost: numpy.ndarray,
     *,
@@ -52,14 +51,14 @@ def find(
 
     Args:
         predictions: of the run.
-        record: its metrics, which name the mistakes.
+        record: its record, which names the mistakes.
         cost: (K, K) cost[decision, truth].
-        rule: one that the metrics know.
-        mistakes: how many of the least and of the most severe ones; as many as the metrics name, where these are fewer.
+        rule: one that the record has.
+        mistakes: how many of the least and of the most severe ones; as many as the record names, where these are fewer.
         ids: images of validation or test.
 
     Raises:
-        SeverityError: an unknown rule or image, or metrics of other predictions.
+        SeverityError: an unknown rule or image, or a record of other predictions.
     """
     if rule not in record["rules"]:
         raise SeverityError(f"params.yaml: explain.rule is {rule!r}. {nearest(rule, record['rules'])}")
@@ -71,7 +70,7 @@ def find(
     wanted = {name: mistake["id"] for name, mistake in named.items()}
     wanted |= {f"chosen_{place}": image for place, image in enumerate(ids, start=1)}
     rows = [paths.index(predictions, image) for image in wanted.values()]
-    decided = _decide(predictions.posterior[rows], rule, record, hierarchy, cost)
+    decided = Decider.of(predictions, hierarchy, cost).rank(rule, predictions.rows(rows))[:, 0]
     for (name, mistake), label in zip(named.items(), decided, strict=False):
         if hierarchy.classes[label] != mistake["decision"]:
             raise SeverityError(
@@ -81,16 +80,6 @@ def find(
     return [
         _case(name, row, int(label), predictions, cost) for name, row, label in zip(wanted, rows, decided, strict=True)
     ]
-
-
-def _decide(
-    posterior: numpy.ndarray, word: str, record: Mapping[str, Any], hierarchy: Hierarchy, cost: numpy.ndarray
-) -> numpy.ndarray:
-    """(N,) class that a rule decides, with the temperature that the metrics were made with where the rule wants one."""
-    rule, scaled = temperature.split(word)
-    if scaled:
-        posterior = temperature.scale(posterior, record["calibration"][f"posterior{temperature.SUFFIX}"]["temperature"])
-    return class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy)[:, 0]
 
 
 def _case(name: str, row: int, decision: int, predictions: Predictions, cost: numpy.ndarray) -> Case:
@@ -127,11 +116,10 @@ def steps(case: Case, predictions: Predictions, hierarchy: Hierarchy) -> pandas.
         given_parent (its share of the parent's).
     """
     labels = numpy.array(case.classes)
-    same = numpy.full(len(labels), case.row)
-    copies = replace(predictions, **{name: getattr(predictions, name)[same] for name in PER_IMAGE})
+    copies = predictions.rows(numpy.full(len(labels), case.row))
     nodes = hierarchy.class_nodes[labels]
-    found = paths.table(copies, hierarchy, nodes)
+    path = paths.table(copies, hierarchy, nodes)
     label = numpy.repeat(labels, hierarchy.depth[nodes] + 1)
-    found.insert(0, "label", [hierarchy.classes[each] for each in label])
-    found.insert(1, "role", [case.role(each) for each in label])
-    return found[["label", "role", "depth", "node", "probability", "given_parent"]]
+    path.insert(0, "label", [hierarchy.classes[each] for each in label])
+    path.insert(1, "role", [case.role(each) for each in label])
+    return path[["label", "role", "depth", "node", "probability", "given_parent"]]

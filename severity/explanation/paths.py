@@ -1,9 +1,10 @@
 """Hierarchical predictions for people: the path to the decision with the probability of every node on it.
 
-    python -m severity.explanation.paths --predictions data/predictions/<run>.npz --id IMAGE      the tree of one image, as text
-    python -m severity.explanation.paths --predictions data/predictions/<run>.npz --out FILE.csv  the paths of all images, as a table
+    python -m severity.explanation.paths --predictions FILE.npz --id IMAGE      the tree of one image, as text
+    python -m severity.explanation.paths --predictions FILE.npz --out FILE.csv  the paths of all images, as a table
 
-`--rule` takes a decision rule or climb; the tree and the costs are those of the last `dvc repro`. Seconds.
+FILE.npz is data/predictions/<run>.npz. `--rule` takes a rule that decides a class, or climb, each also with `_ts`:
+temperature-scaled; the tree and the costs are those of the last `dvc repro`. Seconds.
 """
 
 import argparse
@@ -15,19 +16,10 @@ from severity.arrays import subtrees
 from severity.core import errors, files
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.decisions import class_rules
+from severity.decisions import class_rules, temperature
+from severity.decisions.decider import CLIMB, Decider
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
-
-
-def decide(
-    rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy, threshold: float
-) -> numpy.ndarray:
-    """(N,) node that a rule of `decisions.RULES`, or climb with its threshold, decides for each posterior (N, K)."""
-    if rule == "climb":
-        return class_rules.climb(posterior=posterior, hierarchy=hierarchy, threshold=threshold)
-    ranking = class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy)
-    return hierarchy.class_nodes[ranking[:, 0]]
 
 
 def table(predictions: Predictions, hierarchy: Hierarchy, nodes: numpy.ndarray) -> pandas.DataFrame:
@@ -45,16 +37,16 @@ def table(predictions: Predictions, hierarchy: Hierarchy, nodes: numpy.ndarray) 
     paths = {node: hierarchy.ancestors(node)[::-1] for node in numpy.unique(nodes).tolist()}
     step = numpy.array([each for node in nodes.tolist() for each in paths[node]], dtype=numpy.int64)
     probability = subtrees.probabilities(predictions.posterior, hierarchy)
-    found = probability[image, step]
-    above = numpy.where(step == hierarchy.root, found, probability[image, hierarchy.parents[step]])
+    own = probability[image, step]
+    above = numpy.where(step == hierarchy.root, own, probability[image, hierarchy.parents[step]])
     return pandas.DataFrame(
         {
             "id": predictions.ids[image],
             "split": predictions.split[image],
             "depth": hierarchy.depth[step],
             "node": numpy.array(hierarchy.names)[step],
-            "probability": found,
-            "given_parent": numpy.divide(found, above, out=numpy.zeros_like(found), where=above > 0),
+            "probability": own,
+            "given_parent": numpy.divide(own, above, out=numpy.zeros_like(own), where=above > 0),
             "decided": (step == nodes[image]).astype(int),
         }
     )
@@ -84,7 +76,8 @@ def main() -> None:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--id", help="an image of the predictions")
     wanted.add_argument("--out", help="the CSV file to write")
-    parser.add_argument("--rule", default="argmax", choices=[*class_rules.RULES, "climb"])
+    words = [f"{rule}{suffix}" for suffix in ("", temperature.SUFFIX) for rule in (*class_rules.RULES, CLIMB)]
+    parser.add_argument("--rule", default="argmax", choices=words)
     parser.add_argument("--threshold", type=float, default=0.5, help="of climb (default: 0.5)")
     parser.add_argument("--least", type=float, default=0.01, help="hide nodes less probable than this (default: 0.01)")
     parser.add_argument("--hierarchy", default="data/hierarchy/hierarchy.json")
@@ -93,9 +86,7 @@ def main() -> None:
     hierarchy = Hierarchy.read(given.hierarchy)
     cost = costs.read(given.cost, hierarchy.classes)
     predictions = Predictions.read(given.predictions, hierarchy)
-    nodes = decide(
-        given.rule, posterior=predictions.posterior, cost=cost, hierarchy=hierarchy, threshold=given.threshold
-    )
+    nodes = Decider.of(predictions, hierarchy, cost).decide_nodes(given.rule, predictions, threshold=given.threshold)
     if given.out:
         files.write_csv(given.out, table(predictions, hierarchy, nodes))
         print(f"{given.out}: the paths of {len(nodes)} images under {given.rule}")
@@ -109,7 +100,7 @@ def index(predictions: Predictions, image: str) -> int:
     """The row of an image. Raises SeverityError naming the nearest id when there is none."""
     rows = numpy.flatnonzero(predictions.ids == image)
     if not len(rows):
-        # All ids would be a long message; the nearest few are told.
+        # All ids would be a long message; the nearest few are named.
         near = errors.nearest(image, predictions.ids.tolist()).partition("Known:")[0]
         raise SeverityError(f"The predictions of {predictions.run} hold no image {image!r}. {near}".strip())
     return int(rows[0])

@@ -1,22 +1,19 @@
 """Severity metrics of single decisions. Per image first, then one division; never a mean of batch means."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy
 
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
+from severity.metrics import catalogue
+from severity.metrics.catalogue import DEPTHS
 
-DEPTHS = (1, 5, 20)
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
-# The metrics of one decision as one sum over images of what `per_image` gives over another; None: over their number.
-RATIOS: dict[str, tuple[str, str | None]] = {
-    "top1_error": ("top1_error", None),
-    "mistake_severity": ("hierarchical_distance_at_1", "top1_error"),
-    **{f"hierarchical_distance_at_{k}": (f"hierarchical_distance_at_{k}", None) for k in DEPTHS},
-}
 
 
 def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
@@ -48,12 +45,13 @@ def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray
     starts = numpy.cumsum(counts) - counts
     cells = decided.astype(numpy.intp) * len(cost)
     flat = cost.ravel()
-    found = flat.take(cells + label[starts][:, None])
+    severity = flat.take(cells + label[starts][:, None])
     # The second true class of the images that have one, then the third, and so on.
     for number in range(1, int(counts.max(initial=1))):
         more = numpy.flatnonzero(counts > number)
-        found[more] = numpy.minimum(found[more], flat.take(cells[more] + label[starts[more] + number][:, None]))
-    return found
+        other = flat.take(cells[more] + label[starts[more] + number][:, None])
+        severity[more] = numpy.minimum(severity[more], other)
+    return severity
 
 
 def has_truth(truth: numpy.ndarray) -> numpy.ndarray:
@@ -69,25 +67,53 @@ def severities(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndar
     return severity
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """What a quantity is computed from: rankings and truths of some images, (N, K) each, and the (K, K) cost."""
+
+    ranking: numpy.ndarray
+    truth: numpy.ndarray
+    cost: numpy.ndarray
+
+    @cached_property
+    def ranked(self) -> numpy.ndarray:
+        """(N, D) severity of each of the first classes of the ranking, as many as the largest of `DEPTHS`."""
+        return nearest(decided=self.ranking[:, : max(DEPTHS)], truth=self.truth, cost=self.cost)
+
+
+def _wrong(decisions: Decisions) -> numpy.ndarray:
+    """1 for a wrong decision, else 0."""
+    first = decisions.ranking[:, :1].astype(numpy.intp)
+    return (~numpy.take_along_axis(decisions.truth, first, axis=1)[:, 0]).astype(numpy.float64)
+
+
+def _mean_severity(k: int) -> Callable[[Decisions], numpy.ndarray]:
+    """Mean severity of the first k classes, k capped at K; k = 1 is the severity of the decision."""
+    # Sorted, so that the same classes in another order give the same number to the last digit.
+    return lambda decisions: numpy.sort(decisions.ranked[:, :k], axis=1).mean(axis=1)
+
+
+# What each image gives to the metrics of the catalogue: a quantity's name there -> a function to (N,) numbers.
+QUANTITIES: dict[str, Callable[[Decisions], numpy.ndarray]] = {
+    "top1_error": _wrong,
+    **{f"hierarchical_distance_at_{k}": _mean_severity(k) for k in DEPTHS},
+}
+
+
 def per_image(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, numpy.ndarray]:
-    """What each image gives to the metrics of `single_decision`, by their names.
+    """Each of `QUANTITIES` of each image, by name: (N,) float64.
 
     Args:
-        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
-
-    Returns:
-        top1_error: (N,) 1 for a wrong decision, else 0. hierarchical_distance_at_k, k = 1, 5, 20: (N,) mean severity of the
-        first k classes, k capped at K; k = 1 is the severity of the decision.
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row.
+        cost: (K, K).
     """
     _check(ranking, truth, cost)
-    found = {f"hierarchical_distance_at_{k}": numpy.empty(len(truth)) for k in DEPTHS}
+    quantities = {name: numpy.empty(len(truth)) for name in QUANTITIES}
     for rows in chunks(*truth.shape):
-        ranked = nearest(decided=ranking[rows, : max(DEPTHS)], truth=truth[rows], cost=cost)
-        for k in DEPTHS:
-            # Sorted, so that the same classes in another order give the same number to the last digit.
-            found[f"hierarchical_distance_at_{k}"][rows] = numpy.sort(ranked[:, :k], axis=1).mean(axis=1)
-    wrong = ~numpy.take_along_axis(truth, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
-    return {"top1_error": wrong.astype(numpy.float64), **found}
+        decisions = Decisions(ranking[rows], truth[rows], cost)
+        for name, values in quantities.items():
+            values[rows] = QUANTITIES[name](decisions)
+    return quantities
 
 
 def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
@@ -108,6 +134,8 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
             mistakes or not. severity_skewness: third standardised moment, None when all severities are equal.
         severity_percent: 100 x mean / largest cost.
         levels: for each severity that occurs, the number of images.
+        Every other metric of the catalogue that has a numerator: its sum over images by that of its denominator, None
+            where the latter is 0.
 
     Raises:
         SeverityError: shapes or types do not fit, no image has a true class, or hd@1 = top1_error x mistake_severity
@@ -130,7 +158,7 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
         wrong[rows] = ~true[numpy.arange(len(true)), first[:, 0]]
         for k, depth in depths.items():
             totals[k] += float(ranked[:, :depth].sum()) / depth
-    found = {
+    metrics = {
         "images": len(severity),
         "without_truth": int((~scored).sum()),
         "top1_error": float(wrong.mean()),
@@ -138,8 +166,19 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
         **{f"hierarchical_distance_at_{k}": totals[k] / len(severity) for k in DEPTHS},
         **describe(severity, largest=float(cost.max())),
     }
-    _check_identity(found)
-    return found
+    _check_identity(metrics)
+    return metrics | _others(ranking[scored], truth[scored], cost, known=metrics)
+
+
+def _others(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, *, known: dict) -> dict[str, Any]:
+    """The metrics of the catalogue that are not among the `known` ones, each one sum divided by another."""
+    others = [metric for metric in catalogue.ratios() if metric.name not in known]
+    quantities = per_image(ranking=ranking, truth=truth, cost=cost) if others else {}
+    sums = {None: float(len(truth)), **{name: float(values.sum()) for name, values in quantities.items()}}
+    return {
+        metric.name: sums[metric.numerator] / sums[metric.denominator] if sums[metric.denominator] else None
+        for metric in others
+    }
 
 
 def describe(severity: numpy.ndarray, *, largest: float) -> dict[str, Any]:
@@ -192,11 +231,11 @@ def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
 
 def by_label(severity: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Mean severity over the images for which a label is true (None where it never is), and their number."""
-    found = {}
+    labels = {}
     for column, label in enumerate(classes):
         values = severity[truth[:, column]]
-        found[label] = {"images": len(values), "severity": float(values.mean()) if len(values) else None}
-    return found
+        labels[label] = {"images": len(values), "severity": float(values.mean()) if len(values) else None}
+    return labels
 
 
 def confusion(
@@ -207,19 +246,19 @@ def confusion(
     Args:
         decided: (N,) class index. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
 
-    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else the
-    nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
+    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else
+    the nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
     """
     size = len(cost)
-    found = numpy.zeros(size * size, dtype=numpy.int64)
+    counts = numpy.zeros(size * size, dtype=numpy.int64)
     for rows in chunks(*truth.shape):
         away = numpy.where(truth[rows], cost[decided[rows]], numpy.inf)
         right = truth[rows][numpy.arange(len(away)), decided[rows]]
         nearest_truth = numpy.where(right, decided[rows], away.argmin(axis=1))
-        found += numpy.bincount(nearest_truth * size + decided[rows], minlength=size * size)
+        counts += numpy.bincount(nearest_truth * size + decided[rows], minlength=size * size)
     return {
         classes[true]: {classes[k]: int(row[k]) for k in numpy.flatnonzero(row)}
-        for true, row in enumerate(found.reshape(size, size))
+        for true, row in enumerate(counts.reshape(size, size))
         if row.any()
     }
 
@@ -228,7 +267,8 @@ def distance_curve(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.
     """Hierarchical distance @k for k = 1 to K, to six digits.
 
     Args:
-        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row.
+        cost: (K, K).
     """
     total = numpy.zeros(len(cost))
     for rows in chunks(*truth.shape):
@@ -294,9 +334,9 @@ def _check(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) ->
         )
 
 
-def _check_identity(found: dict[str, Any]) -> None:
-    product = found["top1_error"] * (found["mistake_severity"] or 0.0)
-    distance = found["hierarchical_distance_at_1"]
+def _check_identity(metrics: dict[str, Any]) -> None:
+    product = metrics["top1_error"] * (metrics["mistake_severity"] or 0.0)
+    distance = metrics["hierarchical_distance_at_1"]
     if abs(distance - product) > IDENTITY_TOLERANCE * max(1.0, distance):
         raise SeverityError(
             f"Self-check failed: hierarchical distance @1 is {distance}, but top-1 error x mistake severity is {product}. "

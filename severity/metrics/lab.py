@@ -6,8 +6,11 @@ docs/from-the-lab-log.md maps every field: name, formula, file.
 from collections.abc import Mapping
 from typing import Any
 
-from severity.metrics.class_metrics import DEPTHS
+from severity.metrics import catalogue
+from severity.metrics.record import Lab, Measured
 
+# What the log calls CRM metrics; its words for them are the short names of the catalogue.
+CRM = ("top1_error", "mistake_severity", *(f"hierarchical_distance_at_{k}" for k in catalogue.DEPTHS))
 # Where a word of the log means something else here than it did there.
 NOTES = {
     "val_loss": "of the kept epoch, mean per image, never negative; n/a for external predictions",
@@ -21,23 +24,23 @@ NOTES = {
 }
 
 
-def report(found: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def report(measured: Measured, known: Mapping[str, Any]) -> Lab:
     """The lab's fields of one run.
 
     Args:
-        found: what `evaluation.evaluate` gave.
-        known: what the prediction file tells of the run beside its predictions (`Predictions.known`).
+        measured: what `evaluation.evaluate` returned.
+        known: what the prediction file says of the run beside its predictions (`Predictions.known`).
 
     Returns:
         val_loss, val_time, best_auc; rules: for each rule val_acc, severity_stats, crm_metrics, batch_wise_median and
         model_median; notes: what a field means where that was corrected. None where there is no such number.
     """
-    seen = found["validation"]["top1_error"]
+    seen = measured["validation"]["top1_error"]
     return {
         "val_loss": known.get("validation_loss"),
         "val_time": None,
-        "best_auc": found["validation"]["macro_auroc"],
-        "rules": {rule: _of_rule(f"rules.{rule}", each, seen.get(rule)) for rule, each in found["rules"].items()},
+        "best_auc": measured["validation"]["macro_auroc"],
+        "rules": {rule: _of_rule(f"rules.{rule}", each, seen.get(rule)) for rule, each in measured["rules"].items()},
         "notes": NOTES,
     }
 
@@ -52,11 +55,7 @@ def _of_rule(path: str, rule: Mapping[str, Any], validation_error: float | None)
             "max_batch": batches["mean_max"],
             "percent": rule["severity_percent"],
         },
-        "crm_metrics": {
-            "top1_error": rule["top1_error"],
-            "mistake_severity": rule["mistake_severity"],
-            **{f"hd_at_{k}": rule[f"hierarchical_distance_at_{k}"] for k in DEPTHS},
-        },
+        "crm_metrics": {catalogue.named(name).key: rule[name] for name in CRM},
         "batch_wise_median": {
             "median": batches["median_of_medians"],
             "batches": len(batches["medians"]),

@@ -51,6 +51,10 @@ class Predictions:
         rows = self.split == split
         if not rows.any():
             raise SeverityError(f"The predictions of {self.run} hold no image of the split {split!r}. Predict again.")
+        return self.rows(rows)
+
+    def rows(self, rows: numpy.ndarray) -> "Predictions":
+        """Some of the rows: an index or a mask."""
         return replace(self, **{name: getattr(self, name)[rows] for name in PER_IMAGE})
 
     def write(self, path: Path | str) -> None:

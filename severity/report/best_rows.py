@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pandas
 
-from severity.summary.configurations import IRMA, METRICS
+from severity.metrics import catalogue
 
 # Columns of which more is better; of all others less is.
-MORE = ("macro_auroc",)
+MORE = tuple(metric.key for metric in catalogue.table() if metric.better == "more")
 AXES = ("backbone", "loss", "rule")
 # Which axis the two sides of a table of comparisons differ in.
 COMPARED = {"rules": "rule", "losses": "loss", "backbones": "backbone"}
@@ -46,8 +46,7 @@ class Leader:
 
 def columns(table: pandas.DataFrame) -> dict[str, str]:
     """Key -> heading of the metrics that the table of configurations has, in its order."""
-    known = {key: heading for key, (_, heading) in (METRICS | IRMA).items()}
-    return {key: heading for key, heading in known.items() if key in table}
+    return {metric.key: metric.heading for metric in catalogue.table() if metric.key in table}
 
 
 def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -> dict[tuple[int, str], Leader]:
@@ -57,17 +56,19 @@ def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -
         table: one row a configuration and rule, with the columns of `configurations.comparison`.
         compared: the tables rules, losses and backbones that the stage `compare` wrote, by name; any may be missing.
     """
-    found = {}
-    for key in columns(table):
-        values = table[key].dropna()
-        best = values.max() if key in MORE else values.min()
+    leading = {}
+    for metric in catalogue.table():
+        if metric.key not in table:
+            continue
+        key, values = metric.key, table[metric.key].dropna()
+        best = values.max() if metric.better == "more" else values.min()
         rows = values.index[values == best]
         if len(rows) == 1 and len(values) > 1:
-            found[int(rows[0]), key] = _leader(table.loc[rows[0]], METRICS.get(key, (None,))[0], compared)
-    return found
+            leading[int(rows[0]), key] = _leader(table.loc[rows[0]], metric.name, compared)
+    return leading
 
 
-def _leader(row: pandas.Series, metric: str | None, compared: Mapping[str, pandas.DataFrame]) -> Leader:
+def _leader(row: pandas.Series, metric: str, compared: Mapping[str, pandas.DataFrame]) -> Leader:
     comparisons, unshown = 0, []
     for name, axis in COMPARED.items():
         if name not in compared:

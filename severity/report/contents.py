@@ -13,6 +13,7 @@ from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.figures import catalogue
+from severity.metrics.record import read_existing
 from severity.report import best_rows
 
 # The tables of the stage `compare`, with their titles.
@@ -98,7 +99,7 @@ def read(settings: dict[str, Any]) -> Findings:
         settings=settings,
         scored=scored,
         trained=trained,
-        metrics=_of_runs(scored, "metrics/runs/{}.json"),
+        metrics=read_existing("metrics/runs", scored),
         records=_of_runs(trained, "data/models/{}/record.json"),
         hierarchy=Hierarchy.read("data/hierarchy/hierarchy.json"),
         counts=prepared.get("counts", {}),

@@ -20,11 +20,11 @@ from PIL import Image
 
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
+from severity.metrics import catalogue
 from severity.report import best_rows, contents, markup
 from severity.report.best_rows import AXES, Leader
 from severity.report.contents import Figure, Findings
 from severity.report.markup import Html, join, tag
-from severity.summary import configurations
 
 TEMPLATE = Path(__file__).with_name("report.html")
 FOLDER = "report"  # where the page lies: links are relative to it
@@ -38,8 +38,6 @@ PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "pre
 PARAMS += ("explain", "external")
 # What the stage writes beside the page.
 TABLES = ("report/tables/summary.tex", "report/tables/summary.md", "report/tables/comparisons.tex")
-# What is told of a rule with every run.
-RUN = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the axes of the grid are headed.
 AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
@@ -367,9 +365,7 @@ def _baselines(found: Findings) -> Iterator[Html]:
     rules = record.get("baselines", {}).get("single_decision", {})
     if not rules:
         return
-    headings = {
-        metric: heading for metric, heading in configurations.METRICS.values() if metric in next(iter(rules.values()))
-    }
+    headings = {metric.name: metric.heading for metric in catalogue.baselines()}
     rows = [
         tag("tr", tag("th", rule.replace("_", " "), scope="row"), *(_fixed(values[key]) for key in headings))
         for rule, values in rules.items()
@@ -577,7 +573,13 @@ def _run(found: Findings, run: Run) -> Iterator[Html]:
                 ("Macro-AUROC", _digits(metrics["macro_auroc"])),
                 ("Macro-AUROC, validation", _digits(metrics["validation"]["macro_auroc"])),
                 *(
-                    (rule, ", ".join(f"{name.replace('_', ' ')} {_digits(told[name])}" for name in RUN if name in told))
+                    (
+                        rule,
+                        ", ".join(
+                            f"{metric.name.replace('_', ' ')} {_digits(told[metric.name])}"
+                            for metric in catalogue.per_run()
+                        ),
+                    )
                     for rule, told in metrics["rules"].items()
                 ),
             ]

@@ -6,6 +6,7 @@ from typing import Any
 import pandas
 
 from severity.core import markdown
+from severity.metrics import catalogue
 from severity.report import best_rows, latex
 from severity.report.best_rows import AXES, Leader
 from severity.report.contents import Findings
@@ -109,18 +110,10 @@ def _pairs(found: Findings, name: str, frame: pandas.DataFrame, places: list[str
         f"milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's correction over "
         "the table leaves a difference shown. What is not bold is not shown to be equal."
     )
-    headings = [*places, "A", "B", *(latex.stacked(SHORT.get(metric, metric.replace("_", " "))) for metric in metrics)]
+    headings = [*places, "A", "B", *(latex.stacked(catalogue.named(metric).heading) for metric in metrics)]
     return latex.table(
         headings, groups, words=len(places) + 2, caption=latex.escape(caption), label=f"tab:severity-{name}"
     )
-
-
-SHORT = {
-    "hierarchical_distance_at_1": "hd@1",
-    "hierarchical_distance_at_5": "hd@5",
-    "top1_error": "top-1 error",
-    "mistake_severity": "mistake severity",
-}
 
 
 def _difference(row: Mapping[str, Any]) -> tuple[str, str]:

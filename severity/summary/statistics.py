@@ -14,35 +14,35 @@ def over_seeds(values: Sequence[float | None], *, skewness: bool = False) -> dic
 
     Args:
         values: one number a seed; None where a seed lacks the metric.
-        skewness: whether to tell it as well.
+        skewness: whether to give it as well.
 
     Returns:
-        n, missing: how many values there are, and how many of them are None. mean, median (a true one: of an even number
-        of values the mean of the middle two), min, max. lower_quartile, upper_quartile (linear between values): None
-        under three values. skewness: third standardised moment, None under three values or where all are equal.
+        n, missing: how many values there are, and how many of them are None. mean, median (a true one: of an even
+        number of values the mean of the middle two), min, max. lower_quartile, upper_quartile (linear between values):
+        None under three values. skewness: third standardised moment, None under three values or where all are equal.
 
-        If any seed lacks the metric, all but n and missing are None: a median over the seeds that happen to have it would
-        look better founded than it is.
+        If any seed lacks the metric, all but n and missing are None: a median over the seeds that happen to have it
+        would look better founded than it is.
     """
-    found: dict[str, float | None] = {"n": len(values), "missing": sum(value is None for value in values)}
+    summary: dict[str, float | None] = {"n": len(values), "missing": sum(value is None for value in values)}
     names = ["mean", "median", "min", "max", "lower_quartile", "upper_quartile", *(["skewness"] if skewness else [])]
-    found |= dict.fromkeys(names)
-    if found["missing"] or not len(values):
-        return found
-    found |= {"mean": float(numpy.mean(values)), "median": float(numpy.median(values))}
-    found |= {"min": float(min(values)), "max": float(max(values))}
+    summary |= dict.fromkeys(names)
+    if summary["missing"] or not len(values):
+        return summary
+    summary |= {"mean": float(numpy.mean(values)), "median": float(numpy.median(values))}
+    summary |= {"min": float(min(values)), "max": float(max(values))}
     if len(values) >= FEWEST_FOR_QUARTILES:
         lower, upper = numpy.percentile(values, [25, 75])
-        found |= {"lower_quartile": float(lower), "upper_quartile": float(upper)}
-        if skewness and found["min"] < found["max"]:
-            found["skewness"] = float(scipy.stats.skew(values))
-    return found
+        summary |= {"lower_quartile": float(lower), "upper_quartile": float(upper)}
+        if skewness and summary["min"] < summary["max"]:
+            summary["skewness"] = float(scipy.stats.skew(values))
+    return summary
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
     """seed_min, seed_median and seed_max of one number a seed (NaN where a seed lacks it), as columns of a table."""
-    found = over_seeds([None if numpy.isnan(value) else float(value) for value in values])
-    return {f"seed_{name}": found[name] for name in ("min", "median", "max")}
+    summary = over_seeds([None if numpy.isnan(value) else float(value) for value in values])
+    return {f"seed_{name}": summary[name] for name in ("min", "median", "max")}
 
 
 def holm(p: Sequence[float]) -> numpy.ndarray:
@@ -65,17 +65,26 @@ def holm(p: Sequence[float]) -> numpy.ndarray:
     return corrected
 
 
-def verdict(*, difference: float, lower: float, upper: float, p: float, level: float, word: str = "milder") -> str:
+def verdict(
+    *,
+    difference: float,
+    lower: float,
+    upper: float,
+    p: float,
+    level: float,
+    word: str = "milder",
+    less_is_better: bool = True,
+) -> str:
     """What a comparison of A with B shows, in words: 'A milder', 'B milder' or 'no difference shown', never 'equal'.
 
     A difference is shown where the corrected p is below 1 - level and the interval leaves out 0; a value that does not
     exist (NaN) shows none.
 
     Args:
-        difference: A minus B of something that is better smaller. lower, upper: its interval at `level`.
+        difference: A minus B. lower, upper: its interval at `level`.
         p: corrected for all comparisons of the table.
-        word: what the smaller one is.
+        word: what the better one is called. less_is_better: whether that is the smaller one.
     """
     if p < round(1 - level, 12) and (lower > 0 or upper < 0):  # 1 - 0.95 is a little more than 0.05.
-        return f"{'A' if difference < 0 else 'B'} {word}"
+        return f"{'A' if (difference < 0) == less_is_better else 'B'} {word}"
     return "no difference shown"

@@ -16,6 +16,9 @@ from severity.drawing import pictures
 from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.labels import SEED
 from severity.figures.shared.study import ScoreStudy
+from severity.metrics import catalogue
+from severity.metrics.catalogue import Metric
+from severity.metrics.record import Record
 from severity.summary import configurations
 
 FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 12, "solid_capstyle": "butt", "zorder": 1}
@@ -26,11 +29,6 @@ CONTEXT = {
     "markeredgewidth": 0.8,
     "linestyle": "none",
     "zorder": 1.5,
-}
-# What is on the vertical axes: its name in metrics/comparisons/intervals.csv, heading, what it is the mean over.
-LEVELS = {
-    "hd_at_1": ("hierarchical_distance_at_1", "Hierarchical distance @1", "images"),
-    "mistake_severity": ("mistake_severity", "Mistake severity", "mistakes"),
 }
 ACROSS = 5  # backbones side by side
 
@@ -48,7 +46,7 @@ def draw(study: ScoreStudy) -> Picture:
 
 
 def pareto_front(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
-    """Which points no other point beats, less being better on both axes.
+    """Which points no other point beats, less being better on both axes (of a metric of which more is better, take -y).
 
     Point a beats point b when it is nowhere larger and somewhere smaller. Points with a NaN are not on the front.
 
@@ -71,25 +69,32 @@ def pareto_front(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
 
 @styled
 def draw_tradeoff(
-    found: Mapping[Run, dict], rules: Sequence[str], intervals: pandas.DataFrame, *, level: float, facts: str, unit: str
+    records: Mapping[Run, Record],
+    rules: Sequence[str],
+    intervals: pandas.DataFrame,
+    *,
+    level: float,
+    facts: str,
+    unit: str,
 ) -> Picture:
-    """Top-1 error against hierarchical distance and against mistake severity: a column a backbone.
+    """Top-1 error against each metric of the catalogue that has an axis: a column a backbone.
 
     Args:
-        found: metrics of every run of the grid.
+        records: of every run of the grid.
         rules: the decision rules to show.
         intervals: metrics/comparisons/intervals.csv.
         level: of these intervals.
         facts: data set and number of images, for the title.
         unit: name of the cost in which severity is measured.
     """
-    table = _tradeoff_table(found, rules, intervals)
+    table, metrics = _tradeoff_table(records, rules, intervals), catalogue.drawn()
     medians, seeds = table[table["seed"].isna()], table[table["seed"].notna()]
     backbones = list(dict.fromkeys(table["backbone"]))
-    losses, looks = pictures.loss_looks(run.loss for run in found), pictures.rule_looks(rules)
-    figure, panels = _tradeoff_panels(len(backbones), entries=len(losses) + len(rules) + 9)
-    for number, (measure, (_, name, over)) in enumerate(LEVELS.items()):
-        corners = medians[medians[f"{measure}_front"] == 1].sort_values(["top1_error", measure])
+    losses, looks = pictures.loss_looks(run.loss for run in records), pictures.rule_looks(rules)
+    figure, panels = _tradeoff_panels(len(backbones), len(metrics), entries=len(losses) + len(rules) + 9)
+    for number, metric in enumerate(metrics):
+        measure, less = metric.key, metric.better == "less"
+        corners = medians[medians[f"{measure}_front"] == 1].sort_values(["top1_error", measure], ascending=[True, less])
         for column, backbone in enumerate(backbones):
             axes = panels[number][column]
             axes.plot(corners["top1_error"], corners[measure], **FRONT, drawstyle="steps-post")
@@ -105,35 +110,42 @@ def draw_tradeoff(
                 text = pictures.wrap(f"n/a: {note}", axes.get_figure().get_figwidth() / (2 * len(panels[0])), 7)
                 axes.text(0.02, 0.02, text, transform=axes.transAxes, va="bottom", fontsize=7, **NOT_AVAILABLE)
             axes.set_title(backbone, fontsize=9, weight="bold")
-        panels[number][0].set_ylabel(f"{name}\n(cost {unit}, mean over {over})")
+        measured = f"cost {unit}" if metric.unit == "cost" else metric.unit
+        panels[number][0].set_ylabel(f"{metric.axis}\n({measured}, mean over {metric.over})")
         for axes in panels[number][ACROSS::ACROSS]:
-            axes.set_ylabel(f"{name}")
-    pictures.title(figure, "Error against severity: lower left is better", facts)
+            axes.set_ylabel(metric.axis)
+    worse = [metric.axis for metric in metrics if metric.better == "more"]
+    upper = f"; of {listed(worse)} upper left" if worse else ""
+    pictures.title(figure, f"Error against severity: lower left is better{upper}", facts)
     _tradeoff_legend(figure, losses, looks, level=level, several=len(backbones) > 1, seeds=not seeds.empty)
     return Picture(figure, table, _tradeoff_caption(medians, facts=facts, unit=unit, level=level))
 
 
-def _tradeoff_table(found: Mapping[Run, dict], rules: Sequence[str], intervals: pandas.DataFrame) -> pandas.DataFrame:
-    """A row a configuration and rule, `seed` being blank: medians over seeds, least, largest, interval, whether on the front.
+def _tradeoff_table(
+    records: Mapping[Run, Record], rules: Sequence[str], intervals: pandas.DataFrame
+) -> pandas.DataFrame:
+    """A row a configuration and rule, `seed` being blank: median over seeds, least, largest, interval, front.
 
     Then, where a configuration has several seeds, a row a run and rule.
     """
     keys = ["backbone", "loss", "rule"]
-    measures = {"top1_error": "top1_error", **{measure: metric for measure, (metric, _, _) in LEVELS.items()}}
+    metrics = catalogue.drawn()
+    measures = {metric.key: metric.name for metric in (catalogue.named(catalogue.ERROR), *metrics)}
     columns = [name + end for name in measures for end in ("", "_min", "_max")]
-    medians = configurations.comparison(found, rules)[[*keys, "runs", *columns]].astype(dict.fromkeys(columns, float))
+    medians = configurations.comparison(records, rules)[[*keys, "runs", *columns]].astype(dict.fromkeys(columns, float))
     for measure, metric in measures.items():
         bounds = intervals[intervals["metric"] == metric][[*keys, "lower", "upper"]]
         bounds = bounds.rename(columns={"lower": f"{measure}_lower", "upper": f"{measure}_upper"})
         medians = medians.merge(bounds, on=keys, how="left", validate="one_to_one")
-    for measure in LEVELS:
-        front = pareto_front(medians["top1_error"].to_numpy(), medians[measure].to_numpy())
-        medians[f"{measure}_front"] = front.astype(int)
+    for metric in metrics:
+        values = medians[metric.key].to_numpy()
+        front = pareto_front(medians["top1_error"].to_numpy(), values if metric.better == "less" else -values)
+        medians[f"{metric.key}_front"] = front.astype(int)
     several = medians.groupby(["backbone", "loss"])["runs"].first() > 1
     rows = [
         {"backbone": run.backbone, "loss": run.loss, "rule": rule, "seed": run.seed}
         | {measure: record["rules"][rule][metric] for measure, metric in measures.items()}
-        for run, record in found.items()
+        for run, record in records.items()
         if several[run.backbone, run.loss]
         for rule in rules
     ]
@@ -141,16 +153,16 @@ def _tradeoff_table(found: Mapping[Run, dict], rules: Sequence[str], intervals: 
     table = medians.assign(seed=None)
     whole = pandas.concat([table, seeds], ignore_index=True) if len(seeds) else table
     whole = whole[[*keys, "seed", "runs", *(column for column in medians if column not in (*keys, "runs"))]]
-    counts = {"seed": "Int64", "runs": "Int64", **{f"{measure}_front": "Int64" for measure in LEVELS}}
+    counts = {"seed": "Int64", "runs": "Int64", **{f"{metric.key}_front": "Int64" for metric in metrics}}
     return whole.astype(counts)
 
 
-def _tradeoff_panels(backbones: int, *, entries: int) -> tuple[Figure, list[list[Axes]]]:
+def _tradeoff_panels(backbones: int, measures: int, *, entries: int) -> tuple[Figure, list[list[Axes]]]:
     """The figure, and for each measure its panels, one a backbone; axes of a measure are the same everywhere."""
     columns = min(backbones, ACROSS)
     blocks = math.ceil(backbones / columns)
-    # One backbone: the two measures side by side. Several: one below the other.
-    rows, columns = (1, 2) if backbones == 1 else (2 * blocks, columns)
+    # One backbone: the measures side by side. Several: one below the other.
+    rows, columns = (1, measures) if backbones == 1 else (measures * blocks, columns)
     width = {1: 4.4, 2: 4.4, 3: 3.6}.get(columns, 2.6)
     height = max(1.1 + (3.6 if rows <= 2 else 2.6) * rows, 1.2 + 0.185 * entries)
     figure = Figure(figsize=(2.4 + width * columns, height), layout="constrained")
@@ -159,14 +171,15 @@ def _tradeoff_panels(backbones: int, *, entries: int) -> tuple[Figure, list[list
         panels = [[axes] for axes in grid[0]]
     else:
         panels = [
-            [grid[2 * (each // columns) + measure, each % columns] for each in range(backbones)] for measure in (0, 1)
+            [grid[measures * (each // columns) + measure, each % columns] for each in range(backbones)]
+            for measure in range(measures)
         ]
     for measure, of_measure in enumerate(panels):
         for place, axes in enumerate(of_measure):
             axes.sharex(panels[0][0])
             axes.sharey(of_measure[0])
             axes.tick_params(labelleft=place % columns == 0)
-            lowest = backbones == 1 or (measure == 1 and place + columns >= backbones)
+            lowest = backbones == 1 or (measure == measures - 1 and place + columns >= backbones)
             axes.tick_params(labelbottom=lowest)
             if lowest:
                 axes.set_xlabel("Top-1 error (share of images)")
@@ -241,17 +254,28 @@ def _tradeoff_caption(medians: pandas.DataFrame, *, facts: str, unit: str, level
     def named(rows: pandas.DataFrame) -> str:
         return listed(f"{row.backbone}-{row.loss} {row.rule}" for row in rows.itertuples())
 
-    bounds = medians[[f"{name}_lower" for name in ("top1_error", *LEVELS)]].isna().any(axis=1)
-    missing = medians[medians["mistake_severity"].isna()]
+    metrics = catalogue.drawn()
+    measured = medians[[metric.key for metric in metrics]].notna().all(axis=1)
+    keys = (catalogue.ERROR, *(metric.key for metric in metrics))
+    bare = medians[medians[[f"{key}_lower" for key in keys]].isna().any(axis=1) & measured]
     single = medians[medians["runs"] == 1].drop_duplicates(["backbone", "loss"])
     configurations_of_one = listed(f"{row.backbone}-{row.loss}" for row in single.itertuples())
-    bare = medians[bounds & medians["mistake_severity"].notna()]
     return pictures.sentences(
-        f"Top-1 error against hierarchical distance and mistake severity (cost {unit}) of {facts}: medians over the seeds "
+        f"Top-1 error against {_axes(metrics)} (costs in {unit}) of {facts}: medians over the seeds "
         "of each backbone, loss and decision rule, with the Pareto front of all of them.",
         f"Crosses: {level:.0%} intervals over resampled patients, of the means over seeds "
         "(metrics/comparisons/intervals.csv); markers and dots (single seeds): metrics/runs.",
         f"One seed only, no spread over seeds: {configurations_of_one}." if len(single) else "",
-        f"No mistake, so no mistake severity: {named(missing)}." if len(missing) else "",
+        *(
+            f"No {metric.over.removesuffix('s')}, so no {metric.heading}: {named(missing)}."
+            for metric in metrics
+            if len(missing := medians[medians[metric.key].isna()])
+        ),
         f"Without an interval: {named(bare)}." if len(bare) else "",
     )
+
+
+def _axes(metrics: Sequence[Metric]) -> str:
+    """What the vertical axes show, in words."""
+    *first, last = [metric.axis[0].lower() + metric.axis[1:] for metric in metrics]
+    return f"{', '.join(first)} and {last}" if first else last

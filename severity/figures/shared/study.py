@@ -20,7 +20,7 @@ from severity.summary import configurations
 class Study:
     """Metrics of every run, and what section `plot` of params.yaml wants to see of them.
 
-    found: as `severity.summary.configurations.read_runs` gives them. configuration: the backbone and loss to show in
+    found: as `severity.metrics.record.read_runs` returns them. configuration: the backbone and loss to show in
     detail, as `<backbone>-<loss>`; `best` takes the one with the highest median validation AUROC. configurations_shown:
     how many the figures with a panel for each show. classes: the largest number of classes that is drawn.
     """

@@ -1,0 +1,175 @@
+"""The words that name decision rules, and what they decide: a rule is fitted once and means the same everywhere.
+
+A word is a rule of `class_rules.RULES` (a class), of `set_rules.RULES` (a set of labels) or `climb` (a node of the
+tree). With `_ts` appended, the rule is given temperature-scaled probabilities.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy
+
+from severity.core.errors import SeverityError, nearest
+from severity.core.hierarchy import Hierarchy
+from severity.decisions import class_rules, set_rules, temperature
+from severity.predictions.predictions import Predictions
+
+CLIMB = "climb"
+# Why a rule has no decisions: external predictions may hold test images alone.
+NEEDS_VALIDATION = "not available: no validation images"
+
+
+def is_scaled(word: str) -> bool:
+    """Whether a word asks for temperature-scaled probabilities."""
+    return temperature.split(word)[1]
+
+
+def check(words: Iterable[str], rules: Iterable[str], where: str) -> None:
+    """Raise SeverityError, naming the nearest known one, unless each word is one of `rules`, with or without `_ts`."""
+    rules = list(rules)
+    for word in words:
+        if temperature.split(word)[0] not in rules:
+            raise SeverityError(f"{where}: unknown decision rule {word!r}. {nearest(word, rules)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Decider:
+    """The decision rules of one run.
+
+    validation: the run's validation images, on which temperatures and thresholds are fitted, each when it is first
+    needed; None where there are none. hierarchy, cost: the tree, and its (K, K) cost[decision, truth], that a rule
+    uses.
+    """
+
+    validation: Predictions | None
+    hierarchy: Hierarchy
+    cost: numpy.ndarray
+    # Scaled probabilities by kind and images; the images are kept, so that their id stays theirs.
+    _scaled: dict[tuple[str, int], tuple[Predictions, numpy.ndarray]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @classmethod
+    def of(cls, predictions: Predictions, hierarchy: Hierarchy, cost: numpy.ndarray) -> "Decider":
+        """The rules of the run whose predictions these are."""
+        validation = predictions.part("validation") if predictions.has("validation") else None
+        return cls(validation, hierarchy, cost)
+
+    def unavailable(self, words: Iterable[str]) -> dict[str, str]:
+        """Of some words those that cannot decide, and why: temperatures and thresholds need validation images."""
+        if self.validation is not None:
+            return {}
+        fitted = [word for word in words if is_scaled(word) or temperature.split(word)[0] in set_rules.FITTED]
+        return dict.fromkeys(fitted, NEEDS_VALIDATION)
+
+    def available(self, words: Iterable[str]) -> list[str]:
+        """Of some words those that can decide."""
+        words = list(words)
+        missing = self.unavailable(words)
+        return [word for word in words if word not in missing]
+
+    @cached_property
+    def posterior_temperature(self) -> float:
+        """Of distributions over classes."""
+        seen = self._seen()
+        return temperature.fit(seen.posterior, seen.truth == 1, self.hierarchy)
+
+    @cached_property
+    def marginal_temperature(self) -> float:
+        """Of probabilities of labels."""
+        seen = self._seen()
+        return temperature.fit_marginal(seen.marginal, seen.truth)
+
+    @cached_property
+    def thresholds(self) -> numpy.ndarray:
+        """(K,) of largest F1, of the marginals as they are."""
+        seen = self._seen()
+        return set_rules.best_thresholds(seen.marginal, seen.truth)
+
+    @cached_property
+    def scaled_thresholds(self) -> numpy.ndarray:
+        """(K,) of largest F1, of temperature-scaled marginals."""
+        seen = self._seen()
+        return set_rules.best_thresholds(self.marginal(seen, scaled=True), seen.truth)
+
+    def posterior(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
+        """(N, K) distributions over classes, temperature-scaled or as they are."""
+        if not scaled:
+            return images.posterior
+        return self._once("posterior", images, lambda: temperature.scale(images.posterior, self.posterior_temperature))
+
+    def marginal(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
+        """(N, K) probabilities of labels, temperature-scaled or as they are."""
+        if not scaled:
+            return images.marginal
+        return self._once(
+            "marginal", images, lambda: temperature.scale_marginal(images.marginal, self.marginal_temperature)
+        )
+
+    def rank(
+        self,
+        word: str,
+        images: Predictions,
+        *,
+        hierarchy: Hierarchy | None = None,
+        cost: numpy.ndarray | None = None,
+    ) -> numpy.ndarray:
+        """(N, K) classes, best first, by a rule that decides a class.
+
+        Args:
+            hierarchy, cost: to decide by in place of the run's own.
+
+        Raises:
+            SeverityError: an unknown rule, one that needs validation images where there are none, or a violated law:
+                see `class_rules.check_crm`.
+        """
+        rule, scaled = temperature.split(word)
+        posterior, cost = self.posterior(images, scaled=scaled), self.cost if cost is None else cost
+        ranking = class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy or self.hierarchy)
+        if rule == "crm":
+            class_rules.check_crm(ranking=ranking, posterior=posterior, cost=cost)
+        return ranking
+
+    def decide_sets(self, word: str, images: Predictions, *, hierarchy: Hierarchy | None = None) -> numpy.ndarray:
+        """(N, K) bool sets of labels by a rule that decides sets.
+
+        Args:
+            hierarchy: to decide by in place of the run's own.
+
+        Raises:
+            SeverityError: an unknown rule, or one that needs validation images where there are none.
+        """
+        rule, scaled = temperature.split(word)
+        fitted = rule in set_rules.FITTED
+        thresholds = (self.scaled_thresholds if scaled else self.thresholds) if fitted else None
+        marginal = self.marginal(images, scaled=scaled)
+        return set_rules.decide(rule, marginal=marginal, hierarchy=hierarchy or self.hierarchy, thresholds=thresholds)
+
+    def decide_nodes(self, word: str, images: Predictions, *, threshold: float) -> numpy.ndarray:
+        """(N,) nodes: the leaf of the class that a rule decides, or where `climb` stops.
+
+        Args:
+            threshold: of `climb`.
+
+        Raises:
+            SeverityError: as `rank`, or a threshold outside [0, 1].
+        """
+        rule, scaled = temperature.split(word)
+        if rule != CLIMB:
+            return self.hierarchy.class_nodes[self.rank(word, images)[:, 0]]
+        posterior = self.posterior(images, scaled=scaled)
+        return class_rules.climb(posterior=posterior, hierarchy=self.hierarchy, threshold=threshold)
+
+    def _once(self, kind: str, images: Predictions, scale: Callable[[], numpy.ndarray]) -> numpy.ndarray:
+        """What `scale` returns, computed once for the same images."""
+        if (kind, id(images)) not in self._scaled:
+            self._scaled[kind, id(images)] = images, scale()
+        return self._scaled[kind, id(images)][1]
+
+    def _seen(self) -> Predictions:
+        if self.validation is None:
+            raise SeverityError(
+                "There are no validation images to fit a temperature or thresholds on. Choose a rule that needs neither."
+            )
+        return self.validation

@@ -16,7 +16,7 @@ from PIL import Image
 from severity import datasets
 from severity.arrays import labelsets
 from severity.collections import collection, manifest, splits
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.errors import SeverityError
 from severity.datasets import chexpert, nih14
 from severity.decoding import decoding
@@ -776,20 +776,20 @@ def test_find_takes_the_first_name_and_plain_before_packed(tmp_path):
 
 def test_refuse_names_the_first_of_the_bad_rows():
     values = pandas.Series(["x", "y", "z"])
-    tables.refuse([False] * 3, values, "letter", Path("t.csv"), "is wrong")
+    table_checks.refuse([False] * 3, values, "letter", Path("t.csv"), "is wrong")
     with fails("t.csv, line 3, column 'letter': 'y' is wrong (2 such rows). Did you mean 'yy'? Known: yy, zz."):
-        tables.refuse([False, True, True], values, "letter", Path("t.csv"), "is wrong", ["zz", "yy"])
+        table_checks.refuse([False, True, True], values, "letter", Path("t.csv"), "is wrong", ["zz", "yy"])
 
 
 def test_refuse_repeats_names_both_lines():
-    tables.refuse_repeats(pandas.Series(["a", "b"]), "Image", Path("t.csv"))
+    table_checks.refuse_repeats(pandas.Series(["a", "b"]), "Image", Path("t.csv"))
     with fails("t.csv, column 'Image': lines 3 and 5 both name 'b'; each image has one row (2 repeated rows)."):
-        tables.refuse_repeats(pandas.Series(["a", "b", "c", "b", "b"]), "Image", Path("t.csv"))
+        table_checks.refuse_repeats(pandas.Series(["a", "b", "c", "b", "b"]), "Image", Path("t.csv"))
 
 
 def test_listed_tells_how_many_more():
-    assert tables.listed("abc") == "a, b, c"
-    assert tables.listed(range(9)) == "0, 1, 2, 3, 4 and 4 more"
+    assert table_checks.listed("abc") == "a, b, c"
+    assert table_checks.listed(range(9)) == "0, 1, 2, 3, 4 and 4 more"
 
 
 def test_sha256_of_a_file_longer_than_a_block(tmp_path):

@@ -1,7 +1,8 @@
 """CheXpert: 224,316 chest radiographs of 65,240 patients of Stanford Hospital, labelled for 14 observations.
 
 Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison", AAAI 2019,
-arXiv:1901.07031. To be had, after agreeing to its terms, at https://stanfordmlgroup.github.io/competitions/chexpert/.
+arXiv:1901.07031. To be had at https://stanfordmlgroup.github.io/competitions/chexpert/.
+Licence: Stanford University Dataset Research Use Agreement, for research, not commercial; no copy may be passed on.
 
 Form (CheXpert-v1.0-small, and CheXpert-v1.0 alike)::
 

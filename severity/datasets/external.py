@@ -1,8 +1,9 @@
 """No images, only labels: those that external predictions bring along, so that published numbers can be scored alone.
 
-Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and where two know the same
-image they must agree. There is nothing to decode, so the stages after `read` are those that read data/collection:
-`hierarchy`, `adopt`, and what scores. docs/external-predictions.md tells the commands.
+Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
+where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that read
+data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md tells the commands.
+Licence: that of the files.
 """
 
 from pathlib import Path

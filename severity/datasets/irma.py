@@ -3,7 +3,8 @@
 Lehmann, Schubert, Keysers, Kohnen & Wein, "The IRMA code for unique classification of medical images", SPIE 5033, 2003.
 Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters 29,
 2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". To be had on
-request at https://publications.rwth-aachen.de/record/667225; the images may not be passed on.
+request at https://publications.rwth-aachen.de/record/667225.
+Licence: an agreement with the organisers, for research; the images may not be passed on.
 
 Form, as of 2009; every name is an option of `read`::
 

@@ -2,7 +2,8 @@
 
 Wang et al., "ChestX-ray8: Hospital-Scale Chest X-Ray Database and Benchmarks on Weakly-Supervised Classification and
 Localization of Common Thorax Diseases", CVPR 2017, pp. 3462-3471; the 14 findings came with the release. To be had at
-https://nihcc.app.box.com/v/ChestXray-NIHCC. The NIH Clinical Center provides the data and sets no restriction on its use.
+https://nihcc.app.box.com/v/ChestXray-NIHCC.
+Licence: the NIH Clinical Center provides the data and sets no restriction on its use.
 
 Form; images lie in any of these folders, and only those that are there count, for a part of the collection is common::
 

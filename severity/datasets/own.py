@@ -20,6 +20,7 @@ The columns, in any order; `columns` in params.yaml says which is which where a 
 
 Whatever other column the table has is a label; `ignore` names those that are none. Spaces around cells, upper and lower case
 of the words above and columns without a name do not count.
+Licence: yours; nothing is copied out of the folder but into data/.
 """
 
 import posixpath

@@ -1,5 +1,7 @@
 """The installable package: what it holds, where its facts come from, and that it runs from where it was installed."""
 
+import ast
+import re
 import subprocess
 import sys
 from email.parser import HeaderParser
@@ -10,6 +12,8 @@ import yaml
 from tests.trees import TOP
 
 pytest.importorskip("setuptools", reason="the package cannot be built without setuptools")
+IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}  # where it is not the package's name
+ON_THEIR_OWN = {"medmnist"}  # requirements-extra.txt; the data set says so when it is missing
 CITATION = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
 
 
@@ -44,6 +48,20 @@ def test_its_facts_are_those_of_the_citation(built):
     assert CITATION["license"] in (about["License"], about["License-Expression"])
     assert about["Keywords"].split(",") == CITATION["keywords"]
     assert set(about.get_all("Provides-Extra")) == {"train", "pipeline", "dicom"}
+
+
+def test_every_library_that_is_imported_is_a_dependency_or_in_an_extra(built):
+    lines = (built / "severity.egg-info/requires.txt").read_text(encoding="utf-8").splitlines()
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines if line and not line.startswith("[")}
+    imported = set()
+    for path in (TOP / "severity").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.partition(".")[0] for name in names}
+    outside = imported - set(sys.stdlib_module_names) - {"severity"}
+    assert {"numpy", "torch", "matplotlib"} <= outside
+    assert {IMPORTED_AS.get(name, name).lower() for name in outside} - ON_THEIR_OWN <= declared
 
 
 def test_installed_it_finds_its_trees_far_from_the_checkout(built, tmp_path):

@@ -17,7 +17,7 @@ import pandas
 from tqdm import tqdm
 
 from severity.collections.collection import BOX
-from severity.core import errors, files, params, runs, without_images
+from severity.core import errors, files, params, runs, tables, without_images
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decoding import decoding
@@ -137,7 +137,7 @@ def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
     rows = pandas.Index(index["id"]).get_indexer(ids)
     if (rows < 0).any():
         raise SeverityError(f"data/images holds no image {ids[int(rows.argmin())]!r}. Run `dvc repro predict`.")
-    boxes = files.read_csv("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
+    boxes = tables.read("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
     boxes = boxes[boxes["id"].isin(ids)].merge(index[["id", "width", "height"]], on="id")
     boxes[EDGES] = decoding.on_square(
         boxes[EDGES].to_numpy(), boxes["width"], boxes["height"], size=summary["size"], aspect=summary["aspect"]

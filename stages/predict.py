@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import torch
 
-from severity.core import errors, files, params, runs
+from severity.core import errors, files, params, runs, tables
 from severity.networks import inference, models, processes
 from severity.networks.group import Group
 from severity.predictions.predictions import Predictions
@@ -84,7 +84,7 @@ def kept_epoch(run: runs.Run) -> dict[str, float]:
     """The epoch whose weights were kept, and its validation loss."""
     columns = ("epoch", "validation_loss", "best")
     path = Path("data/models") / run.name / "history.csv"
-    history = files.read_csv(path, columns, columns, "Remove it and run `dvc repro`.")
+    history = tables.read(path, columns, columns, "Remove it and run `dvc repro`.")
     kept = history[history["best"] == 1].iloc[0]
     return {"epoch": int(kept["epoch"]), "validation_loss": float(kept["validation_loss"])}
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from severity.collections.collection import BOX
 from severity.collections.splits import SPLITS
-from severity.core import files, markdown, params
+from severity.core import files, markdown, params, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -104,7 +104,7 @@ class Card:
     def __init__(self, top):
         self.table = prepared.read_table(top / "data/prepared")
         self.summary = prepared.read_summary(top / "data/prepared")
-        self.boxes = files.read_csv(top / "data/prepared/boxes.csv", BOX, BOX[2:], "")
+        self.boxes = tables.read(top / "data/prepared/boxes.csv", BOX, BOX[2:], "")
         self.images = numpy.load(top / "data/images/images.npy", mmap_mode="r")
         self.found = duplicates.find(self.images, self.table.frame, **DESCRIBE)
         self.labels = datacard.label_table(self.summary)

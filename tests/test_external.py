@@ -134,7 +134,7 @@ class TestForm:
     def test_a_column_twice_no_row_and_no_table(self, tmp_path):
         path = tmp_path / "a.csv"
         for text, told in (
-            ("id,prob:a,prob:a\nx,0.1,0.2\n", "the column 'prob:a' stands twice"),
+            ("id,prob:a,prob:a\nx,0.1,0.2\n", "the column 'prob:a' is duplicated"),
             ("id,prob:a\n", "no row"),
             ("", "cannot be read as a CSV table"),
         ):

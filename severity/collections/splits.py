@@ -2,7 +2,7 @@
 
 import pandas
 
-from severity.core import tables
+from severity.core import table_checks
 from severity.core.errors import SeverityError
 from severity.core.runs import seed_for
 
@@ -59,7 +59,7 @@ def check(table: pandas.DataFrame) -> None:
     torn = splits_of.index[splits_of > 1]
     if len(torn):
         raise SeverityError(
-            f"{len(torn)} patients have images in more than one split: {tables.listed(torn)}. What a network learns of a "
+            f"{len(torn)} patients have images in more than one split: {table_checks.listed(torn)}. What a network learns of a "
             "patient in training makes its test scores too good; correct the collection's official split lists or tables."
         )
     counts = {split: int((table["split"] == split).sum()) for split in SPLITS}

@@ -1,7 +1,8 @@
 """CheXpert: 224,316 chest radiographs of 65,240 patients of Stanford Hospital, labelled for 14 observations.
 
 Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison", AAAI 2019,
-arXiv:1901.07031. To be had, after agreeing to its terms, at https://stanfordmlgroup.github.io/competitions/chexpert/.
+arXiv:1901.07031. To be had at https://stanfordmlgroup.github.io/competitions/chexpert/.
+Licence: Stanford University Dataset Research Use Agreement, for research, not commercial; no copy may be passed on.
 
 Form (CheXpert-v1.0-small, and CheXpert-v1.0 alike)::
 
@@ -30,7 +31,7 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import Collection
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.errors import SeverityError
 
 LINK = "https://stanfordmlgroup.github.io/competitions/chexpert/"
@@ -141,48 +142,50 @@ def _read_table(path: Path, split: str) -> tuple[pandas.DataFrame, pandas.DataFr
     parts = _paths(raw["Path"], path)
     side = _sides(raw, path)
     raw = raw.reindex(columns=[*COLUMNS, *LABELS], fill_value="")
-    projection = tables.mapped(raw, "AP/PA", PROJECTIONS, path)
-    stated = tables.numbers(raw["Age"], "Age", path)
+    projection = table_checks.mapped(raw, "AP/PA", PROJECTIONS, path)
+    stated = table_checks.numbers(raw["Age"], "Age", path)
     # An age of 0 (3 images of the release) stands for one that is not known.
-    age = tables.plausible(stated.mask(stated == 0))
+    age = table_checks.plausible(stated.mask(stated == 0))
     tidy = {
         "id": parts["id"],
         "path": parts["path"],
         "patient": parts["patient"],
-        "sex": tables.mapped(raw, "Sex", SEXES, path),
+        "sex": table_checks.mapped(raw, "Sex", SEXES, path),
         "age": age,
         "view": projection.where((side == "frontal") & (projection != ""), side),
         "split": split,
     }
     odd = {
-        f"ages of 0 or above {tables.OLDEST} years, taken as unknown": stated.notna() & age.isna(),
+        f"ages of 0 or above {table_checks.OLDEST} years, taken as unknown": stated.notna() & age.isna(),
         "images of patients of unknown sex": raw["Sex"] == "Unknown",
         "frontal images with LL or RL in AP/PA, taken as frontal": (side == "frontal")
         & raw["AP/PA"].isin(["LL", "RL"]),
     }
-    states = {label: tables.mapped(raw, label, STATES, path) for label in LABELS}
+    states = {label: table_checks.mapped(raw, label, STATES, path) for label in LABELS}
     return pandas.DataFrame(tidy | states), pandas.DataFrame(odd)
 
 
 def _paths(column: pandas.Series, path: Path) -> pandas.DataFrame:
     parts = column.str.extract(PATH)
-    tables.refuse(
+    table_checks.refuse(
         parts["path"].isna() | column.str.contains(ASTRAY),
         column,
         "Path",
         path,
         "is not of the form CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
     )
-    tables.refuse_repeats(parts["id"], "Path", path)
+    table_checks.refuse_repeats(parts["id"], "Path", path)
     return parts
 
 
 def _sides(raw: pandas.DataFrame, path: Path) -> pandas.Series:
     """'frontal' or 'lateral' of each row, from its column or else from the file name."""
     if "Frontal/Lateral" in raw.columns:
-        return tables.mapped(raw, "Frontal/Lateral", SIDES, path)
+        return table_checks.mapped(raw, "Frontal/Lateral", SIDES, path)
     side = raw["Path"].str.extract(SIDE, expand=False)
-    tables.refuse(side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral")
+    table_checks.refuse(
+        side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral"
+    )
     return side
 
 

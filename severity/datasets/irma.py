@@ -3,7 +3,8 @@
 Lehmann, Schubert, Keysers, Kohnen & Wein, "The IRMA code for unique classification of medical images", SPIE 5033, 2003.
 Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters 29,
 2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". To be had on
-request at https://publications.rwth-aachen.de/record/667225; the images may not be passed on.
+request at https://publications.rwth-aachen.de/record/667225.
+Licence: an agreement with the organisers, for research; the images may not be passed on.
 
 Form, as of 2009; every name is an option of `read`::
 
@@ -29,7 +30,7 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import Collection
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.errors import SeverityError
 from severity.irma import codes as irma_codes
 from severity.irma.facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
@@ -133,7 +134,7 @@ def _read_table(path: Path, column: str, axes: tuple[str, ...], option: str) -> 
     if not path.is_file():
         raise SeverityError(f"{path} is missing. Name the table of the collection in {PARAMS}.{option}.")
     raw = tables.read_text(path, [ID, column], separator=";")
-    where = pandas.Series([f"{path}, line {tables.line(row)}" for row in range(len(raw))])
+    where = pandas.Series([f"{path}, line {table_checks.line(row)}" for row in range(len(raw))])
     ids, texts = raw[ID].str.strip(), raw[column].str.strip()
     blank = where[ids == ""]
     if len(blank):

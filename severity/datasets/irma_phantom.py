@@ -2,6 +2,8 @@
 
 It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
 training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md tells what they show.
+The classes are the codes of the training table, as in IRMA.
+Licence: that of this project, whose code draws every image.
 """
 
 from pathlib import Path

@@ -3,6 +3,7 @@
 Folders, columns and label states are CheXpert's (Irvin et al. 2019), so `read` and `LABELS` are that data set's own.
 train.csv carries labels as mined from reports, with blanks, uncertain ones and noise; valid.csv is clean, 0 or 1
 throughout. docs/phantoms.md tells what is drawn for each finding and how the labels come about.
+Licence: that of this project, whose code draws every image.
 """
 
 import multiprocessing

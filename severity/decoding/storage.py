@@ -17,7 +17,7 @@ from PIL import features
 from tqdm import tqdm
 
 from severity.collections.manifest import sha256
-from severity.core import files, runs, tables
+from severity.core import files, runs, table_checks
 from severity.core.errors import SeverityError
 from severity.decoding import decoding
 
@@ -182,7 +182,7 @@ def _check_unreadable(unreadable: list[int], found: Sequence, paths: list[str], 
     if len(unreadable) > max_unreadable:
         raise SeverityError(
             f"{len(unreadable)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
-            f"{tables.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
+            f"{table_checks.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
             f"decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded is kept."
         )
     if len(unreadable) == len(paths):

@@ -12,7 +12,7 @@ import scipy.special
 from severity.collections import splits
 from severity.collections.collection import UNCERTAIN, Collection
 from severity.collections.external_files import Sheet
-from severity.core import tables
+from severity.core import table_checks
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import PREPARED
@@ -195,7 +195,7 @@ def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
 
 
 def _about_missing(sheet: Sheet, missing: list[str], missing_class: str, distribution: bool) -> str:
-    told = f"{sheet.path} has no numbers for {tables.listed(missing)} of the tree. {nearest(missing[0], sheet.classes)}"
+    told = f"{sheet.path} has no numbers for {table_checks.listed(missing)} of the tree. {nearest(missing[0], sheet.classes)}"
     if distribution:
         return f"{told} A distribution over classes must have all of them; use a tree without what is missing."
     if missing_class == "complement":
@@ -230,7 +230,7 @@ def _joined(
     if unknown.any() and unknown_ids == "error":
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
-            f"{tables.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
+            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
             f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
@@ -243,7 +243,7 @@ def _joined(
     lacking = _lacking(truth.frame, frame)
     if lacking and incomplete == "error":
         raise SeverityError(
-            f"{sheet.path} lacks {len(lacking)} of the images of {truth.folder} that are scored: {tables.listed(lacking)}. "
+            f"{sheet.path} lacks {len(lacking)} of the images of {truth.folder} that are scored: {table_checks.listed(lacking)}. "
             "Numbers on other images cannot be compared; predict them too, or set external.incomplete to allow in params.yaml."
         )
     counts = {
@@ -312,6 +312,8 @@ def statement(predictions: Predictions) -> str:
     found = " (found out: set external.kind if that is wrong)" if told["detected"] else ""
     extra = [f"{told['complement']} is the complement of the others"] if told["complement"] else []
     extra += [f"{count} {words.replace('_', ' ')}" for words, count in told.items() if type(count) is int and count]
-    extra += [f"without the classes {tables.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []
+    extra += (
+        [f"without the classes {table_checks.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []
+    )
     parts = [f"{counts['test']} test and {counts['validation']} validation images", f"{told['kind']}{found}", *extra]
     return f"{predictions.run}: {'; '.join(parts)}"

@@ -54,8 +54,7 @@ TREE = {
     "Support Devices": "Finding",
 }
 CLASSES = [name for name in TREE if name not in ("Finding", "Pleural disease of any kind")]
-SCORES = ("tradeoff", "levels", "labels", "effects", "confusion", "ranking", "reliability", "batches", "tree", "cost")
-IMAGES = ("mistakes", "curves", "contact_sheet")
+SCORES, IMAGES = (tuple(catalogue.of_stage(stage)) for stage in ("plot", "illustrate"))
 NAMES = (*SCORES, *IMAGES)
 KINDS = ("png", "svg", "csv", "caption.txt")
 RULES = ("argmax", "crm")

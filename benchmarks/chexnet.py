@@ -16,7 +16,7 @@ import scipy.stats
 
 from severity.arrays import discrimination
 from severity.comparison import resampling
-from severity.core import errors, files, markdown, tables
+from severity.core import errors, files, markdown, table_checks, tables
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.datasets import nih14
@@ -61,7 +61,7 @@ def read(folder: Path | str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarra
     path = Path(folder) / "preds_labels.csv.gz"
     columns = [f"prob_{label}" for label in FINDINGS]
     frame = tables.read_text(path, [*columns, "Finding Labels", "Patient ID"])
-    marginal = numpy.stack([tables.numbers(frame[column], column, path) for column in columns], axis=1)
+    marginal = numpy.stack([table_checks.numbers(frame[column], column, path) for column in columns], axis=1)
     if not ((marginal >= 0) & (marginal <= 1)).all():
         raise SeverityError(f"{path}: a probability is missing or outside [0, 1].")
     found = frame["Finding Labels"].str.split("|")

@@ -2,7 +2,7 @@
 
 Run     python -m benchmarks.training [--threads N] [--repeats 7]     two minutes
 Prints  three Markdown tables: the real loop against one resident batch; reading and augmentation against the usual chain
-        image by image; the fixed cost of a cell
+        image by image; the fixed cost of a run
 """
 
 import argparse
@@ -281,7 +281,7 @@ def start_up(repeats: int) -> str:
                 for last, name in zip(names, names[1:], strict=False)
             }
         )
-    lines = ["| Fixed cost of a cell | seconds | of a processor |", "|---|---:|---:|"]
+    lines = ["| Fixed cost of a run | seconds | of a processor |", "|---|---:|---:|"]
     sums = [0.0, 0.0]
     for name in taken[0]:
         middle = [statistics.median(each[name][kind] for each in taken) for kind in (0, 1)]

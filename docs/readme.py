@@ -1,21 +1,52 @@
-"""Put the results of the pipeline into the README: the table of the comparison and the trade-off figure.
+"""Renew what the README shows of the default study: the trade-off figure, and what it says in words.
 
-Run it after `dvc repro`, from the top of the project: python -m docs.readme
+Reads   metrics/comparisons/rules.csv, plots/scores/tradeoff.png
+Writes  docs/tradeoff.png, and the part `result` of README.md
+Run     python -m docs.readme, from the top of the project, after `dvc repro` of the default study
 """
 
 import shutil
+import textwrap
 from pathlib import Path
+
+import pandas
 
 from severity.core import errors, files, markdown
 
 PAGE = Path("README.md")
+COLUMNS = ["backbone", "loss", "A", "B", "metric", "verdict"], ["value_B", "difference"]
 
 
 def main() -> None:
-    markdown.renew(PAGE, "table", Path("metrics/table.md").read_text(encoding="utf-8"))
+    rules = files.read_csv("metrics/comparisons/rules.csv", *COLUMNS, "Run `dvc repro compare`.")
+    markdown.renew(PAGE, "result", textwrap.fill(result(rules), 120, break_on_hyphens=False))
     with files.replacing("docs/tradeoff.png") as beside:
-        shutil.copyfile("plots/tradeoff.png", beside)
-    print("renewed the README's table and docs/tradeoff.png")
+        shutil.copyfile("plots/scores/tradeoff.png", beside)
+    print("renewed README.md and docs/tradeoff.png")
+
+
+def result(rules: pandas.DataFrame) -> str:
+    """What the figure shows, in words.
+
+    Args:
+        rules: a row for each configuration and metric, as metrics/comparisons/rules.csv; used are those of crm (A) against
+            argmax (B).
+    """
+    rules = rules[(rules["A"] == "crm") & (rules["B"] == "argmax")].set_index(["backbone", "loss"])
+    error, severity = (rules[rules["metric"] == metric] for metric in ("top1_error", "mistake_severity"))
+    milder = severity.loc[severity["verdict"] == "A milder", "difference"]
+    changed = (error["verdict"] != "no difference shown").sum()
+    gain = f", by {-milder.max():.2f} to {-milder.min():.2f} levels of the tree" if len(milder) else ""
+    fewest = error["value_B"].idxmin()
+    worse = (severity["value_B"] > severity.loc[fewest, "value_B"]).sum()
+    return (
+        "*The default study. Each line joins two decisions of the same networks: the likeliest class (`argmax`, circles) and "
+        "the class of least expected cost (conditional risk minimisation, `crm`, diamonds). "
+        f"CRM makes mistakes milder in {len(milder)} of {len(severity)} configurations{gain}; a change in their number is "
+        f"shown in {changed or 'none'}. Fewer mistakes need not be milder: `{'-'.join(fewest)}` makes the fewest "
+        f"({error.loc[fewest, 'value_B']:.1%} of the images under argmax), with a severity of "
+        f"{severity.loc[fewest, 'value_B']:.2f} on average that {worse or 'none'} of the {len(severity)} configurations exceeds.*"
+    )
 
 
 if __name__ == "__main__":

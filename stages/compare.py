@@ -18,16 +18,14 @@ from severity.tree import costs
 def main() -> None:
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
-    study = params.call(
-        comparisons.compare,
+    study = comparisons.compare(
         lambda run: read(run, hierarchy),
         runs.scored(settings),
         hierarchy,
         costs.read("data/cost/cost.csv", hierarchy.classes),
-        values=settings["compare"],
-        where="compare",
         rules=settings["evaluate"]["rules"],
         batch_size=settings["evaluate"]["batch_size"],
+        **settings["compare"],
     )
     with files.replacing("metrics/comparisons") as folder:
         folder.mkdir()

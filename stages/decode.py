@@ -19,15 +19,14 @@ def main() -> None:
         print(without_images.leave_out("data/images"))
         return
     name = settings["data"]["name"]
-    summary = params.call(
-        storage.decode,
+    summary = storage.decode(
         "data/images",
         collection.read_images("data/collection"),
-        values=settings["decode"],
-        where="decode",
         dataset=name,
         root=settings["datasets"][name]["root"],
+        workers=settings["machine"]["workers"],
         scratch="data/unfinished",
+        **settings["decode"],
     )
     print(storage.sentence(summary))
 

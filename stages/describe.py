@@ -10,7 +10,7 @@ Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s g
 """
 
 from severity.collections import collection
-from severity.core import errors, files, params, without_images
+from severity.core import errors, files, params, tables, without_images
 from severity.datacard import datacard, duplicates
 from severity.datacard.figures import Card
 from severity.drawing import pictures
@@ -29,9 +29,10 @@ def main() -> None:
         return
     table = prepared.read_table("data/prepared")
     summary = prepared.read_summary("data/prepared")
-    boxes = files.read_csv("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
+    boxes = tables.read("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
     images = decoded.open_images("data/images")
-    found = params.call(duplicates.find, images, table.frame, values=settings["describe"], where="describe")
+    workers = settings["machine"]["workers"]
+    found = duplicates.find(images, table.frame, workers=workers, **settings["describe"])
     labels, together, broken = datacard.label_table(summary), datacard.cooccurrence(table), datacard.violations(summary)
     card = datacard.card(table, summary, decoded.read_summary("data/images"), boxes, found)
     with files.replacing("metrics/data") as folder:

@@ -27,15 +27,7 @@ def main() -> None:
         folder.mkdir()
         for run in tqdm(scored, desc="evaluate", unit="run", disable=None):
             predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
-            measured = params.call(
-                evaluation.evaluate,
-                predictions,
-                hierarchy,
-                cost,
-                values=settings["evaluate"],
-                where="evaluate",
-                irma=irma,
-            )
+            measured = evaluation.evaluate(predictions, hierarchy, cost, irma=irma, **settings["evaluate"])
             record = evaluation.complete(runs.description(run, settings), measured, predictions.known)
             files.write_json(folder / f"{run.name}.json", record)
     print(f"scored {len(scored)} runs under {len(settings['evaluate']['rules'])} rules")

@@ -17,7 +17,7 @@ import pandas
 from tqdm import tqdm
 
 from severity.collections.collection import BOX
-from severity.core import errors, files, params, runs, without_images
+from severity.core import errors, files, params, runs, tables, without_images
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decoding import decoding
@@ -45,7 +45,7 @@ def main() -> None:
         return
     records = record.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
-        summary = params.call(explain, records, out, values=settings["explain"], where="explain")
+        summary = explain(records, out, **settings["explain"])
     print(summary)
 
 
@@ -74,8 +74,6 @@ def explain(
     Raises:
         SeverityError: an option that does not fit what is there, or a file that is missing.
     """
-    if not isinstance(maps, int) or isinstance(maps, bool) or maps < 0:
-        raise SeverityError(f"params.yaml: explain.maps is {maps!r}; it must be a whole number from 0 on.")
     of_run = choose_run(records, configuration, seed)
     run = runs.Run(of_run["backbone"], of_run["loss"], of_run["seed"])
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
@@ -139,7 +137,7 @@ def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
     rows = pandas.Index(index["id"]).get_indexer(ids)
     if (rows < 0).any():
         raise SeverityError(f"data/images holds no image {ids[int(rows.argmin())]!r}. Run `dvc repro predict`.")
-    boxes = files.read_csv("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
+    boxes = tables.read("data/prepared/boxes.csv", BOX, EDGES, "Run `dvc repro prepare`.")
     boxes = boxes[boxes["id"].isin(ids)].merge(index[["id", "width", "height"]], on="id")
     boxes[EDGES] = decoding.on_square(
         boxes[EDGES].to_numpy(), boxes["width"], boxes["height"], size=summary["size"], aspect=summary["aspect"]

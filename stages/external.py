@@ -23,15 +23,13 @@ def main() -> None:
     options = dict(settings["external"])
     folder = options.pop("truth")
     options.pop("runs")
-    predictions = params.call(
-        conversion.convert,
+    predictions = conversion.convert(
         run,
         external_files.read(external_files.find("data/external_predictions", run)),
         conversion.read_truth(folder),
         Hierarchy.read("data/hierarchy/hierarchy.json"),
         settings["data"]["name"],
-        values=options,
-        where="external",
+        **options,
     )
     predictions.write(Path("data/predictions") / f"{run}.npz")
     print(conversion.statement(predictions))

@@ -21,9 +21,7 @@ def main() -> None:
     about = files.read_json("data/collection/collection.json")
     irma = IrmaFacts.find(about["facts"])
     hierarchy = trees.named("data/hierarchies", name, about["labels"], about["facts"])
-    cost = params.call(
-        costs.build, values=settings["cost"], where="cost", hierarchy=hierarchy, irma=irma.cost if irma else None
-    )
+    cost = costs.build(**settings["cost"], hierarchy=hierarchy, irma=irma.cost if irma else None)
     with files.replacing("data/hierarchy") as folder:
         folder.mkdir()
         hierarchy.write(folder / "hierarchy.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity.core import errors, params, runs, tables, without_images
+from severity.core import errors, params, runs, table_checks, tables, without_images
 from severity.drawing import pictures
 from severity.figures import catalogue
 from severity.figures.shared.study import ImageStudy
@@ -50,7 +50,7 @@ def history(run: runs.Run) -> pandas.DataFrame:
     """The training curve of one run, with the run's backbone, loss and seed as columns."""
     path = Path("data/models") / run.name / "history.csv"
     curve = tables.read_text(path, ["epoch", "train_loss", "validation_loss", "validation_macro_auroc", "best"])
-    curve = curve.apply(lambda column: tables.numbers(column, column.name, path))
+    curve = curve.apply(lambda column: table_checks.numbers(column, column.name, path))
     return curve.assign(backbone=run.backbone, loss=run.loss, seed=run.seed)
 
 

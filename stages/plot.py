@@ -8,7 +8,7 @@ Run     python -m stages.plot     ten seconds
 
 import pandas
 
-from severity.core import errors, files, params, runs
+from severity.core import errors, params, runs, tables
 from severity.core.hierarchy import Hierarchy
 from severity.drawing import pictures
 from severity.figures import catalogue
@@ -53,7 +53,7 @@ def main() -> None:
 def comparison(name: str) -> pandas.DataFrame:
     """A table of metrics/comparisons."""
     words, numbers = COMPARISONS[name]
-    return files.read_csv(f"metrics/comparisons/{name}.csv", words, numbers, "Run `dvc repro compare`.")
+    return tables.read(f"metrics/comparisons/{name}.csv", words, numbers, "Run `dvc repro compare`.")
 
 
 if __name__ == "__main__":

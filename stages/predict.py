@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import torch
 
-from severity.core import errors, files, params, runs
+from severity.core import errors, files, params, runs, tables
 from severity.networks import inference, models, processes
 from severity.networks.group import Group
 from severity.predictions.predictions import Predictions
@@ -26,8 +26,8 @@ def main() -> None:
     runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
-    devices, device = settings["predict"].pop("devices", 1), settings["predict"].get("device", "auto")
-    processes.start(write, run, settings, devices=devices, device=device, section="predict")
+    machine = settings["machine"]
+    processes.start(write, run, settings, devices=machine["devices"], device=machine["device"])
 
 
 def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
@@ -35,9 +35,8 @@ def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
-    predictions = params.call(
-        predict, model, run, settings["data"]["name"], group, values=settings["predict"], where="predict"
-    )
+    device = settings["machine"]["device"]
+    predictions = predict(model, run, settings["data"]["name"], group, device=device, **settings["predict"])
     if not group.first:
         return
     predictions.write(Path("data/predictions") / f"{run.name}.npz")
@@ -85,7 +84,7 @@ def kept_epoch(run: runs.Run) -> dict[str, float]:
     """The epoch whose weights were kept, and its validation loss."""
     columns = ("epoch", "validation_loss", "best")
     path = Path("data/models") / run.name / "history.csv"
-    history = files.read_csv(path, columns, columns, "Remove it and run `dvc repro`.")
+    history = tables.read(path, columns, columns, "Remove it and run `dvc repro`.")
     kept = history[history["best"] == 1].iloc[0]
     return {"epoch": int(kept["epoch"]), "validation_loss": float(kept["validation_loss"])}
 

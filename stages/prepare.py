@@ -23,17 +23,15 @@ def main() -> None:
     collection = Collection.read("data/collection")
     # Labels stay what they are under a null hierarchy: closure follows the tree that the null is derived from.
     tree = section["hierarchy"].partition("@")[0]
-    summary = params.call(
-        preparation.prepare,
+    summary = preparation.prepare(
         "data/prepared",
         collection,
         decoded.read_index("data/images")["id"].tolist(),
         trees.named("data/hierarchies", tree, collection.labels, collection.facts),
-        values=settings["prepare"],
-        where="prepare",
         dataset=name,
         root=section["root"],
         policies=section["labels"],
+        **settings["prepare"],
     )
     print(preparation.sentence(summary))
 

@@ -15,9 +15,7 @@ def main() -> None:
     settings = params.load()
     name = settings["data"]["name"]
     section = settings["datasets"][name]
-    found = params.call(
-        datasets.find(name).read, section["root"], values=section["read"], where=f"datasets.{name}.read"
-    )
+    found = datasets.find(name).read(section["root"], **section["read"])
     collection.check(found)
     found.write("data/collection")
     print(f"{name}: {len(found.table)} images, {len(found.labels)} labels")

@@ -5,7 +5,7 @@ Writes  data/models/<run>/: the best epoch's weights, the history of the epochs,
         severity/networks/models.py)
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
-        On several devices: train.devices in params.yaml, torchrun, or srun; see docs/scaling.md
+        On several devices: machine.devices in params.yaml, torchrun, or srun; see docs/scaling.md
 """
 
 import argparse
@@ -29,8 +29,8 @@ def main() -> None:
     runs.keep_memory()
     run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     settings = params.load()
-    devices, device = settings["train"].pop("devices", 1), settings["train"].get("device", "auto")
-    processes.start(train, run, settings, devices=devices, device=device, section="train")
+    machine = settings["machine"]
+    processes.start(train, run, settings, devices=machine["devices"], device=machine["device"])
 
 
 def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
@@ -48,18 +48,19 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
     loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
     # The loss's module is loaded by now, so the sources are all there. They are no part of the record: a changed comment
-    # starts an unfinished run afresh, but leaves no trace in what comes out. Nor is the number of processes: a run may be
-    # resumed with another.
+    # starts an unfinished run afresh, but leaves no trace in what comes out. Nor are the machine's settings and the number
+    # of processes: a run may be resumed with others.
     held = runs.scratch(run, [record, runs.sources()]) if group.first else contextlib.nullcontext()
     with held as scratch:
         network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs, size=images.shape[1])
         splits = [_split(table, name, hierarchy) for name in ("train", "validation")]
-        weights, history = params.call(
-            training.fit, network, loss, images, *splits, run, scratch, group, values=settings["train"], where="train"
+        machine = {key: settings["machine"][key] for key in ("device", "compile")}
+        weights, history = training.fit(
+            network, loss, images, *splits, run, scratch, group, **machine, **settings["train"]
         )
         if not group.first:
             return
-        record["processes"] = group.size
+        record |= {"machine": settings["machine"], "processes": group.size}
         models.write(
             Path("data/models") / run.name,
             network=network, weights=weights, history=history, record=record, hierarchy=hierarchy, cost=cost,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 import pandas
-import scipy.special
 import yaml
 from PIL import Image
 
@@ -16,11 +15,11 @@ from severity.comparison import comparisons, conclusions
 from severity.core import files, runs
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
-from severity.metrics import evaluation
 from severity.predictions.predictions import Predictions
 from severity.report import contents
 from severity.summary import configurations
 from severity.tree import costs
+from tests import records
 from tests.trees import TOP, six_classes
 
 VALIDATION, TEST = 30, 90
@@ -42,21 +41,8 @@ def predict(run: Run, known: Hierarchy) -> Predictions:
     common, size = numpy.random.default_rng(0), len(known.classes)
     truth = numpy.eye(size)[common.integers(0, size, VALIDATION + TEST)]
     truth[VALIDATION:, 1] = 0
-    own = numpy.random.default_rng(runs.seed_for(run.name))
     noise = 0.6 if run.loss == "bce" else 2.0
-    logits = 2 * truth @ numpy.exp(-costs.lca_height(known)) + noise * own.normal(size=truth.shape)
-    return Predictions(
-        ids=numpy.array([f"image{index}" for index in range(len(truth))]),
-        patients=numpy.array([f"patient{index // 2}" for index in range(len(truth))]),
-        split=numpy.array(["validation"] * VALIDATION + ["test"] * TEST),
-        posterior=scipy.special.softmax(logits, axis=1).astype(numpy.float32),
-        marginal=scipy.special.expit(logits).astype(numpy.float32),
-        truth=truth.astype(numpy.float32),
-        classes=numpy.array(known.classes),
-        class_hash=numpy.array(known.class_hash),
-        run=numpy.array(run.name),
-        dataset=numpy.array("phantom"),
-    )
+    return records.predict(run, known, truth=truth, validation=VALIDATION, noise=noise)
 
 
 def settings_of(grid: dict[str, list]) -> dict[str, Any]:
@@ -98,11 +84,7 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
 def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: dict[Run, Predictions]) -> None:
     cost = costs.lca_height(known)
     found = {
-        run: {
-            **runs.description(run, params),
-            **evaluation.evaluate(each, known, cost, **params["evaluate"]),
-        }
-        for run, each in predictions.items()
+        run: records.of(each, known, cost, settings=params, **params["evaluate"]) for run, each in predictions.items()
     }
     for run, metrics in found.items():
         files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)

@@ -39,7 +39,7 @@ def test_reading_gives_what_was_written(tmp_path):
     write(tmp_path, made[0] + 1, *made[1:])
     with pytest.raises(SeverityError, match="outside"):
         chexnet.read(tmp_path)
-    with pytest.raises(SeverityError, match="cannot be read"):
+    with pytest.raises(SeverityError, match="is missing"):
         chexnet.read(tmp_path / "none")
 
 

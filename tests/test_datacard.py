@@ -15,7 +15,7 @@ from PIL import Image
 
 from severity.collections.collection import BOX
 from severity.collections.splits import SPLITS
-from severity.core import files, markdown, params
+from severity.core import files, markdown, params, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -104,7 +104,7 @@ class Card:
     def __init__(self, top):
         self.table = prepared.read_table(top / "data/prepared")
         self.summary = prepared.read_summary(top / "data/prepared")
-        self.boxes = files.read_csv(top / "data/prepared/boxes.csv", BOX, BOX[2:], "")
+        self.boxes = tables.read(top / "data/prepared/boxes.csv", BOX, BOX[2:], "")
         self.images = numpy.load(top / "data/images/images.npy", mmap_mode="r")
         self.found = duplicates.find(self.images, self.table.frame, **DESCRIBE)
         self.labels = datacard.label_table(self.summary)
@@ -477,8 +477,10 @@ def test_pyplot_stays_unloaded():
 
 def run(top, monkeypatch, **options):
     monkeypatch.chdir(top)
+    values = DESCRIBE | options
+    machine = {"workers": values.pop("workers")}
     monkeypatch.setattr(
-        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": DESCRIBE | options}
+        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": values, "machine": machine}
     )
     describe.main()
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*") if path.parent.name == "data"}

@@ -16,7 +16,6 @@ from PIL import Image
 from severity import datasets
 from severity.arrays import labelsets
 from severity.collections import collection, manifest, splits
-from severity.core import tables
 from severity.core.errors import SeverityError
 from severity.datasets import chexpert, nih14
 from severity.decoding import decoding
@@ -297,11 +296,6 @@ def test_chexpert_what_valid_csv_is(tmp_path, valid, with_test, without):
         # No patient of one split is in another, however the rest is divided.
         divided = splits.divide(found.table, validation_fraction=0.3, test_fraction=0.3, seed=0)
         assert found.table.assign(split=divided).groupby("patient")["split"].nunique().max() == 1
-
-
-def test_chexpert_valid_is_a_word_it_knows(tmp_path):
-    with fails("read.valid is 'tests'. Did you mean 'test'? Known: auto, test, validation."):
-        chexpert.read(odd_chexpert(tmp_path), views=["frontal"], valid="tests")
 
 
 def test_chexpert_two_test_tables(tmp_path):
@@ -672,16 +666,6 @@ def test_nih_collects_lists_and_boxes(tmp_path):
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_read_refuses_unknown_views(tmp_path, name):
-    module = datasets.find(name)
-    with fails("views: 'oblique' is unknown"):
-        module.read(tmp_path, views=["oblique"])
-    for wrong in ([], "frontal"):
-        with fails("views must be a list of at least one of"):
-            module.read(tmp_path, views=wrong)
-
-
-@pytest.mark.parametrize("name", COLLECTIONS)
 def test_collect_writes_sizes_and_hashes(tmp_path, name):
     root = {"chexpert": make_chexpert, "nih14": make_nih}[name](tmp_path / "root")
     (root / "notes.txt").write_text("not part of the collection")
@@ -731,65 +715,6 @@ def test_find_names_the_nearest_data_set():
 def test_labels_do_not_repeat(name):
     labels = datasets.find(name).LABELS
     assert len(set(labels)) == len(labels) == {"chexpert": 14, "nih14": 15}[name]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "cannot be read as a CSV table"),
-        (b"a,b\n", "has a header but no row"),
-        (b"a,b\n1,2,3,4\n", "cannot be read as a CSV table"),
-        (b"a,b\n\xff\xfe,2\n", "cannot be read as a CSV table"),
-    ],
-)
-def test_tables_that_are_no_tables(tmp_path, content, message):
-    (tmp_path / "table.csv").write_bytes(content)
-    with fails(message):
-        tables.read_text(tmp_path / "table.csv", ["a"])
-
-
-def test_packed_table_that_is_cut_off(tmp_path):
-    (tmp_path / "table.csv.gz").write_bytes(gzip.compress(b"a,b\n" + os.urandom(5000).hex().encode())[:800])
-    with fails("cannot be read as a CSV table"):
-        tables.read_text(tmp_path / "table.csv.gz", ["a"])
-
-
-def test_text_stays_text(tmp_path):
-    """Words that pandas takes for missing, numbers with leading zeros, a byte order mark, blank cells."""
-    (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbfa,b\nNA,001\nnull,\n")
-    assert tables.read_text(tmp_path / "table.csv", ["a", "b"]).values.tolist() == [["NA", "001"], ["null", ""]]
-
-
-def test_a_table_as_windows_saves_it(tmp_path):
-    (tmp_path / "table.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,"x, y"\r\n2,\xc3\xa9\r\n')
-    assert tables.read_text(tmp_path / "table.csv", ["a", "b"]).values.tolist() == [["1", "x, y"], ["2", "é"]]
-
-
-def test_find_takes_the_first_name_and_plain_before_packed(tmp_path):
-    assert tables.find(tmp_path, ["a.csv", "b.csv"]) is None
-    for name, first in (("b.csv.gz", "b.csv.gz"), ("b.csv", "b.csv"), ("a.csv.gz", "a.csv.gz"), ("a.csv", "a.csv")):
-        (tmp_path / name).touch()
-        assert tables.find(tmp_path, ["a.csv", "b.csv"]) == tmp_path / first
-    (tmp_path / "c.csv").mkdir()
-    assert tables.find(tmp_path, ["c.csv"]) is None
-
-
-def test_refuse_names_the_first_of_the_bad_rows():
-    values = pandas.Series(["x", "y", "z"])
-    tables.refuse([False] * 3, values, "letter", Path("t.csv"), "is wrong")
-    with fails("t.csv, line 3, column 'letter': 'y' is wrong (2 such rows). Did you mean 'yy'? Known: yy, zz."):
-        tables.refuse([False, True, True], values, "letter", Path("t.csv"), "is wrong", ["zz", "yy"])
-
-
-def test_refuse_repeats_names_both_lines():
-    tables.refuse_repeats(pandas.Series(["a", "b"]), "Image", Path("t.csv"))
-    with fails("t.csv, column 'Image': lines 3 and 5 both name 'b'; each image has one row (2 repeated rows)."):
-        tables.refuse_repeats(pandas.Series(["a", "b", "c", "b", "b"]), "Image", Path("t.csv"))
-
-
-def test_listed_tells_how_many_more():
-    assert tables.listed("abc") == "a, b, c"
-    assert tables.listed(range(9)) == "0, 1, 2, 3, 4 and 4 more"
 
 
 def test_sha256_of_a_file_longer_than_a_block(tmp_path):

@@ -139,7 +139,7 @@ def noting_first(group: Group, folder: Path):
 @pytest.fixture(scope="module", params=[2, 3])
 def together(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answers")
-    processes.start(_answer, folder, devices=request.param, device="cpu", section="train")
+    processes.start(_answer, folder, devices=request.param, device="cpu")
     return [pickle.loads((folder / f"{request.param}-{rank}").read_bytes()) for rank in range(request.param)]
 
 
@@ -201,7 +201,7 @@ def _one_diverges(group: Group, folder: Path) -> None:
 
 def test_no_number_in_one_process_stops_all_and_is_told_once(tmp_path, capfd):
     with pytest.raises(SeverityError, match="net-ce-0: in epoch 1, step 1 of 5, the training loss became nan"):
-        processes.start(_one_diverges, tmp_path, devices=2, device="cpu", section="train")
+        processes.start(_one_diverges, tmp_path, devices=2, device="cpu")
     assert gone(tmp_path) == 2
     assert "Traceback" not in capfd.readouterr().err
 
@@ -237,7 +237,7 @@ def _train(group: Group, folder: Path, killed_in: int | None) -> None:
 
 def trained(folder: Path, processes_: int, killed_in: int | None = None):
     folder.mkdir(exist_ok=True)
-    processes.start(_train, folder, killed_in, devices=processes_, device="cpu", section="train")
+    processes.start(_train, folder, killed_in, devices=processes_, device="cpu")
     return pickle.loads((folder / "result").read_bytes())
 
 
@@ -379,14 +379,14 @@ class TestWanted:
 
     def test_on_a_cpu(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert [processes.wanted(devices, "auto", "train") for devices in (1, 3, "all")] == [1, 3, 1]
-        with pytest.raises(SeverityError, match="train.devices is 4, but this machine has 3 cores"):
-            processes.wanted(4, "auto", "train")
+        assert [processes.wanted(devices, "auto") for devices in (1, 3, "all")] == [1, 3, 1]
+        with pytest.raises(SeverityError, match="machine.devices is 4, but this machine has 3 cores"):
+            processes.wanted(4, "auto")
 
     def test_on_gpus(self, two_gpus):
-        assert [processes.wanted(devices, "auto", "train") for devices in (1, 2, "all")] == [1, 2, 2]
-        assert processes.wanted(3, "cpu", "train") == 3
-        assert processes.wanted(1, "cuda:1", "train") == 1
+        assert [processes.wanted(devices, "auto") for devices in (1, 2, "all")] == [1, 2, 2]
+        assert processes.wanted(3, "cpu") == 3
+        assert processes.wanted(1, "cuda:1") == 1
         assert inference.device("auto", Group(3, 4, 1)) == torch.device("cuda", 1)
         assert inference.device("cuda:1", Group()) == torch.device("cuda", 1)
 
@@ -397,17 +397,14 @@ class TestWanted:
     @pytest.mark.parametrize(
         ("devices", "device", "told"),
         [
-            (0, "auto", "train.devices is 0; it must be 1 or more, or all"),
-            (True, "auto", "train.devices is True"),
-            ("two", "auto", "train.devices is 'two'"),
-            (3, "auto", "train.devices is 3, but 2 GPUs are visible"),
-            (2, "cuda:1", "train.device names one GPU, cuda:1"),
-            ("all", "cuda:1", "train.device names one GPU, cuda:1"),
+            (3, "auto", "machine.devices is 3, but 2 GPUs are visible"),
+            (2, "cuda:1", "machine.device names one GPU, cuda:1"),
+            ("all", "cuda:1", "machine.device names one GPU, cuda:1"),
         ],
     )
     def test_what_is_not_possible_is_refused(self, two_gpus, devices, device, told):
         with pytest.raises(SeverityError, match=told):
-            processes.wanted(devices, device, "train")
+            processes.wanted(devices, device)
 
     @pytest.mark.parametrize(("device", "group"), [("auto", Group(2, 3, 2)), ("cuda:0", Group(0, 2, 0))])
     def test_more_processes_than_gpus_are_refused(self, two_gpus, device, group):
@@ -429,4 +426,4 @@ def _meet(group: Group, folder: Path) -> None:
 
 if __name__ == "__main__":
     # torchrun's number of processes counts, whatever the params say.
-    processes.start(_meet, Path(sys.argv[1]), devices=7, device="cpu", section="train")
+    processes.start(_meet, Path(sys.argv[1]), devices=7, device="cpu")

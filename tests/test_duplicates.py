@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import re
 
 import imagehash
 import numpy
@@ -274,25 +273,6 @@ def test_images_mapped_from_a_file_are_only_read(tmp_path):
 
 
 # What is refused
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("hash_distance", -1, "describe.hash_distance is -1; it must be a whole number from 0 to 64"),
-        ("hash_distance", 65, "describe.hash_distance is 65; it must be a whole number from 0 to 64"),
-        ("hash_distance", 2.5, "describe.hash_distance is 2.5; it must be a whole number"),
-        ("hash_distance", True, "describe.hash_distance is True; it must be a whole number"),
-        ("correlation", 1.01, "describe.correlation is 1.01; it must be a number from 0 to 1"),
-        ("correlation", float("nan"), "describe.correlation is nan; it must be a number from 0 to 1"),
-        ("correlation", None, "describe.correlation is None; it must be a number from 0 to 1"),
-        ("correlation", True, "describe.correlation is True; it must be a number from 0 to 1"),
-        ("workers", -2, "describe.workers is -2; it must be a whole number from 0 on"),
-    ],
-)
-def test_options_out_of_range(option, value, message):
-    with pytest.raises(SeverityError, match=re.escape(message)):
-        duplicates.find(smooth(2), table_of(["train", "test"]), **(LIMITS | {option: value}))
 
 
 def test_images_of_another_table_are_refused():

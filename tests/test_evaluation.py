@@ -12,10 +12,11 @@ from severity.arrays import discrimination
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
 from severity.decisions.class_rules import rank
-from severity.metrics import class_metrics, evaluation
+from severity.metrics import catalogue, class_metrics, evaluation, record
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
 from severity.tree import costs
+from tests import records
 from tests.trees import chexpert_default, flat, six_classes
 
 TREE = six_classes()
@@ -220,18 +221,18 @@ def found() -> dict[Run, dict]:
     cost = costs.lca_height(TREE)
     runs = [Run(backbone, loss, seed) for backbone in ("r", "d") for loss in ("ce", "hxe") for seed in range(3)]
     return {
-        run: evaluation.evaluate(predictions(seed=number), TREE, cost, **OPTIONS) for number, run in enumerate(runs)
+        run: records.of(predictions(seed=number), TREE, cost, run=run, **OPTIONS) for number, run in enumerate(runs)
     }
 
 
 class TestCells:
     def test_medians_are_of_the_seeds_of_one_cell(self, found):
-        record = configurations.medians([each for run, each in found.items() if run.name.startswith("d-hxe")], "crm")
+        summary = configurations.medians([each for run, each in found.items() if run.name.startswith("d-hxe")], "crm")
         values = [found[Run("d", "hxe", seed)]["rules"]["crm"]["top1_error"] for seed in range(3)]
-        assert record["top1_error"] == sorted(values)[1]
-        assert (record["top1_error_min"], record["top1_error_max"]) == (min(values), max(values))
-        assert record["runs"] == 3
-        assert all(not isinstance(value, (dict, list)) for value in record.values())
+        assert summary["top1_error"] == sorted(values)[1]
+        assert (summary["top1_error_min"], summary["top1_error_max"]) == (min(values), max(values))
+        assert summary["runs"] == 3
+        assert all(not isinstance(value, (dict, list)) for value in summary.values())
 
     def test_the_table_has_a_row_a_cell_and_rule_in_the_grids_order(self, found):
         table = configurations.comparison(found, ["argmax", "crm"])
@@ -242,31 +243,31 @@ class TestCells:
 
     def test_markdown_shows_median_and_spread_and_what_is_missing(self):
         row = {"backbone": "r", "loss": "ce", "rule": "crm", "runs": 2}
-        for metric in configurations.METRICS:
-            row |= {metric: 0.5, f"{metric}_min": 0.25, f"{metric}_max": 0.75}
+        for key in [metric.key for metric in catalogue.table() if metric.source != "irma"]:
+            row |= {key: 0.5, f"{key}_min": 0.25, f"{key}_max": 0.75}
         row |= {"mistake_severity": None, "mistake_severity_min": None, "mistake_severity_max": None}
         text = configurations.markdown(pandas.DataFrame([row])).splitlines()
         assert text[0].startswith("| backbone | loss | rule | runs | top-1 error | mistake severity | hd@1 |")
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
 
     def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
-        for run, record in found.items():
-            record["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
-            record["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
+        for run, of_run in found.items():
+            of_run["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
+            of_run["macro_auroc"] = 0.1 if run.loss == "hxe" and run.backbone == "r" else 0.99
         assert configurations.best(found) == ("r", "hxe")
         headline = configurations.headline(found, ["argmax", "crm"])
         assert headline["configuration"] == "r-hxe" and headline["macro_auroc"] == 0.1 and headline["runs"] == 12
         assert "crm_mistake_severity" in headline
 
     def test_reading_takes_the_runs_of_the_grid_and_no_other(self, tmp_path, found):
-        for run, record in found.items():
-            (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
+        for run, of_run in found.items():
+            (tmp_path / f"{run.name}.json").write_text(json.dumps(of_run))
         wanted = [Run("r", "ce", 0), Run("d", "hxe", 2)]
-        assert list(configurations.read_runs(tmp_path, wanted, ["crm"])) == wanted
+        assert list(record.read_runs(tmp_path, wanted, ["crm"])) == wanted
         with pytest.raises(SeverityError, match="The run r-ce-9 has no metrics"):
-            configurations.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
+            record.read_runs(tmp_path, [Run("r", "ce", 9)], ["crm"])
         with pytest.raises(SeverityError, match="no metrics for the rule 'hie'"):
-            configurations.read_runs(tmp_path, wanted, ["hie"])
+            record.read_runs(tmp_path, wanted, ["hie"])
 
 
 def test_the_published_predictions_have_their_published_aurocs(shared_data):

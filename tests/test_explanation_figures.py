@@ -7,7 +7,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from severity.core import files
+from severity.core import tables
 from severity.drawing import pictures
 from severity.explanation import figures as explanation_figures
 from severity.explanation.explained_images import Case
@@ -209,4 +209,4 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
         pictures.write(maps, tmp_path / name / "maps")
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
-    assert files.read_csv(tmp_path / "first/maps.csv", ("layer",), ("strength",), "")["strength"].tolist() == [1.0] * 6
+    assert tables.read(tmp_path / "first/maps.csv", ("layer",), ("strength",), "")["strength"].tolist() == [1.0] * 6

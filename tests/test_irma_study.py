@@ -16,13 +16,14 @@ from severity.datasets import irma_phantom
 from severity.irma import codes as irma_codes
 from severity.irma import facts as irma_facts
 from severity.irma.facts import IrmaFacts
-from severity.metrics import class_metrics, evaluation, irma_score
+from severity.metrics import catalogue, class_metrics, evaluation, irma_score
 from severity.predictions.predictions import Predictions
 from severity.preparation import preparation
 from severity.prepared import prepared
 from severity.summary import configurations
 from severity.tree import costs, nulls, trees
 from stages import aggregate, evaluate, hierarchy
+from tests import records
 from tests.trees import TOP, six_classes
 
 CODES = [
@@ -302,7 +303,7 @@ class TestCells:
     def found(self) -> dict[Run, dict]:
         runs = [Run("r", loss, seed) for loss in ("ce", "hxe") for seed in range(3)]
         return {
-            run: evaluation.evaluate(predictions(TREE, seed), TREE, costs.path(TREE), **OPTIONS, irma=FACTS)
+            run: records.of(predictions(TREE, seed), TREE, costs.path(TREE), run=run, **OPTIONS, irma=FACTS)
             for seed, run in enumerate(runs)
         }
 
@@ -332,11 +333,12 @@ class TestCells:
     def test_other_runs_have_the_columns_of_ever(self):
         tree = six_classes()
         runs = {
-            Run("r", "ce", seed): evaluation.evaluate(predictions(tree, seed), tree, costs.path(tree), **OPTIONS)
-            for seed in range(2)
+            run: records.of(predictions(tree, run.seed), tree, costs.path(tree), run=run, **OPTIONS)
+            for run in (Run("r", "ce", seed) for seed in range(2))
         }
         assert configurations.all_rules(runs, OPTIONS["rules"]) == OPTIONS["rules"]
-        columns = [f"{metric}{end}" for metric in configurations.METRICS for end in ("", "_min", "_max")]
+        known = [metric.key for metric in catalogue.table() if metric.source != "irma"]
+        columns = [f"{key}{end}" for key in known for end in ("", "_min", "_max")]
         assert list(configurations.medians(list(runs.values()), "crm")) == ["runs", *columns]
         assert "IRMA" not in configurations.markdown(configurations.comparison(runs, OPTIONS["rules"]))
 

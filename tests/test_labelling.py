@@ -81,12 +81,6 @@ def test_smooth_acts_on_uncertain_cells_of_train_rows_alone(split):
     assert table["Fracture"][2] == 1 if split == "train" else numpy.isnan(table["Fracture"][2])
 
 
-@pytest.mark.parametrize("wrong", [[0.9, 0.1], [0.5], 0.7, [0.2, 1.2], ["a", "b"], [False, True]])
-def test_a_range_that_is_none(wrong):
-    with fails("labels of the data set: smooth_range is"):
-        smoothed(["a"], smooth_range=wrong)
-
-
 @given(st.lists(st.tuples(st.sampled_from(splits.SPLITS), st.sampled_from(STATES)), min_size=1), st.data())
 @settings(deadline=None)
 def test_uncertain_never_enters_the_truth_that_scores(rows, data):
@@ -104,12 +98,8 @@ def test_uncertain_never_enters_the_truth_that_scores(rows, data):
 @pytest.mark.parametrize(
     ("uncertain", "unmentioned", "message"),
     [
-        ("one", "zeros", "labels of the data set: uncertain: default is 'one'. Did you mean 'ones'?"),
         ({"default": "ones", "Edma": "zeros"}, "zeros", "'Edma' is no label of this data set. Did you mean 'Edema'?"),
-        ({"default": "ones", "Edema": "nill"}, "zeros", "labels of the data set: uncertain: Edema is 'nill'. "),
-        (["ones"], "zeros", "labels of the data set: uncertain: default is ['ones']. "),
         ({"Edema": "ones"}, "zeros", "add the key 'default'"),
-        ("ones", "ones", "labels of the data set: unmentioned is 'ones'. Known: ignore, zeros."),
     ],
 )
 def test_unknown_policies(uncertain, unmentioned, message):
@@ -175,11 +165,6 @@ def test_after_closure_no_train_image_violates_the_tree(rows, ones):
     pandas.testing.assert_frame_equal(again, table)  # closing twice changes nothing
     leaves = ["Pneumonia", "Edema", "Fracture"]
     pandas.testing.assert_frame_equal(table[leaves], plain[leaves])
-
-
-def test_closure_is_true_or_false():
-    with fails("labels of the data set: closure is 'yes'; it must be true or false"):
-        apply("train", STATES, "ones", "zeros", closure="yes")
 
 
 # Counts

@@ -189,35 +189,10 @@ def test_unknown_losses_and_numbers_are_refused():
         build("hxx", tree)
     with pytest.raises(SeverityError, match="unknown key 'alpa'. Did you mean 'alpha'"):
         build("hxe", tree, alpa=1.0)
-    with pytest.raises(SeverityError, match=r"1e-3 as text: write 0.001 or 1.0e-3"):
-        build("hxe", tree, alpha="1e-3")
-    with pytest.raises(SeverityError, match="must be in"):
-        build("ce", tree, label_smoothing=1.0)
     with pytest.raises(SeverityError, match="Did you mean 'b1'"):
         build("bce", tree, pos_weight={"b11": 2.0})
-    with pytest.raises(SeverityError, match="above 0"):
-        build("bce", tree, pos_weight=0)
-    with pytest.raises(SeverityError, match="finite"):
-        build("hxe", tree, alpha=float("inf"))
-    for name, wrong, told in (
-        ("cascade", {"alpha": math.nan}, "losses.cascade.alpha is nan"),
-        ("hxe_multilabel", {"alpha": math.inf}, "losses.hxe_multilabel.alpha is inf"),
-        ("soft_labels", {"beta": -1.0}, "losses.soft_labels.beta is -1.0; it must be 0 or more"),
-        ("soft_labels", {"divergence": "lk"}, "losses.soft_labels.divergence is 'lk'. Did you mean 'kl'"),
-        ("barz_denzler", {"ce_weight": 0}, "losses.barz_denzler.ce_weight is 0; it must be above 0"),
-        ("haframe", {"alignment": 1.1}, "losses.haframe.alignment is 1.1; it must be from 0 to 1"),
-        ("haframe", {"gamma": 0}, "losses.haframe.gamma is 0; it must be above 0"),
-        ("haframe", {"features": 0}, "losses.haframe.features is 0; it must be null, or 1 or more"),
-        ("haf", {"features": 0}, "losses.haf.features is 0; it must be null, or 1 or more"),
-        ("haf", {"margin": -1.0}, "losses.haf.margin is -1.0; it must be 0 or more"),
-        ("hbce", {"finetune_epochs": 1.5}, "losses.hbce.finetune_epochs is 1.5; it must be a whole number"),
-        ("hbce", {"pos_weight": {"d3": 2}}, "losses.hbce.pos_weight: 'd3' is no class. Did you mean 'd2'"),
-        ("hbce_conditional", {"gamma": -1}, "losses.hbce_conditional.gamma is -1"),
-        ("bce", {"label_smoothing": 1.0}, "losses.bce.label_smoothing is 1.0"),
-        ("bce", {"pos_weight": "balance"}, "losses.bce.pos_weight is 'balance'; it must be a number above 0"),
-    ):
-        with pytest.raises(SeverityError, match=told):
-            build(name, tree, **wrong)
+    with pytest.raises(SeverityError, match="losses.hbce.pos_weight: 'd3' is no class. Did you mean 'd2'"):
+        build("hbce", tree, pos_weight={"d3": 2})
 
 
 @pytest.mark.parametrize("name", ALL)

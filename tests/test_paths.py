@@ -5,6 +5,7 @@ import pytest
 
 from severity.core.errors import SeverityError
 from severity.decisions import class_rules
+from severity.decisions.decider import Decider
 from severity.explanation import paths
 from severity.tree import costs
 from tests.test_evaluation import predictions
@@ -16,8 +17,8 @@ TREE = six_classes()
 @pytest.mark.parametrize("rule", [*class_rules.RULES, "climb"])
 def test_the_table_walks_from_the_root_to_the_decision(rule):
     made = predictions(images=30)
-    inputs = {"posterior": made.posterior, "cost": costs.path(TREE), "hierarchy": TREE}
-    nodes = paths.decide(rule, **inputs, threshold=0.4)
+    cost = costs.path(TREE)
+    nodes = Decider.of(made, TREE, cost).decide_nodes(rule, made, threshold=0.4)
     found = paths.table(made, TREE, nodes)
     assert list(dict.fromkeys(found["id"])) == made.ids.tolist()
     for row, (_, steps) in enumerate(found.groupby("id", sort=False)):
@@ -30,7 +31,7 @@ def test_the_table_walks_from_the_root_to_the_decision(rule):
             assert probability == pytest.approx(sum(below), abs=1e-6)
         assert steps["given_parent"].prod() == pytest.approx(steps["probability"].iloc[-1], abs=1e-6)
     if rule != "climb":
-        ranking = class_rules.rank(rule, **inputs)
+        ranking = class_rules.rank(rule, posterior=made.posterior, cost=cost, hierarchy=TREE)
         assert (nodes == TREE.class_nodes[ranking[:, 0]]).all()
 
 

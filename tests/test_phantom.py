@@ -122,27 +122,6 @@ def test_the_reader_of_chexpert_reads_it(collection):
     assert len(clean) and clean[list(LABELS)].isin([0.0, 1.0]).all(axis=None)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("images", 0),
-        ("size", 8),
-        ("size", 100_000),
-        ("valid_fraction", 0.0),
-        ("valid_fraction", 1.0),
-        ("lateral_fraction", 1.5),
-        ("label_noise", 0.5),
-        ("label_noise", -0.1),
-        ("seed", -1),
-        ("workers", -2),
-    ],
-)
-def test_a_bad_option_is_named(tmp_path, name, value):
-    with pytest.raises(SeverityError, match=rf"collect\.{name} is {value}.*must be"):
-        collect(tmp_path / "out", tmp_path / "out", **OPTIONS | {name: value})
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_collection_too_small_for_both_tables_is_refused(tmp_path):
     with pytest.raises(SeverityError, match="valid.csv would be empty"):
         collect(tmp_path / "out", tmp_path / "out", **OPTIONS | {"images": 2, "valid_fraction": 0.1})

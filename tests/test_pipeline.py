@@ -29,8 +29,9 @@ AFTER = ["evaluate", "aggregate", "compare", "plot", "illustrate", "explain", "r
 
 def tiny(params: dict) -> dict:
     """The smallest study that still has everything: two backbones, two losses, one seed."""
-    params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64, "workers": 1}
-    params["decode"] |= {"size": 32, "workers": 1}
+    params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64}
+    params["decode"]["size"] = 32
+    params["machine"]["workers"] = 1
     params["prepare"] |= {"min_positives": 0, "validation_fraction": 0.3}
     params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "hxe"], "seed": [0]}
     for name in params["grid"]["backbone"]:
@@ -391,7 +392,7 @@ def test_a_policy_or_a_split_decodes_nothing(workspace):
         params["prepare"]["seed"] = 1
         save()
         assert workspace.changed() == {"prepare", "report"}
-        params["decode"]["workers"] = 2
+        params["machine"] |= {"workers": 2, "devices": 2, "compile": True}
         save()
         assert workspace.changed() == {"prepare", "report"}
         params["decode"]["aspect"] = "pad"

@@ -241,19 +241,6 @@ def test_no_pairs_give_no_numbers():
     assert len(resampling.compare(a=nothing, b=nothing, settings=SETTINGS).p) == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"resamples": 0}, "compare.resamples is 0"),
-        ({"permutations": 99.5}, "compare.permutations is 99.5"),
-        ({"level": 95}, "compare.level is 95"),
-    ],
-)
-def test_numbers_out_of_range_are_refused(change, told):
-    with pytest.raises(SeverityError, match=told):
-        settings(**change)
-
-
 def test_sums_that_do_not_fit_are_refused():
     a, b = sides(images(0, 5))[0], sides(images(0, 6))[0]
     with pytest.raises(SeverityError, match="cannot be compared"):

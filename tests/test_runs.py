@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from severity.core import files, runs
+from severity.core import files, params, runs
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
+from tests.trees import TOP
 
 
 def test_the_grid_is_every_combination_in_order():
@@ -95,6 +96,14 @@ def test_sources_are_the_code_that_is_loaded_and_change_with_it():
     program += "print(sorted(runs.sources().keys() - before.keys()))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "severity/losses/haf.py" in told and "severity/links/links.py" in told
+
+
+def test_what_determines_a_run_knows_neither_the_machine_nor_the_schema():
+    settings = params.load(TOP / "params.yaml")
+    run = Run("tiny_resnet", "hxe", 0)
+    record = runs.record(run, settings)
+    assert record["train"] and record == runs.record(run, settings | {"machine": {"device": "cuda:1", "devices": 4}})
+    assert "severity.schema" in sys.modules and not [path for path in runs.sources() if "schema" in path]
 
 
 @pytest.mark.skipif(runs.fcntl is None, reason="no locks of files here")

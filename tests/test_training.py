@@ -227,31 +227,6 @@ def test_a_validation_split_that_cannot_choose_an_epoch_is_refused(tmp_path):
         fit(tmp_path, data=(images, train, training.Split(validation.rows, numpy.ones_like(validation.targets))))
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"epochs": 0}, "train.epochs is 0"),
-        ({"batch_size": 1}, "train.batch_size is 1"),
-        ({"learning_rate": 0.0}, "train.learning_rate"),
-        ({"warmup_epochs": 4}, "below epochs"),
-        ({"gradient_clip": 0}, "train.gradient_clip"),
-        ({"patience": -1}, "train.patience is -1"),
-        ({"accumulate": 0}, "train.accumulate is 0"),
-        ({"freeze_epochs": 5}, "at most epochs"),
-        ({"layer_decay": 0.0}, "train.layer_decay is 0.0"),
-        ({"ema": 1.0}, "train.ema is 1.0"),
-        ({"mixup": -0.1}, "train.mixup is -0.1"),
-        ({"precision": "float16"}, "Did you mean 'bfloat16'|Did you mean 'float32'"),
-        ({"device": "gpu"}, "auto, cpu, cuda"),
-        ({"augmentation": {**OPTIONS["augmentation"], "rotatoin": 3}}, "Did you mean 'rotation'"),
-        ({"augmentation": {**OPTIONS["augmentation"], "scale": 1.0}}, "train.augmentation.scale"),
-    ],
-)
-def test_options_out_of_range_are_refused(tmp_path, change, told):
-    with pytest.raises(SeverityError, match=told):
-        fit(tmp_path, **change)
-
-
 def plain_loop(
     name: str = "ce", *, epochs: int = 1, after_step=lambda net, own, number: None, augmentation=None, batch_size=16
 ) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ Reads   what `dvc status` says
 Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
 Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores
         python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
-        python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with train.devices: all)
+        python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with machine.devices: all)
         python -m tools.cells --list                    only say which are not up to date
         Then `dvc repro` finds them all up to date and runs what comes after.
 """

@@ -17,7 +17,7 @@ import numpy
 import pandas
 
 from severity.collections import splits
-from severity.core import files, tables
+from severity.core import files, table_checks, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError, nearest
 
@@ -64,10 +64,10 @@ class Collection:
         content = files.read_json(folder / "collection.json")
         images = read_images(folder)
         labels = tuple(content["labels"])
-        table = files.read_csv(folder / "table.csv", METADATA, ("age", *labels), REMAKE)
+        table = tables.read(folder / "table.csv", METADATA, ("age", *labels), REMAKE)
         if len(table) != len(images) or (table["id"] != images["id"]).any():
             raise SeverityError(f"{folder}: table.csv and images.csv disagree. {REMAKE}")
-        boxes = files.read_csv(folder / "boxes.csv", BOX, BOX[2:], REMAKE)
+        boxes = tables.read(folder / "boxes.csv", BOX, BOX[2:], REMAKE)
         found = cls(table.assign(path=images["path"]), labels, boxes, content["notes"], content["facts"])
         check(found)
         return found
@@ -75,7 +75,7 @@ class Collection:
 
 def read_images(folder: Path | str) -> pandas.DataFrame:
     """images.csv of data/collection: id and path (relative to the root) of each image, both text. Raises SeverityError."""
-    return files.read_csv(Path(folder) / "images.csv", ("id", "path"), (), REMAKE)
+    return tables.read(Path(folder) / "images.csv", ("id", "path"), (), REMAKE)
 
 
 def check(collection: Collection) -> None:
@@ -95,11 +95,13 @@ def check(collection: Collection) -> None:
     for column in ("id", "patient", "path"):
         blank = table.index[table[column].isna() | (table[column] == "")]
         if len(blank):
-            raise SeverityError(f"{len(blank)} images have no {column}: rows {tables.listed(blank)}, counted from 0.")
+            raise SeverityError(
+                f"{len(blank)} images have no {column}: rows {table_checks.listed(blank)}, counted from 0."
+            )
     again = table["id"][table["id"].duplicated()]
     if len(again):
         raise SeverityError(
-            f"{len(again)} images repeat the id of another: {tables.listed(again.unique())}. Ids must be unique."
+            f"{len(again)} images repeat the id of another: {table_checks.listed(again.unique())}. Ids must be unique."
         )
     check_paths(table["path"], "The data set's `read`")
     for column, known in (("split", ("", *splits.SPLITS)), *((label, STATES) for label in labels)):
@@ -107,7 +109,7 @@ def check(collection: Collection) -> None:
         if len(odd):
             raise SeverityError(
                 f"The data set's `read` gives {odd.iloc[0]} in column {column!r}; it may hold "
-                f"{tables.listed(value if value != '' else 'blank' for value in known)}."
+                f"{table_checks.listed(value if value != '' else 'blank' for value in known)}."
             )
     _check_boxes(collection.boxes, labels)
 

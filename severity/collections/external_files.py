@@ -20,7 +20,7 @@ import numpy
 import pandas
 
 from severity.collections.splits import SPLITS
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.errors import SeverityError, nearest
 
 PROBABILITY, TRUTH = "prob:", "true:"
@@ -76,7 +76,7 @@ def read(path: Path | str) -> Sheet:
     sheet = _read_arrays(path) if path.suffix == ".npz" else _read_table(path)
     if not len(sheet.ids):
         raise SeverityError(f"{path} holds no image.")
-    tables.refuse_repeats(pandas.Series(sheet.ids), "id", path)
+    table_checks.refuse_repeats(pandas.Series(sheet.ids), "id", path)
     for what, names in (("class", sheet.classes), ("label", sheet.labels)):
         for name in names:
             if names.count(name) > 1:
@@ -92,7 +92,7 @@ def read(path: Path | str) -> Sheet:
 
 
 def _read_table(path: Path) -> Sheet:
-    header = _header(path)
+    header = tables.header(path)
     wanted = [name for name in header if name.startswith(PROBABILITY)]
     stated = [name for name in header if name.startswith(TRUTH)]
     for name in header:
@@ -103,33 +103,20 @@ def _read_table(path: Path) -> Sheet:
         )
     if not wanted:
         raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")
-    frame = tables.read_text(path, ["id"])
-    tables.refuse(frame["id"] == "", frame["id"], "id", path, "is no id")
+    frame = tables.read_text(path, ["id", *dict.fromkeys(header)])
+    table_checks.refuse(frame["id"] == "", frame["id"], "id", path, "is no id")
     split = frame["split"] if "split" in header else pandas.Series("", index=frame.index)
-    tables.refuse(~split.isin(["", *SPLITS]), split, "split", path, f"is not one of blank, {', '.join(SPLITS)}")
+    table_checks.refuse(~split.isin(["", *SPLITS]), split, "split", path, f"is not one of blank, {', '.join(SPLITS)}")
     return Sheet(
         path=path,
         ids=frame["id"].to_numpy(dtype=str),
         patients=frame["patient"].to_numpy(dtype=str) if "patient" in header else None,
         split=split.to_numpy(dtype=str),
         classes=tuple(name.removeprefix(PROBABILITY) for name in wanted),
-        numbers=numpy.stack([tables.numbers(frame[name], name, path) for name in wanted], axis=1),
+        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in wanted], axis=1),
         labels=tuple(name.removeprefix(TRUTH) for name in stated),
-        truth=_columns([tables.mapped(frame, name, STATES, path) for name in stated], len(frame)),
+        truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in stated], len(frame)),
     )
-
-
-def _header(path: Path) -> list[str]:
-    """The column names as they stand, also those that stand twice."""
-    try:
-        first = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError, EOFError) as error:
-        raise SeverityError(f"{path} cannot be read as a CSV table: {error}") from None
-    names = first.iloc[0].tolist()
-    for name in names:
-        if names.count(name) > 1:
-            raise SeverityError(f"{path}: the column {name!r} stands twice. Keep one of them.")
-    return names
 
 
 def _columns(columns: Sequence[pandas.Series], rows: int) -> numpy.ndarray:

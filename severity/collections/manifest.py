@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas
 
-from severity.core import files, tables
+from severity.core import files, table_checks
 from severity.core.errors import SeverityError
 
 
@@ -33,7 +33,7 @@ def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: I
     if missing:
         raise SeverityError(
             f"{root}: {len(missing)} of {len(images)} images named by the label tables are not there: "
-            f"{tables.listed(missing)}. Unpack the collection again, or take their rows out of the tables."
+            f"{table_checks.listed(missing)}. Unpack the collection again, or take their rows out of the tables."
         )
     label_tables = sorted(label_tables)
     with files.replacing(out) as folder:

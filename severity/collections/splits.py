@@ -2,7 +2,7 @@
 
 import pandas
 
-from severity.core import tables
+from severity.core import table_checks
 from severity.core.errors import SeverityError
 from severity.core.runs import seed_for
 
@@ -30,11 +30,8 @@ def divide(table: pandas.DataFrame, *, validation_fraction: float, test_fraction
         seed: another seed, another division.
 
     Raises:
-        SeverityError: the fractions are out of range.
+        SeverityError: the fractions leave no patient to train on.
     """
-    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-        if not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-            raise SeverityError(f"params.yaml: prepare.{name} is {fraction!r}; it must be a number from 0 to below 1.")
     given = set(table["split"])
     validation_fraction = 0.0 if "validation" in given else validation_fraction
     test_fraction = 0.0 if "test" in given else test_fraction
@@ -62,7 +59,7 @@ def check(table: pandas.DataFrame) -> None:
     torn = splits_of.index[splits_of > 1]
     if len(torn):
         raise SeverityError(
-            f"{len(torn)} patients have images in more than one split: {tables.listed(torn)}. What a network learns of a "
+            f"{len(torn)} patients have images in more than one split: {table_checks.listed(torn)}. What a network learns of a "
             "patient in training makes its test scores too good; correct the collection's official split lists or tables."
         )
     counts = {split: int((table["split"] == split).sum()) for split in SPLITS}

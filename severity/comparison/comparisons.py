@@ -1,7 +1,8 @@
-"""What is milder than what: rules, losses and backbones against each other, image by image, and labels within a configuration.
+"""What is milder than what: rules, losses and backbones, image by image, and labels within a configuration.
 
-Every comparison is of A with B on the same images; where a configuration has several seeds, of the means over the seeds that both
-sides have. What `resampling` says of it stands beside: interval, corrected p, effect, and the verdict in words.
+Every comparison is of A with B on the same images; where a configuration has several seeds, of the means over the seeds
+that both sides have. Beside it is what `resampling` says of it: interval, corrected p, effect, and the verdict in
+words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,16 +30,16 @@ COLUMNS = (
     "note",
 )
 WORDS = ("backbone", "loss", "rule", "label", "A", "B", "metric", "verdict", "unmatched_seeds", "note")
-# What the table of labels tells beside.
+# What the table of labels has besides.
 SHARES = ("auroc", "share_of_images", "share_of_severity_A", "share_of_severity_B")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that the stage `compare` tells.
+    """Everything that the stage `compare` writes.
 
-    tables: by name (rules, losses, backbones, labels, correlation, distribution, intervals, label_intervals). scores: what they were made from.
-    settings: how. baseline: the rule that the others are compared with.
+    tables: by name (rules, losses, backbones, labels, correlation, distribution, intervals, label_intervals). scores:
+    what they were made from. settings: how. baseline: the rule that the others are compared with.
     """
 
     tables: dict[str, pandas.DataFrame]
@@ -73,10 +74,11 @@ def compare(
             severity; above, that correlation resamples labels.
 
     Returns:
-        tables: rules (each rule against the baseline, in each configuration), losses (same backbone and rule), backbones (same loss
-        and rule), labels (severity where a label is true, each rule against the baseline), all with `COLUMNS`; correlation
-        (AUROC against severity over the labels of a configuration), distribution (severity over the images of a configuration), intervals
-        (every metric of a configuration), label_intervals (severity and AUROC of each label of a configuration).
+        tables: rules (each rule against the baseline, in each configuration), losses (same backbone and rule),
+        backbones (same loss and rule), labels (severity where a label is true, each rule against the baseline), all
+        with `COLUMNS`; correlation (AUROC against severity over the labels of a configuration), distribution (severity
+        over the images of a configuration), intervals (every metric of a configuration), label_intervals (severity and
+        AUROC of each label of a configuration).
 
     Raises:
         SeverityError: the baseline is not among the rules, a number is out of range, or as `scores.collect`.
@@ -87,25 +89,25 @@ def compare(
             f"{nearest(baseline_rule, rules)}"
         )
     settings = Settings(resamples, permutations, level, seed)
-    found = scores.collect(read, grid, hierarchy, cost, rules=rules)
-    if baseline_rule not in found.rules:
+    scored = scores.collect(read, grid, hierarchy, cost, rules=rules)
+    if baseline_rule not in scored.rules:
         raise SeverityError(
-            f"params.yaml: compare.baseline_rule is {baseline_rule!r}, but {', '.join(found.left_out[baseline_rule])} cannot have "
-            f"it for want of validation images. {nearest(baseline_rule, found.rules)}"
+            f"params.yaml: compare.baseline_rule is {baseline_rule!r}, but {', '.join(scored.left_out[baseline_rule])} cannot have "
+            f"it for want of validation images. {nearest(baseline_rule, scored.rules)}"
         )
-    base = found.rules.index(baseline_rule)
-    drawn = profiles.draw_patients(found, read, settings) if len(found.classes) <= correlation_labels else None
+    base = scored.rules.index(baseline_rule)
+    drawn = profiles.draw_patients(scored, read, settings) if len(scored.classes) <= correlation_labels else None
     tables = {
-        "rules": compared(found, list(_rule_pairs(found, base)), settings, keys=["backbone", "loss"]),
-        "losses": compared(found, list(_axis_pairs(found, "loss")), settings, keys=["backbone", "rule"]),
-        "backbones": compared(found, list(_axis_pairs(found, "backbone")), settings, keys=["loss", "rule"]),
-        "labels": by_label(found, base, settings),
-        "correlation": profiles.correlation(found, drawn, settings),
-        "distribution": profiles.distribution(found, cost, settings, batch_size=batch_size),
-        "intervals": profiles.intervals(found, settings),
-        "label_intervals": profiles.label_intervals(found, drawn, settings),
+        "rules": compared(scored, list(_rule_pairs(scored, base)), settings, keys=["backbone", "loss"]),
+        "losses": compared(scored, list(_axis_pairs(scored, "loss")), settings, keys=["backbone", "rule"]),
+        "backbones": compared(scored, list(_axis_pairs(scored, "backbone")), settings, keys=["loss", "rule"]),
+        "labels": by_label(scored, base, settings),
+        "correlation": profiles.correlation(scored, drawn, settings),
+        "distribution": profiles.distribution(scored, cost, settings, batch_size=batch_size),
+        "intervals": profiles.intervals(scored, settings),
+        "label_intervals": profiles.label_intervals(scored, drawn, settings),
     }
-    return Study(tables, found, settings, baseline_rule)
+    return Study(tables, scored, settings, baseline_rule)
 
 
 @dataclass(frozen=True)
@@ -142,67 +144,69 @@ class Pair:
         return "; ".join(f"{side}: {', '.join(map(str, each))}" for side, each in zip("AB", extra, strict=True) if each)
 
 
-def _rule_pairs(found: Scores, base: int) -> Iterator[Pair]:
-    for (backbone, loss), seeds in found.configurations.items():
-        for rule, name in enumerate(found.rules):
+def _rule_pairs(scored: Scores, base: int) -> Iterator[Pair]:
+    for (backbone, loss), seeds in scored.configurations.items():
+        for rule, name in enumerate(scored.rules):
             if rule != base:
                 keys = {"backbone": backbone, "loss": loss}
-                yield Pair(keys, (name, found.rules[base]), (seeds, seeds), (rule, base))
+                yield Pair(keys, (name, scored.rules[base]), (seeds, seeds), (rule, base))
 
 
-def _axis_pairs(found: Scores, axis: str) -> Iterator[Pair]:
+def _axis_pairs(scored: Scores, axis: str) -> Iterator[Pair]:
     """Later names of the axis against earlier ones, the rest being equal."""
     other = {"loss": "backbone", "backbone": "loss"}[axis]
-    names = {each: list(dict.fromkeys(getattr(run, each) for run in found.grid)) for each in (axis, other)}
+    names = {each: list(dict.fromkeys(getattr(run, each) for run in scored.grid)) for each in (axis, other)}
     for fixed in names[other]:
-        for rule, rule_name in enumerate(found.rules):
+        for rule, rule_name in enumerate(scored.rules):
             for b, a in combinations(names[axis], 2):
                 configurations = [(fixed, each) if axis == "loss" else (each, fixed) for each in (a, b)]
-                seeds = tuple(found.configurations.get(configuration, {}) for configuration in configurations)
+                seeds = tuple(scored.configurations.get(configuration, {}) for configuration in configurations)
                 yield Pair({other: fixed, "rule": rule_name}, (a, b), seeds, (rule, rule))
 
 
-def compared(found: Scores, pairs: Sequence[Pair], settings: Settings, *, keys: Sequence[str]) -> pandas.DataFrame:
+def compared(scored: Scores, pairs: Sequence[Pair], settings: Settings, *, keys: Sequence[str]) -> pandas.DataFrame:
     """A table of comparisons: a row for each pair and metric, over all images."""
     tested = [pair for pair in pairs if pair.matched]
     results = {}
     metrics = [metric.name for metric in catalogue.compared()]
     for metric in metrics if tested else ():
-        a, b = (found.ratio(metric, [pair.sides[side] for pair in tested]) for side in (0, 1))
+        a, b = (scored.ratio(metric, [pair.sides[side] for pair in tested]) for side in (0, 1))
         results[metric] = _columns(resampling.compare(a=a, b=b, settings=settings))
     rows = []
     for pair in pairs:
         for metric in metrics:
             row = pair.described | {"metric": metric}
             if pair.matched:
-                alone = [found.ratio(metric, [([run], rule) for run in runs]).whole for runs, rule in pair.sides]
-                row |= {"images": len(found.truth), "patients": found.patients} | statistics.spread(alone[0] - alone[1])
+                alone = [scored.ratio(metric, [([run], rule) for run in runs]).whole for runs, rule in pair.sides]
+                row |= {"images": len(scored.truth), "patients": scored.patients} | statistics.spread(
+                    alone[0] - alone[1]
+                )
                 row |= results[metric][tested.index(pair)]
             rows.append(row | {"note": _note(row)})
     return _judged(rows, [*keys, *COLUMNS], settings.level)
 
 
-def by_label(found: Scores, base: int, settings: Settings) -> pandas.DataFrame:
+def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
     """Severity over the images on which a label is true, each rule against the baseline, in each configuration.
 
     Resampled and swapped are the patients with such an image. An image with several true labels counts for each. In the
     shares of all images and of all severity it is divided among them, so that the shares of all labels sum to one.
     """
-    pairs = list(_rule_pairs(found, base))
+    pairs = list(_rule_pairs(scored, base))
     tested = [pair for pair in pairs if pair.matched]
-    rows_of = [numpy.flatnonzero(column) for column in found.truth.T]
-    patients = [len(set(found.patient[rows])) for rows in rows_of]
-    results = [_columns(_severity_on(found, tested, rows, settings)) if len(rows) else [] for rows in rows_of]
-    part = found.truth / found.truth.sum(axis=1, keepdims=True)
+    rows_of = [numpy.flatnonzero(column) for column in scored.truth.T]
+    patients = [len(set(scored.patient[rows])) for rows in rows_of]
+    results = [_columns(_severity_on(scored, tested, rows, settings)) if len(rows) else [] for rows in rows_of]
+    part = scored.truth / scored.truth.sum(axis=1, keepdims=True)
     rows = []
     for pair in pairs:
-        each = [found.severity[runs, rule] for runs, rule in pair.sides]  # (seeds, N)
-        for column, label in enumerate(found.classes):
+        each = [scored.severity[runs, rule] for runs, rule in pair.sides]  # (seeds, N)
+        for column, label in enumerate(scored.classes):
             images = rows_of[column]
             row = pair.described | {"label": label, "metric": "severity", "images": len(images)}
             row |= {"patients": patients[column], "share_of_images": part[:, column].mean()}
             if pair.matched:
-                row["auroc"] = found.auroc[pair.sides[0][0], column].mean()
+                row["auroc"] = scored.auroc[pair.sides[0][0], column].mean()
                 for name, severity in zip("AB", each, strict=True):
                     mean = severity.mean(axis=0)
                     row[f"share_of_severity_{name}"] = mean @ part[:, column] / mean.sum() if mean.any() else numpy.nan
@@ -214,14 +218,14 @@ def by_label(found: Scores, base: int, settings: Settings) -> pandas.DataFrame:
 
 
 def _severity_on(
-    found: Scores, pairs: Sequence[Pair], images: numpy.ndarray, settings: Settings
+    scored: Scores, pairs: Sequence[Pair], images: numpy.ndarray, settings: Settings
 ) -> resampling.Compared:
     """The comparison of mean severities over some images, of the patients who have them."""
-    names, patient = numpy.unique(found.patient[images], return_inverse=True)
+    names, patient = numpy.unique(scored.patient[images], return_inverse=True)
     sides = []
     for side in (0, 1):
         severity = [
-            found.severity[runs, rule][:, images].mean(axis=0) for runs, rule in (pair.sides[side] for pair in pairs)
+            scored.severity[runs, rule][:, images].mean(axis=0) for runs, rule in (pair.sides[side] for pair in pairs)
         ]
         above = resampling.per_patient(numpy.array(severity), patient=patient, patients=len(names))
         count = numpy.bincount(patient).astype(numpy.float64)
@@ -230,7 +234,7 @@ def _severity_on(
 
 
 def _columns(result: resampling.Compared) -> list[dict[str, Any]]:
-    """What was found of each pair, by the names of the columns."""
+    """The result of each pair, by the names of the columns."""
     return [
         {
             "value_A": a,
@@ -286,6 +290,6 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
 
 
 def _better(metric: str) -> dict[str, Any]:
-    """Which side of a comparison is better in a metric, and what it is called; the severity of labels is not in the catalogue."""
+    """What the better side is called in a metric, and which that is; the severity of labels is not in the catalogue."""
     known = {each.name: each for each in catalogue.compared()}
     return {"word": known[metric].milder, "less_is_better": known[metric].better == "less"} if metric in known else {}

@@ -1,4 +1,4 @@
-"""Whether labels that are told apart badly are those with severe mistakes: rank correlation over labels, and how sure it is."""
+"""Whether labels that are told apart badly have severe mistakes: rank correlation over labels, and how sure it is."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def spearman(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
     Returns:
         (R,); NaN for a row with fewer than three pairs, or where one side is constant.
     """
-    found = numpy.full(len(x), numpy.nan)
+    correlation = numpy.full(len(x), numpy.nan)
     x, y = numpy.round(x, DIGITS), numpy.round(y, DIGITS)
     known = ~(numpy.isnan(x) | numpy.isnan(y))
     # Rows that lack the same columns are ranked together.
@@ -36,8 +36,8 @@ def spearman(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
         away = [each - each.mean(axis=1, keepdims=True) for each in ranks]
         size = numpy.sqrt((away[0] ** 2).sum(axis=1) * (away[1] ** 2).sum(axis=1))
         with numpy.errstate(invalid="ignore"):
-            found[rows] = numpy.where(size > 0, (away[0] * away[1]).sum(axis=1) / size, numpy.nan)
-    return found
+            correlation[rows] = numpy.where(size > 0, (away[0] * away[1]).sum(axis=1) / size, numpy.nan)
+    return correlation
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
@@ -62,21 +62,21 @@ def auroc_draws(
         (R, L); NaN where a resample lacks images of one kind.
     """
     labels = [_Label(scores[:, column], truth[:, column], patient, times.shape[1]) for column in range(scores.shape[1])]
-    found = numpy.empty((len(times), len(labels)))
+    aurocs = numpy.empty((len(times), len(labels)))
     # A twenty-fourth of the usual block stays in a processor's cache, which is four times as fast.
     for rows in chunks(len(times), 24 * times.shape[1]):
         weights = numpy.ascontiguousarray(times[rows].T, dtype=numpy.float64)
         for column, label in enumerate(labels):
-            found[rows, column] = label.auroc(weights)
-    return found
+            aurocs[rows, column] = label.auroc(weights)
+    return aurocs
 
 
 class _Label:
     """The images of a label in order of its score, in the form of two sparse matrices from patients to levels of score.
 
-    The AUROC is the share of pairs, one image of the rarer kind and one of the other, that are in the right order. Of the
-    rarer kind each level of score is kept; of the other only how many lie between two levels. So a resample takes one pass
-    over the images and no sorting.
+    The AUROC is the share of pairs, one image of the rarer kind and one of the other, that are in the right order. Of
+    the rarer kind each level of score is kept; of the other only how many lie between two levels. So a resample takes
+    one pass over the images and no sorting.
     """
 
     def __init__(self, score: numpy.ndarray, truth: numpy.ndarray, patient: numpy.ndarray, patients: int):

@@ -1,4 +1,4 @@
-"""What severity looks like within a configuration: over its images, over their batches, of each label, and over labels against AUROC."""
+"""Severity within a configuration: over images and batches, of each label, and over labels against AUROC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ LOW_SEVERE, HIGH_SEVERE, NO_RELATION = "low AUROC, high severity", "high AUROC, 
 class Draw:
     """AUROC and severity of each label in every resample of the patients.
 
-    found: the scores. aurocs: (G, R, L). patient: (N,) the patient of each image of `found`, from 0. patients: how many.
-    times: (R, patients) how often each is drawn.
+    scored: the scores. aurocs: (G, R, L). patient: (N,) the patient of each image of `scored`, from 0. patients: how
+    many. times: (R, patients) how often each is drawn.
     """
 
-    found: Scores
+    scored: Scores
     aurocs: numpy.ndarray
     patient: numpy.ndarray
     patients: int
@@ -50,8 +50,8 @@ class Draw:
 
     def of(self, chosen: list[int], rule: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """AUROC and severity of the labels, (R, L) each, means over some runs; the severity under a rule."""
-        truth = self.found.truth
-        severity = self.found.severity[chosen, rule].mean(axis=0)
+        truth = self.scored.truth
+        severity = self.scored.severity[chosen, rule].mean(axis=0)
         sums = resampling.Ratios(self._of_labels(severity[:, None] * truth), self._of_labels(truth))
         return numpy.mean(self.aurocs[chosen], axis=0), resampling.draws(sums, times=self.times).each
 
@@ -59,42 +59,43 @@ class Draw:
         return resampling.per_patient(values.T, patient=self.patient, patients=self.patients)
 
 
-def draw_patients(found: Scores, read: Callable[[Run], Predictions | None], settings: Settings) -> Draw:
+def draw_patients(scored: Scores, read: Callable[[Run], Predictions | None], settings: Settings) -> Draw:
     """Resample the patients of all test images, those without a true class too, which count for AUROC."""
     aurocs, times = [], None
-    for run in found.runs:
+    for run in scored.runs:
         test = read(run).part("test")
         names, patient = numpy.unique(test.patients, return_inverse=True)
         if times is None:
             times = resampling.resample(patients=len(names), settings=settings)
         aurocs.append(correlations.auroc_draws(scores=test.marginal, truth=test.truth, patient=patient, times=times))
     patient = patient[class_metrics.has_truth(test.truth == 1)]
-    return Draw(found, numpy.array(aurocs), patient, len(names), times)
+    return Draw(scored, numpy.array(aurocs), patient, len(names), times)
 
 
-def distribution(found: Scores, cost: numpy.ndarray, settings: Settings, *, batch_size: int) -> pandas.DataFrame:
-    """Severity over the images of each configuration under each rule: mean with its interval, median, skewness, batches.
+def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, batch_size: int) -> pandas.DataFrame:
+    """Severity over the images of each configuration under each rule: mean, interval, median, skewness, batches.
 
-    mean, lower and upper are of the means over seeds of each image; right is the share of right decisions over all seeds;
-    seed_* the means of the single seeds; everything else the median over seeds. batch_mean_sd_by_chance: the standard deviation that batch means would have if the images came in
-    random order, that of the images over the root of the batch size.
+    mean, lower and upper are of the means over seeds of each image; right is the share of right decisions over all
+    seeds; seed_* the means of the single seeds; everything else the median over seeds. batch_mean_sd_by_chance: the
+    standard deviation that batch means would have if the images came in random order, that of the images over the root
+    of the batch size.
     """
-    configurations = {configuration: list(seeds.values()) for configuration, seeds in found.configurations.items()}
-    sides = [(members, rule) for members in configurations.values() if members for rule in range(len(found.rules))]
-    certain = resampling.estimate(found.ratio(scores.SEVERITY, sides), settings=settings)
+    configurations = {configuration: list(seeds.values()) for configuration, seeds in scored.configurations.items()}
+    sides = [(members, rule) for members in configurations.values() if members for rule in range(len(scored.rules))]
+    certain = resampling.estimate(scored.ratio(scores.SEVERITY, sides), settings=settings)
     estimates = iter(zip(*certain, strict=True))
     rows = []
     for (backbone, loss), members in configurations.items():
-        for rule, name in enumerate(found.rules):
+        for rule, name in enumerate(scored.rules):
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(members)}
             row |= {"note": {0: "no run", 1: "one seed"}.get(len(members), "")}
             if members:
-                each = [_describe(found.severity[run, rule], cost, batch_size) for run in members]
+                each = [_describe(scored.severity[run, rule], cost, batch_size) for run in members]
                 row |= {key: statistics.over_seeds([one[key] for one in each])["median"] for key in each[0]}
                 row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
-                row |= statistics.spread(found.severity[members, rule].mean(axis=1))
-                row |= {"images": len(found.truth), "patients": found.patients}
-                row["right"] = 1 - found.values["top1_error"][members, rule].mean()
+                row |= statistics.spread(scored.severity[members, rule].mean(axis=1))
+                row |= {"images": len(scored.truth), "patients": scored.patients}
+                row["right"] = 1 - scored.values["top1_error"][members, rule].mean()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
 
@@ -117,24 +118,24 @@ def _describe(severity: numpy.ndarray, cost: numpy.ndarray, batch_size: int) -> 
     }
 
 
-def intervals(found: Scores, settings: Settings) -> pandas.DataFrame:
-    """Every metric of each configuration under each rule, of the means over its seeds, with its interval over resampled patients."""
+def intervals(scored: Scores, settings: Settings) -> pandas.DataFrame:
+    """Every compared metric of each configuration under each rule, of the means over its seeds, with its interval."""
     configurations = [
         (configuration, list(seeds.values()), rule)
-        for configuration, seeds in found.configurations.items()
-        for rule in range(len(found.rules))
+        for configuration, seeds in scored.configurations.items()
+        for rule in range(len(scored.rules))
     ]
     sides = [(members, rule) for _, members, rule in configurations if members]
     metrics = [metric.name for metric in catalogue.compared()]
     certain = {
-        metric: iter(zip(*resampling.estimate(found.ratio(metric, sides), settings=settings), strict=True))
+        metric: iter(zip(*resampling.estimate(scored.ratio(metric, sides), settings=settings), strict=True))
         for metric in metrics
     }
     rows = []
     for (backbone, loss), members, rule in configurations:
         for metric in metrics:
-            row = {"backbone": backbone, "loss": loss, "rule": found.rules[rule], "metric": metric}
-            row |= {"images": len(found.truth), "patients": found.patients, "seeds": len(members)}
+            row = {"backbone": backbone, "loss": loss, "rule": scored.rules[rule], "metric": metric}
+            row |= {"images": len(scored.truth), "patients": scored.patients, "seeds": len(members)}
             if members:
                 row |= dict(zip(("value", "lower", "upper"), next(certain[metric]), strict=True))
             rows.append(row | {"note": _interval_note(row)})
@@ -155,34 +156,34 @@ def _interval_note(row: dict[str, Any]) -> str:
     return "; ".join(notes)
 
 
-def label_intervals(found: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
-    """Severity where a label is true, and the label's AUROC, of each configuration under each rule, with their intervals.
+def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
+    """Severity where a label is true, and the label's AUROC, of each configuration and rule, with their intervals.
 
-    Both are means over the seeds. For the severity the patients with such an image are resampled, as for the comparison of
-    labels; for the AUROC all patients, as for the correlation, and it has no interval where a resample lacks one kind of
-    image.
+    Both are means over the seeds. For the severity the patients with such an image are resampled, as for the comparison
+    of labels; for the AUROC all patients, as for the correlation, and it has no interval where a resample lacks one
+    kind of image.
 
     Args:
         drawn: how to resample AUROCs; None leaves their intervals out.
     """
     configurations = [
         (configuration, list(seeds.values()), rule)
-        for configuration, seeds in found.configurations.items()
-        for rule in range(len(found.rules))
+        for configuration, seeds in scored.configurations.items()
+        for rule in range(len(scored.rules))
     ]
     sides = [(members, rule) for _, members, rule in configurations if members]
-    severities = [_label_severity(found, sides, column, settings) for column in range(len(found.classes))]
+    severities = [_label_severity(scored, sides, column, settings) for column in range(len(scored.classes))]
     rows, tested, aurocs = [], 0, {}
     for configuration, members, rule in configurations:
         if members and configuration not in aurocs:
-            aurocs[configuration] = _label_auroc(found, members, drawn, settings)
-        for column, label in enumerate(found.classes):
+            aurocs[configuration] = _label_auroc(scored, members, drawn, settings)
+        for column, label in enumerate(scored.classes):
             row = dict(zip(("backbone", "loss"), configuration, strict=True)) | {
-                "rule": found.rules[rule],
+                "rule": scored.rules[rule],
                 "label": label,
             }
             patients, estimates = severities[column]
-            row |= {"images": int(found.truth[:, column].sum()), "patients": patients, "seeds": len(members)}
+            row |= {"images": int(scored.truth[:, column].sum()), "patients": patients, "seeds": len(members)}
             if members:
                 row |= dict(zip(("severity", "severity_lower", "severity_upper"), estimates[:, tested], strict=True))
                 row |= dict(zip(("auroc", "auroc_lower", "auroc_upper"), aurocs[configuration][:, column], strict=True))
@@ -192,22 +193,22 @@ def label_intervals(found: Scores, drawn: Draw | None, settings: Settings) -> pa
 
 
 def _label_severity(
-    found: Scores, sides: list[tuple[list[int], int]], column: int, settings: Settings
+    scored: Scores, sides: list[tuple[list[int], int]], column: int, settings: Settings
 ) -> tuple[int, numpy.ndarray]:
     """Number of patients with a label, and (3, M) its severity for M configurations and rules: value, lower, upper."""
-    images = numpy.flatnonzero(found.truth[:, column])
+    images = numpy.flatnonzero(scored.truth[:, column])
     if not len(images):
         return 0, numpy.full((3, len(sides)), numpy.nan)
-    names, patient = numpy.unique(found.patient[images], return_inverse=True)
-    severity = numpy.array([found.severity[members, rule][:, images].mean(axis=0) for members, rule in sides])
+    names, patient = numpy.unique(scored.patient[images], return_inverse=True)
+    severity = numpy.array([scored.severity[members, rule][:, images].mean(axis=0) for members, rule in sides])
     above = resampling.per_patient(severity, patient=patient, patients=len(names))
     below = numpy.repeat(numpy.bincount(patient).astype(numpy.float64)[:, None], len(sides), axis=1)
     return len(names), numpy.array(resampling.estimate(resampling.Ratios(above, below), settings=settings))
 
 
-def _label_auroc(found: Scores, members: list[int], drawn: Draw | None, settings: Settings) -> numpy.ndarray:
+def _label_auroc(scored: Scores, members: list[int], drawn: Draw | None, settings: Settings) -> numpy.ndarray:
     """(3, L) AUROC of the labels: value, lower, upper."""
-    value = found.auroc[members].mean(axis=0)
+    value = scored.auroc[members].mean(axis=0)
     if drawn is None:
         return numpy.array([value, *numpy.full((2, len(value)), numpy.nan)])
     again, _ = drawn.of(members, 0)
@@ -230,29 +231,30 @@ def _label_note(row: dict[str, Any], *, several: bool) -> str:
     return "; ".join(notes)
 
 
-def correlation(found: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
-    """Spearman's correlation, over the labels, of AUROC and severity where the label is true, in each configuration under each rule.
+def correlation(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
+    """Spearman's correlation, over the labels, of AUROC and severity where the label is true.
 
-    Both are means over the seeds. Patients are resampled and every AUROC and severity computed anew; then the labels are
-    taken as given, and one that a resample lacks is left out of it. Kendall's tau-b stands beside as a check.
+    One row a configuration and rule. Both are means over the seeds. Patients are resampled and every AUROC and severity
+    computed again; then the labels are taken as given, and one that a resample lacks is left out of it. Kendall's tau-b
+    is given as a check.
 
     Args:
         drawn: how to resample patients; None resamples labels instead.
     """
-    images = found.truth.sum(axis=0)
+    images = scored.truth.sum(axis=0)
     rows = []
-    for (backbone, loss), seeds in found.configurations.items():
+    for (backbone, loss), seeds in scored.configurations.items():
         members = list(seeds.values())
-        for rule, name in enumerate(found.rules):
+        for rule, name in enumerate(scored.rules):
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(seeds)}
             if members:
-                severity = found.severity[members, rule].mean(axis=0) @ found.truth
+                severity = scored.severity[members, rule].mean(axis=0) @ scored.truth
                 severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
-                auroc = found.auroc[members].mean(axis=0)
+                auroc = scored.auroc[members].mean(axis=0)
                 known = ~numpy.isnan(auroc + severity)
                 again = drawn.of(members, rule) if drawn else _draw_labels(auroc[known], severity[known], settings)
                 row |= _correlate(auroc, severity, again, drawn.patients if drawn else int(known.sum()), settings)
-                row["left_out"] = ", ".join(numpy.array(found.classes)[~known])
+                row["left_out"] = ", ".join(numpy.array(scored.classes)[~known])
                 row["resampled"] = "patients" if drawn else "labels"
                 row["note"] = "; ".join(each for each in (row["note"], "one seed" * (len(seeds) == 1)) if each)
             else:

@@ -1,7 +1,7 @@
 """How sure a difference is: bootstrap and permutation over patients, for ratios of sums over images.
 
-The images of one patient resemble each other, so patients are drawn and swapped, never images. Every metric compared here
-is a sum over images divided by another: a mean by the number of images, the severity of mistakes by the number of
+The images of one patient resemble each other, so patients are drawn and swapped, never images. Every metric compared
+here is a sum over images divided by another: a mean by the number of images, the severity of mistakes by the number of
 mistakes. Sums over the images of each patient are therefore all that resampling needs, and 2,000 resamples of hundreds
 of comparisons are one product of matrices.
 """
@@ -29,25 +29,12 @@ class Settings:
 
     resamples: of the bootstrap. permutations: random swaps of the test. level: of intervals and verdicts, such as 0.95.
     seed: of both. One seed serves all tables, so that no comparison's numbers depend on which others are made.
-
-    Raises:
-        SeverityError: a number is out of range.
     """
 
     resamples: int
     permutations: int
     level: float
     seed: int
-
-    def __post_init__(self):
-        for name in ("resamples", "permutations"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise SeverityError(f"params.yaml: compare.{name} is {number!r}; it must be a whole number from 1 on.")
-        if not 0 < self.level < 1:
-            raise SeverityError(
-                f"params.yaml: compare.level is {self.level!r}; it must be above 0 and below 1, as 0.95."
-            )
 
     def seed_for(self, purpose: str) -> int:
         """The seed of one kind of random numbers."""
@@ -127,13 +114,14 @@ def interval(drawn: numpy.ndarray, *, clusters: int, level: float) -> tuple[nump
     """Expanded percentile interval of each of M numbers.
 
     The percentile interval (Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13) is too narrow for
-    few patients, as is a normal interval with the standard deviation of n instead of n - 1. Its percentiles are therefore
-    moved outward to those that make a t interval of a normal one: Phi(t_(n-1) sqrt(n / (n-1))). Hesterberg, "What teachers
-    should know about the bootstrap", The American Statistician 69, 2015. docs/methods.md tells the coverage that was
-    measured, of this one and of others.
+    few patients, as is a normal interval with the standard deviation of n instead of n - 1. Its percentiles are
+    therefore moved outward to those that make a t interval of a normal one: Phi(t_(n-1) sqrt(n / (n-1))). Hesterberg,
+    "What teachers should know about the bootstrap", The American Statistician 69, 2015. docs/methods.md tells the
+    coverage that was measured, of this one and of others.
 
     Args:
-        drawn: (R, M) the numbers of each resample. clusters: of how many (patients) they are resamples. level: such as 0.95.
+        drawn: (R, M) the numbers of each resample. clusters: of how many (patients) they are resamples. level: such as
+            0.95.
 
     Returns:
         lower, upper: (M,); NaN where a resample has no such number (NaN), and where there is but one cluster.
@@ -176,8 +164,8 @@ def compare(*, a: Ratios, b: Ratios, settings: Settings) -> Compared:
     """Compare M pairs of ratios of the same images: interval over resampled patients, test over swapped patients.
 
     Args:
-        a, b: (P, M) sums of each patient; column m of one is compared with column m of the other. Every pair sees the same
-            resamples and swaps, so one pair's numbers do not depend on the others.
+        a, b: (P, M) sums of each patient; column m of one is compared with column m of the other. Every pair sees the
+            same resamples and swaps, so one pair's numbers do not depend on the others.
 
     Raises:
         SeverityError: shapes that do not fit, or no patient.
@@ -211,9 +199,9 @@ def _compare(a: Ratios, b: Ratios, times: numpy.ndarray, settings: Settings) -> 
 def effect_size(*, a: Ratios, b: Ratios) -> numpy.ndarray:
     """(M,) the difference of A and B in standard deviations (n - 1) of what each patient contributes to it.
 
-    A ratio is to first order a mean of contributions (above - ratio x below) / mean below (Davison & Hinkley 1997, section
-    2.7); with one image a patient these are the paired differences themselves, and the number is Cohen's d of them. NaN
-    where nothing varies, and for a single patient.
+    A ratio is to first order a mean of contributions (above - ratio x below) / mean below (Davison & Hinkley 1997,
+    section 2.7); with one image a patient these are the paired differences themselves, and the number is Cohen's d of
+    them. NaN where nothing varies, and for a single patient.
     """
     patients = len(a.above)
     if patients < 2:
@@ -226,22 +214,22 @@ def effect_size(*, a: Ratios, b: Ratios) -> numpy.ndarray:
 def permutation_test(*, a: Ratios, b: Ratios, settings: Settings) -> numpy.ndarray:
     """(M,) two-sided p: how often swapping A and B, patient by patient, makes as large a difference as there is.
 
-    All 2^P swaps where these are at most `settings.permutations`, and p is their share (Good, "Permutation, parametric, and
-    bootstrap tests of hypotheses", 2005); else p = (1 + count) / (1 + permutations) of random ones (Phipson & Smyth 2010),
-    which is never 0. The statistic is the difference over its standard error, both of the swapped data: then the test keeps
-    its level also where the denominators of A and B differ (Chung & Romano, Annals of Statistics 41, 2013; Janssen 1997). For
-    means over as many images of each patient it orders the swaps as the plain difference does.
+    All 2^P swaps where these are at most `settings.permutations`, and p is their share (Good, "Permutation, parametric,
+    and bootstrap tests of hypotheses", 2005); else p = (1 + count) / (1 + permutations) of random ones (Phipson & Smyth
+    2010), which is never 0. The statistic is the difference over its standard error, both of the swapped data: then the
+    test keeps its level also where the denominators of A and B differ (Chung & Romano, Annals of Statistics 41, 2013;
+    Janssen 1997). For means over as many images of each patient it orders the swaps as the plain difference does.
 
-    A swap without a ratio (no mistakes left on one side) counts as one of a difference as large. NaN where A or B has no
-    ratio as it is.
+    A swap without a ratio (no mistakes left on one side) counts as one of a difference as large. NaN where A or B has
+    no ratio as it is.
     """
     swaps = _Swaps(a, b)
     wanted = swaps.statistic(numpy.ones((1, len(a.above))))[0]
     count = numpy.zeros(len(wanted))
     total = 0
     for signs in _signs(len(a.above), settings):
-        found = swaps.statistic(signs)
-        count += (~(found < wanted * (1 - TIE))).sum(axis=0)  # A NaN is not smaller.
+        swapped = swaps.statistic(signs)
+        count += (~(swapped < wanted * (1 - TIE))).sum(axis=0)  # A NaN is not smaller.
         total += len(signs)
     exact = total == 2 ** len(a.above)
     return numpy.where(numpy.isnan(wanted), numpy.nan, count / total if exact else (1 + count) / (1 + total))
@@ -250,9 +238,9 @@ def permutation_test(*, a: Ratios, b: Ratios, settings: Settings) -> numpy.ndarr
 class _Swaps:
     """The difference of A and B over its standard error, for any swaps of patients.
 
-    Everything it takes is a sum over patients of a quantity that swapping either leaves alone or exchanges between A and
-    B. With s = -1 for a swapped patient and 1 else, the sum of u over A becomes half of (sum of u_A + u_B) + s (u_A - u_B),
-    so all of it follows from products of the signs with six columns a pair.
+    Everything it takes is a sum over patients of a quantity that swapping either leaves alone or exchanges between A
+    and B. With s = -1 for a swapped patient and 1 else, the sum of u over A becomes half of (sum of u_A + u_B) + s (u_A
+    - u_B), so all of it follows from products of the signs with six columns a pair.
     """
 
     def __init__(self, a: Ratios, b: Ratios):

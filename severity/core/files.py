@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,29 +79,3 @@ def write_csv(path: Path | str, frame: pandas.DataFrame) -> None:
     """Write a table without its index, byte-stable across runs and platforms (10 significant digits)."""
     with replacing(path) as beside:
         frame.to_csv(beside, index=False, lineterminator="\n", float_format="%.10g")
-
-
-def read_csv(path: Path | str, columns: Sequence[str], floats: Sequence[str], mend: str) -> pandas.DataFrame:
-    """Read a CSV file that a stage wrote: columns `floats` as float64 (blank is NaN), all others as text (blank is '').
-
-    Args:
-        path: the file.
-        columns: the columns that must be there, `floats` too.
-        mend: how to have it made again, for messages.
-
-    Raises:
-        SeverityError: the file is missing or another table.
-    """
-    path = Path(path)
-    try:
-        header = pandas.read_csv(path, nrows=0).columns
-        kinds = {column: "float64" if column in floats else str for column in header}
-        frame = pandas.read_csv(path, dtype=kinds, keep_default_na=False, na_values={column: [""] for column in floats})
-    except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. {mend}") from None
-    except ValueError as error:
-        raise SeverityError(f"{path} cannot be read: {error}. {mend}") from None
-    for column in (*columns, *floats):
-        if column not in header:
-            raise SeverityError(f"{path}: the column {column!r} is missing. {mend}")
-    return frame

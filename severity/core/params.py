@@ -1,166 +1,206 @@
-"""Reading params.yaml: the shape it must have, and calls whose keyword arguments come from it."""
+"""Reading params.yaml: YAML to a dict of plain values, checked against `severity.schema`."""
 
-import inspect
+import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from severity.core.errors import SeverityError, nearest
 
-NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-Result = TypeVar("Result")
+# By name, so that no stage depends on it: a check that only refuses changes no result.
+SCHEMA = "severity.schema"
+SHOWN = 10  # problems that one message lists
 
-# What each section holds. A dict: exactly these keys. A type (or a tuple of types): a value of it. OPTIONS: keyword
-# options of the function that the section is for, checked against its signature by `call`. NAMED: a mapping from
-# names (lower case, digits, underscore: DVC and file names want no more) to values of the given shape.
-OPTIONS = "options"
-
-
-class Named:
-    """A mapping whose keys are names and whose values all have one shape."""
-
-    def __init__(self, shape: Any):
-        self.shape = shape
-
-
-class ListOf:
-    """A list without repeats of one type."""
-
-    def __init__(self, kind: type):
-        self.kind = kind
-
-
-SHAPE = {
-    "data": {"name": str},
-    "datasets": Named({"root": str, "hierarchy": str, "collect": OPTIONS, "read": OPTIONS, "labels": OPTIONS}),
-    "decode": OPTIONS,
-    "prepare": OPTIONS,
-    "describe": OPTIONS,
-    "cost": {"name": str, "file": str},
-    "grid": {"backbone": ListOf(str), "loss": ListOf(str), "seed": ListOf(int)},
-    "backbones": Named({"model": str, "pretrained": (bool, str)}),
-    "losses": Named(OPTIONS),
-    "train": OPTIONS,
-    "predict": OPTIONS,
-    "external": {
-        "runs": ListOf(str),
-        "truth": str,
-        "kind": (str, dict),
-        "missing_class": str,
-        "unknown_ids": str,
-        "incomplete": str,
-        "validation_fraction": (float, int),
-        "seed": int,
-    },
-    "evaluate": OPTIONS,
-    "compare": OPTIONS,
-    "plot": {"configuration": str, "configurations_shown": int, "mistakes": int, "labels": int, "classes": int},
-    "explain": OPTIONS,
-}
+Place = tuple[str | int, ...]  # keys and places in lists, from the top of the file
 
 
 def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     """Read and check params.yaml.
 
     Raises:
-        SeverityError: the file is missing or no YAML, a key is unknown or absent, a value has the wrong type, `data`
-            or `grid` names something that has no section, or there is no run. The message names the key and the nearest known one.
+        SeverityError: the file is missing or no YAML, a key is unknown, repeated or missing, a value has the wrong type or
+            is out of its range, or two sections do not fit each other. Each key is named with what is right.
     """
     path = Path(path)
+    content = _read(path)
+    schema = importlib.import_module(SCHEMA)
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        schema.Params.model_validate(content)
+    except ValueError as error:  # pydantic's ValidationError, without importing pydantic here
+        problems = list(_problems(error.errors(), content, schema.json_schema()))
+        rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise SeverityError("\n".join([f"{path}: {problem}" for problem in problems[:SHOWN]] + rest)) from None
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as YAML 1.2 has it, and a repeated key an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is repeated", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"),
+    list("-+.0123456789"),
+)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. Run from the top folder of the project.") from None
-    except yaml.YAMLError as error:
-        raise SeverityError(f"{path} is not YAML: {error}") from None
-    _check(params, SHAPE, str(path))
-    _check_names(params["data"]["name"], params["datasets"], f"{path}: data.name", "datasets")
-    for axis, section in (("backbone", "backbones"), ("loss", "losses")):
-        for name in params["grid"][axis]:
-            _check_names(name, params[section], f"{path}: grid.{axis}", section)
-    if not all(params["grid"].values()) and not params["external"]["runs"]:
-        raise SeverityError(
-            f"{path}: there is no run. Each list of the grid needs at least one entry, unless external.runs has one."
+    except OSError as error:
+        raise SeverityError(f"{path} cannot be read: {error}") from None
+    # PyYAML lets out what Python says of a number or a date that is none, and of lists in lists without end.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise SeverityError(f"{path} is not YAML in UTF-8: {error}") from None
+
+
+def _problems(errors: Sequence[dict[str, Any]], content: Any, schema: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each key that is wrong."""
+    placed: dict[Place, dict[str, Any]] = {}
+    for error in errors:
+        place = _place(error, content)
+        # Of a value that may be of several kinds each kind complains; the one that got furthest is what was meant.
+        if place not in placed or error["type"] == "value_error":
+            placed[place] = error
+    above = {place[:end] for place in placed for end in range(1, len(place))}
+    for place, error in placed.items():
+        if place not in above:
+            yield _sentence(place, error, schema)
+
+
+def _place(error: dict[str, Any], content: Any) -> Place:
+    """Where in the file an error is: pydantic's location without the names of the kinds that a value may be of."""
+    place: list[str | int] = []
+    for part in error["loc"]:
+        if isinstance(content, list) and isinstance(part, int) and part < len(content):
+            content = content[part]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
+        elif error["type"] != "missing" or part != error["loc"][-1]:
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> str:
+    key, value = _dotted(place), error["input"]
+    if error["type"] == "extra_forbidden":
+        known = _at(place[:-1], schema).get("properties", {})
+        return f"unknown key {key!r}. {nearest(place[-1], known)}"
+    if error["type"] == "missing":
+        return f"the key {key!r} is missing."
+    if error["type"] == "value_error":  # raised by a validator of ours, which says it all
+        return f"{key} {error['ctx']['error']}".strip()
+    right = _at(place, schema)
+    if "[key]" in error["loc"]:
+        value, right = place[-1], _keys(_at(place[:-1], schema))
+        key = f"a key of {_dotted(place[:-1])}"
+    if isinstance(value, str) and "enum" in right:
+        return f"{key} is {value!r}. {nearest(value, right['enum'])}"
+    words = "a finite number" if error["type"] == "finite_number" else _words(right)
+    return f"{key} is {_shown(value)}; it must be {words}."
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits.
+        text = "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _dotted(place: Place) -> str:
+    """``grid.seed[0]``"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _at(place: Place, schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a value of the file; empty where nothing is known of it."""
+    definitions, current = schema.get("$defs", {}), [schema]
+    for part in (*place, None):
+        current = [each for one in current for each in _alternatives(one, definitions)]
+        if part is None:
+            break
+        below = [
+            one["items"] if isinstance(part, int) else _property(one, part) for one in current if _holds(one, part)
+        ]
+        current = [one for one in below if isinstance(one, dict)]
+    current = current or [{}]
+    return current[0] if len(current) == 1 else {"anyOf": current}
+
+
+def _alternatives(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in schema:
+        return _alternatives(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema:
+        return [each for one in schema["anyOf"] for each in _alternatives(one, definitions)]
+    return [schema]
+
+
+def _holds(schema: dict[str, Any], part: str | int) -> bool:
+    return "items" in schema if isinstance(part, int) else "properties" in schema or "additionalProperties" in schema
+
+
+def _property(schema: dict[str, Any], key: str) -> Any:
+    named = schema.get("properties", {})
+    return named[key] if key in named else schema.get("additionalProperties")
+
+
+def _keys(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of the keys of a mapping."""
+    named = [each["propertyNames"] for each in schema.get("anyOf", [schema]) if "propertyNames" in each]
+    return named[0] if named else {"type": "string", "minLength": 1}
+
+
+def _words(schema: dict[str, Any]) -> str:
+    """What a JSON Schema asks for, in plain words: ``a whole number from 0 on``."""
+    if "description" in schema and schema.get("type") == "string":
+        return schema["description"]
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_words(each) for each in schema["anyOf"]))
+    if "enum" in schema:
+        *first, last = (str(each) for each in schema["enum"])
+        return f"{', '.join(first)} or {last}"
+    if "const" in schema:
+        return str(schema["const"])
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _range(schema)
+    if kind == "array":
+        least, most = schema.get("minItems"), schema.get("maxItems")
+        size = "" if not least else f" of {least} entries" if least == most else f" of at least {least}"
+        return f"a list{size}, each {_words(schema['items'])}"
+    return {
+        "boolean": "true or false",
+        "null": "null",
+        "string": "a text that is not empty" if "minLength" in schema else "a text",
+        "object": "a mapping of keys to values",
+    }.get(kind, "of another kind")
+
+
+def _range(schema: dict[str, Any]) -> str:
+    if "minimum" in schema and "maximum" not in schema and "exclusiveMaximum" not in schema:
+        return f" from {schema['minimum']} on"
+    bounds = [
+        f"{words} {schema[bound]:,}"
+        for bound, words in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to" if "minimum" in schema else "and at most"),
+            ("exclusiveMaximum", "to below" if "minimum" in schema else "and below"),
         )
-    return params
-
-
-def _check_names(name: str, known: dict[str, Any], where: str, section: str) -> None:
-    if name not in known:
-        raise SeverityError(f"{where}: {name!r} has no section under {section!r}. {nearest(name, known)}")
-
-
-def _check(value: Any, shape: Any, where: str) -> None:
-    if shape is OPTIONS or isinstance(shape, (dict, Named)):
-        if not isinstance(value, dict):
-            raise SeverityError(f"{where} must be a mapping of keys to values, but is {value!r}.")
-    if isinstance(shape, dict):
-        for key in value:
-            if key not in shape:
-                raise SeverityError(f"{where}: unknown key {key!r}. {nearest(key, shape)}")
-        for key, inner in shape.items():
-            if key not in value:
-                raise SeverityError(f"{where}: the key {key!r} is missing. Keys: {', '.join(shape)}.")
-            _check(value[key], inner, f"{where}: {key}")
-    elif isinstance(shape, Named):
-        for key, inner in value.items():
-            if not isinstance(key, str) or not NAME.match(key):
-                raise SeverityError(f"{where}: {key!r} is no name here: lower-case letters, digits and _ only.")
-            _check(inner, shape.shape, f"{where}.{key}")
-    elif isinstance(shape, ListOf):
-        _check_list(value, shape.kind, where)
-    elif shape is not OPTIONS and not _is_a(value, shape):
-        kinds = shape if isinstance(shape, tuple) else (shape,)
-        raise SeverityError(f"{where} is {value!r}; it must be of type {' or '.join(kind.__name__ for kind in kinds)}.")
-
-
-def _check_list(value: Any, kind: type, where: str) -> None:
-    if not isinstance(value, list):
-        raise SeverityError(f"{where} must be a list, but is {value!r}.")
-    for entry in value:
-        if not _is_a(entry, kind):
-            raise SeverityError(f"{where}: {entry!r} must be of type {kind.__name__}.")
-    if len(set(value)) != len(value):
-        raise SeverityError(f"{where}: {value!r} names an entry twice.")
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    # bool is a subclass of int in Python; `seed: true` is a mistake all the same.
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return isinstance(value, kind) and (not isinstance(value, bool) or bool in kinds)
-
-
-def call(function: Callable[..., Result], *args: Any, values: dict[str, Any], where: str, **given: Any) -> Result:
-    """Call `function(*args, **given, **values)`, its keyword-only parameters being the schema of `values`.
-
-    Args:
-        function: a function or class whose annotated keyword-only parameters are what `values` may hold.
-        args, given: what the caller supplies itself.
-        values: one section of params.yaml.
-        where: the section's name, for messages.
-
-    Raises:
-        SeverityError: a key that the function does not know (with the nearest known one), a missing one, or a number
-            that YAML read as text (``1e-3`` wants a dot: ``1.0e-3``).
-    """
-    parameters = inspect.signature(function).parameters
-    open_keys = {
-        name
-        for name, parameter in parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
-    }
-    for key, value in values.items():
-        if key not in open_keys:
-            raise SeverityError(f"params.yaml: {where}: unknown key {key!r}. {nearest(key, open_keys)}")
-        if parameters[key].annotation in (int, float, bool) and isinstance(value, str):
-            raise SeverityError(
-                f"params.yaml: {where}.{key} is the text {value!r}; it must be a number "
-                "(YAML reads 1e-3 as text: write 0.001 or 1.0e-3)."
-            )
-    for key in open_keys - values.keys():
-        if parameters[key].default is inspect.Parameter.empty:
-            raise SeverityError(f"params.yaml: {where}: the key {key!r} is missing.")
-    return function(*args, **given, **values)
+        if bound in schema
+    ]
+    return f" {' '.join(bounds)}" if bounds else ""

@@ -98,9 +98,8 @@ def find(
         workers: threads that make thumbnails; 0 is what Python thinks right for this machine. The result is the same.
 
     Raises:
-        SeverityError: an option is out of range, or table and images differ in length.
+        SeverityError: table and images differ in length.
     """
-    _check(hash_distance, correlation, workers)
     if len(images) != len(table):
         raise SeverityError(
             f"data/images holds {len(images)} images, but the table of data/prepared {len(table)} rows. Run `dvc repro`."
@@ -235,12 +234,3 @@ def _rows(
 def _most_alike(pairs: numpy.ndarray) -> numpy.ndarray:
     """The LISTED pairs of highest correlation, then of least distance, then in the order of the data set."""
     return pairs[numpy.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2], -pairs[:, 3]))[:LISTED]]
-
-
-def _check(hash_distance: int, correlation: float, workers: int) -> None:
-    for name, value, most in (("hash_distance", hash_distance, BITS), ("workers", workers, None)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (most is not None and value > most):
-            span = "from 0 on" if most is None else f"from 0 to {most}"
-            raise SeverityError(f"params.yaml: describe.{name} is {value!r}; it must be a whole number {span}.")
-    if not isinstance(correlation, (int, float)) or isinstance(correlation, bool) or not 0 <= correlation <= 1:
-        raise SeverityError(f"params.yaml: describe.correlation is {correlation!r}; it must be a number from 0 to 1.")

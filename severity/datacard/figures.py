@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from severity.collections.splits import SPLITS
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.datacard.datacard import ALL, STATES, UNKNOWN
 from severity.datacard.duplicates import Found
 from severity.drawing import pictures

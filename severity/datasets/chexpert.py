@@ -1,7 +1,8 @@
 """CheXpert: 224,316 chest radiographs of 65,240 patients of Stanford Hospital, labelled for 14 observations.
 
 Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison", AAAI 2019,
-arXiv:1901.07031. To be had, after agreeing to its terms, at https://stanfordmlgroup.github.io/competitions/chexpert/.
+arXiv:1901.07031. To be had at https://stanfordmlgroup.github.io/competitions/chexpert/.
+Licence: Stanford University Dataset Research Use Agreement, for research, not commercial; no copy may be passed on.
 
 Form (CheXpert-v1.0-small, and CheXpert-v1.0 alike)::
 
@@ -30,8 +31,8 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import Collection
-from severity.core import tables
-from severity.core.errors import SeverityError, nearest
+from severity.core import table_checks, tables
+from severity.core.errors import SeverityError
 
 LINK = "https://stanfordmlgroup.github.io/competitions/chexpert/"
 
@@ -54,7 +55,6 @@ LABELS = (
 
 TRAIN, VALID = "train.csv", "valid.csv"
 TESTS = ("test_labels.csv", "test.csv")  # Names that the test table has been handed out under.
-ROLES = ("auto", "validation", "test")  # what valid.csv may be
 # Of train.csv and valid.csv; the test table has Path and the labels, and may have the others.
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 VIEWS = ("frontal", "lateral")
@@ -110,7 +110,6 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
         SeverityError: a table or a column is missing, a cell holds something unknown, a path leads out of the root, two
             rows name one image, or there are two test tables.
     """
-    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     splits = _splits(root, valid)
     table, odd = zip(*(_read_table(root / name, split) for name, split in splits.items()), strict=True)
@@ -123,8 +122,6 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
 
 def _splits(root: Path, valid: str) -> dict[str, str]:
     """File name of each table to read -> split of its images; '' is divided later."""
-    if valid not in ROLES:
-        raise SeverityError(f"params.yaml: the data set's read.valid is {valid!r}. {nearest(valid, ROLES)}")
     tests = [name for name in TESTS if (root / name).is_file()]
     if len(tests) > 1:
         raise SeverityError(f"{root} has {' and '.join(tests)}, two tables of one test set: keep one of them.")
@@ -145,48 +142,50 @@ def _read_table(path: Path, split: str) -> tuple[pandas.DataFrame, pandas.DataFr
     parts = _paths(raw["Path"], path)
     side = _sides(raw, path)
     raw = raw.reindex(columns=[*COLUMNS, *LABELS], fill_value="")
-    projection = tables.mapped(raw, "AP/PA", PROJECTIONS, path)
-    stated = tables.numbers(raw["Age"], "Age", path)
+    projection = table_checks.mapped(raw, "AP/PA", PROJECTIONS, path)
+    stated = table_checks.numbers(raw["Age"], "Age", path)
     # An age of 0 (3 images of the release) stands for one that is not known.
-    age = tables.plausible(stated.mask(stated == 0))
+    age = table_checks.plausible(stated.mask(stated == 0))
     tidy = {
         "id": parts["id"],
         "path": parts["path"],
         "patient": parts["patient"],
-        "sex": tables.mapped(raw, "Sex", SEXES, path),
+        "sex": table_checks.mapped(raw, "Sex", SEXES, path),
         "age": age,
         "view": projection.where((side == "frontal") & (projection != ""), side),
         "split": split,
     }
     odd = {
-        f"ages of 0 or above {tables.OLDEST} years, taken as unknown": stated.notna() & age.isna(),
+        f"ages of 0 or above {table_checks.OLDEST} years, taken as unknown": stated.notna() & age.isna(),
         "images of patients of unknown sex": raw["Sex"] == "Unknown",
         "frontal images with LL or RL in AP/PA, taken as frontal": (side == "frontal")
         & raw["AP/PA"].isin(["LL", "RL"]),
     }
-    states = {label: tables.mapped(raw, label, STATES, path) for label in LABELS}
+    states = {label: table_checks.mapped(raw, label, STATES, path) for label in LABELS}
     return pandas.DataFrame(tidy | states), pandas.DataFrame(odd)
 
 
 def _paths(column: pandas.Series, path: Path) -> pandas.DataFrame:
     parts = column.str.extract(PATH)
-    tables.refuse(
+    table_checks.refuse(
         parts["path"].isna() | column.str.contains(ASTRAY),
         column,
         "Path",
         path,
         "is not of the form CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
     )
-    tables.refuse_repeats(parts["id"], "Path", path)
+    table_checks.refuse_repeats(parts["id"], "Path", path)
     return parts
 
 
 def _sides(raw: pandas.DataFrame, path: Path) -> pandas.Series:
     """'frontal' or 'lateral' of each row, from its column or else from the file name."""
     if "Frontal/Lateral" in raw.columns:
-        return tables.mapped(raw, "Frontal/Lateral", SIDES, path)
+        return table_checks.mapped(raw, "Frontal/Lateral", SIDES, path)
     side = raw["Path"].str.extract(SIDE, expand=False)
-    tables.refuse(side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral")
+    table_checks.refuse(
+        side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral"
+    )
     return side
 
 

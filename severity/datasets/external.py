@@ -1,8 +1,9 @@
 """No images, only labels: those that external predictions bring along, so that published numbers can be scored alone.
 
-Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and where two know the same
-image they must agree. There is nothing to decode, so the stages after `read` are those that read data/collection:
-`hierarchy`, `adopt`, and what scores. docs/external-predictions.md tells the commands.
+Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
+where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that read
+data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md tells the commands.
+Licence: that of the files.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas
 from severity.collections import external_files, manifest
 from severity.collections.collection import Collection
 from severity.collections.external_files import Sheet
-from severity.core import tables
+from severity.core import table_checks
 from severity.core.errors import SeverityError
 
 FORM = "docs/external-predictions.md"
@@ -54,7 +55,7 @@ def read(root: Path | str) -> Collection:
     again = frame["id"][frame["id"].duplicated()]
     if len(again):
         raise SeverityError(
-            f"{root}: files disagree on patient, split or labels of {len(again)} images: {tables.listed(again)}. All must tell "
+            f"{root}: files disagree on patient, split or labels of {len(again)} images: {table_checks.listed(again)}. All must tell "
             "the same, or leave columns true:<class> to one of them."
         )
     alone = int((frame["patient"] == "").sum())
@@ -72,7 +73,9 @@ def read(root: Path | str) -> Collection:
 def _frame(sheet: Sheet, first: Sheet) -> pandas.DataFrame:
     if set(sheet.labels) != set(first.labels):
         odd = sorted(set(sheet.labels) ^ set(first.labels))
-        raise SeverityError(f"{sheet.path} and {first.path.name} have labels for other classes: {tables.listed(odd)}.")
+        raise SeverityError(
+            f"{sheet.path} and {first.path.name} have labels for other classes: {table_checks.listed(odd)}."
+        )
     frame = pandas.DataFrame(sheet.truth, columns=list(sheet.labels))[list(first.labels)]
     patients = numpy.full(len(frame), "") if sheet.patients is None else sheet.patients
     frame.insert(0, "split", sheet.split)

@@ -3,7 +3,8 @@
 Lehmann, Schubert, Keysers, Kohnen & Wein, "The IRMA code for unique classification of medical images", SPIE 5033, 2003.
 Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters 29,
 2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". To be had on
-request at https://publications.rwth-aachen.de/record/667225; the images may not be passed on.
+request at https://publications.rwth-aachen.de/record/667225.
+Licence: an agreement with the organisers, for research; the images may not be passed on.
 
 Form, as of 2009; every name is an option of `read`::
 
@@ -29,8 +30,8 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import Collection
-from severity.core import tables
-from severity.core.errors import SeverityError, nearest
+from severity.core import table_checks, tables
+from severity.core.errors import SeverityError
 from severity.irma import codes as irma_codes
 from severity.irma.facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
 
@@ -90,12 +91,10 @@ def read(
         The collection; its facts are an `IrmaFacts`.
 
     Raises:
-        SeverityError: an option or a table that is wrong, a code that is malformed (with file and line), an image that has
+        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that has
             two rows or is not there, or no image with a code.
     """
     root = Path(root)
-    if axis not in (irma_codes.ALL, *irma_codes.AXES):
-        raise SeverityError(f"{PARAMS}.axis is {axis!r}. {nearest(axis, (irma_codes.ALL, *irma_codes.AXES))}")
     axes = irma_codes.axes_of(axis)
     names = _read_code_tables(root, code_tables, axes)
     rows = [_read_table(root / train_table, code_column, axes, "train_table").assign(split="")]
@@ -135,7 +134,7 @@ def _read_table(path: Path, column: str, axes: tuple[str, ...], option: str) -> 
     if not path.is_file():
         raise SeverityError(f"{path} is missing. Name the table of the collection in {PARAMS}.{option}.")
     raw = tables.read_text(path, [ID, column], separator=";")
-    where = pandas.Series([f"{path}, line {tables.line(row)}" for row in range(len(raw))])
+    where = pandas.Series([f"{path}, line {table_checks.line(row)}" for row in range(len(raw))])
     ids, texts = raw[ID].str.strip(), raw[column].str.strip()
     blank = where[ids == ""]
     if len(blank):
@@ -232,9 +231,6 @@ def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]
     if isinstance(code_tables, str):
         entries = _sections(root / code_tables)
         return {axis: _checked(root / code_tables, axis, entries[axis]) for axis in axes}
-    for axis in code_tables:
-        if axis not in irma_codes.AXES:
-            raise SeverityError(f"{PARAMS}.code_tables names {axis!r}. {nearest(axis, irma_codes.AXES)}")
     for axis in axes:
         if axis not in code_tables:
             raise SeverityError(

@@ -2,6 +2,8 @@
 
 It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
 training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md tells what they show.
+The classes are the codes of the training table, as in IRMA.
+Licence: that of this project, whose code draws every image.
 """
 
 from pathlib import Path
@@ -49,7 +51,6 @@ CODES = (
 )
 UNSEEN = ("1121-220-310-700", "1121-120-910-700")  # in the test table only
 UNSEEN_SHARE, UNCODED_SHARE = 0.06, 0.01  # of the test images; of all images
-SMALLEST, LARGEST = 32, 512
 TABLES = {"train": "train_codes.csv", "test": "test_codes.csv"}
 IMAGES = {"train": "train", "test": "test"}
 
@@ -71,9 +72,8 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
         The number of images.
 
     Raises:
-        SeverityError: an option is out of its range, or so few images are asked for that no test image is among them.
+        SeverityError: so few images are asked for that no test image is among them.
     """
-    _check(images, size, test_fraction, seed)
     plan = [_planned(number, test_fraction, seed) for number in range(images)]
     if "test" not in {split for split, _ in plan}:
         raise SeverityError(
@@ -111,14 +111,3 @@ def _planned(number: int, test_fraction: float, seed: int) -> tuple[str, str]:
 
 def _write(path: Path, frame: pandas.DataFrame, *, header: bool) -> None:
     frame.to_csv(path, sep=";", index=False, header=header, lineterminator="\n")
-
-
-def _check(images: int, size: int, test_fraction: float, seed: int) -> None:
-    for name, value, right, fine in (
-        ("images", images, f"at least {len(CODES)}: one for each code", images >= len(CODES)),
-        ("size", size, f"from {SMALLEST} to {LARGEST}", SMALLEST <= size <= LARGEST),
-        ("test_fraction", test_fraction, "between 0 and 1, both excluded", 0 < test_fraction < 1),
-        ("seed", seed, "at least 0", seed >= 0),
-    ):
-        if not fine:
-            raise SeverityError(f"params.yaml: datasets.irma_phantom.collect.{name} is {value!r}; it must be {right}.")

@@ -2,9 +2,9 @@
 
 Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image classification", Scientific
 Data 10:41, 2023, https://doi.org/10.1038/s41597-022-01721-8; the sizes above 28 came with version 3 of the package. To be
-had at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Licence: CC BY 4.0, DermaMNIST CC BY-NC 4.0; the
-images come from other collections, which want to be cited as well. Names of labels, counts, addresses and checksums are
-those of the ``medmnist`` package.
+had at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Names of labels, counts, addresses and checksums
+are those of the ``medmnist`` package.
+Licence: CC BY 4.0, DermaMNIST CC BY-NC 4.0; the images come from other collections, which are to be cited as well.
 
 Form of what is downloaded, ``<flag>.npz`` for 28 pixels, else ``<flag>_<size>.npz``; n differs between the three parts::
 
@@ -184,8 +184,6 @@ def _published(flag: str, size: int) -> Published:
         raise SeverityError(f"{where}.flag: {flag!r} is a set of volumes; only 2-D sets are read. {nearest('', flat)}")
     if flag not in flat:
         raise SeverityError(f"{where}.flag: {flag!r} is unknown. {nearest(flag, flat)}")
-    if type(size) is not int or size not in SIZES:
-        raise SeverityError(f"{where}.size is {size!r}; MedMNIST has the sizes {', '.join(map(str, SIZES))}.")
     info = INFO[flag]
     return Published(
         flag=flag,

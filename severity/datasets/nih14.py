@@ -2,7 +2,8 @@
 
 Wang et al., "ChestX-ray8: Hospital-Scale Chest X-Ray Database and Benchmarks on Weakly-Supervised Classification and
 Localization of Common Thorax Diseases", CVPR 2017, pp. 3462-3471; the 14 findings came with the release. To be had at
-https://nihcc.app.box.com/v/ChestXray-NIHCC. The NIH Clinical Center provides the data and sets no restriction on its use.
+https://nihcc.app.box.com/v/ChestXray-NIHCC.
+Licence: the NIH Clinical Center provides the data and sets no restriction on its use.
 
 Form; images lie in any of these folders, and only those that are there count, for a part of the collection is common::
 
@@ -26,7 +27,7 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import BOX, Collection, no_boxes
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.errors import SeverityError
 
 LINK = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -108,7 +109,6 @@ def read(root: Path | str, *, views: list) -> Collection:
         SeverityError: no table or image, a missing column, an unknown value or finding, a repeated image, one official
             list without the other, an image in none or both of them, or a box outside of its image.
     """
-    tables.check_words(views, VIEWS, "params.yaml: the data set's read.views")
     root = Path(root)
     path = _find_table(root)
     raw = tables.read_text(path, COLUMNS)
@@ -119,9 +119,9 @@ def read(root: Path | str, *, views: list) -> Collection:
         "id": names.str.replace(r"\.[^.]*$", "", regex=True),
         "path": names.map(found),
         "patient": raw["Patient ID"],
-        "sex": tables.mapped(raw, _sex_column(raw, path), SEXES, path),
-        "age": tables.plausible(stated),
-        "view": tables.mapped(raw, "View Position", {view: view for view in VIEWS}, path),
+        "sex": table_checks.mapped(raw, _sex_column(raw, path), SEXES, path),
+        "age": table_checks.plausible(stated),
+        "view": table_checks.mapped(raw, "View Position", {view: view for view in VIEWS}, path),
         "split": _official_splits(root, names),
     }
     table = pandas.concat([pandas.DataFrame(tidy), _states(raw["Finding Labels"], path)], axis=1)
@@ -133,7 +133,7 @@ def read(root: Path | str, *, views: list) -> Collection:
     notes = {
         "official splits": {name: split for name, split in LISTS.items() if (table["split"] == "test").any() and split},
         f"rows of {path.name} without an image, left out": int((~there).sum()),
-        f"ages outside 0 to {tables.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
+        f"ages outside 0 to {table_checks.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
         **box_notes,
     }
     notes = {words: note for words, note in notes.items() if note}
@@ -148,14 +148,14 @@ def _find_table(root: Path) -> Path:
 
 
 def _file_names(names: pandas.Series, path: Path) -> pandas.Series:
-    tables.refuse(
+    table_checks.refuse(
         names.str.contains(r"[/\\\x00]") | (names == ""),
         names,
         "Image Index",
         path,
         "is no file name; it wants no folder",
     )
-    tables.refuse_repeats(names, "Image Index", path)
+    table_checks.refuse_repeats(names, "Image Index", path)
     return names
 
 
@@ -198,7 +198,7 @@ def _sex_column(raw: pandas.DataFrame, path: Path) -> str:
 
 def _ages(texts: pandas.Series, path: Path) -> pandas.Series:
     unit = texts.str.extract(r"([YMD])$", expand=False).fillna("")
-    return tables.numbers(texts.str.rstrip("YMD"), "Patient Age", path) * unit.map(YEARS)
+    return table_checks.numbers(texts.str.rstrip("YMD"), "Patient Age", path) * unit.map(YEARS)
 
 
 def _states(findings: pandas.Series, path: Path) -> pandas.DataFrame:
@@ -208,9 +208,9 @@ def _states(findings: pandas.Series, path: Path) -> pandas.DataFrame:
     named = [text.split("|") for text in texts]
     unknown = [next((word for word in words if word not in LABELS), None) for words in named]
     first = pandas.Series(unknown, dtype=object).iloc[codes]
-    tables.refuse(first.notna(), first, column, path, "is no finding of this collection", LABELS)
+    table_checks.refuse(first.notna(), first, column, path, "is no finding of this collection", LABELS)
     torn = numpy.array(["No Finding" in words and len(words) > 1 for words in named])
-    tables.refuse(torn[codes], findings, column, path, "says both 'No Finding' and a finding")
+    table_checks.refuse(torn[codes], findings, column, path, "says both 'No Finding' and a finding")
     states = numpy.array([[float(label in words) for label in LABELS] for words in named])
     return pandas.DataFrame(states[codes], columns=list(LABELS))
 
@@ -233,7 +233,7 @@ def _official_splits(root: Path, names: pandas.Series) -> pandas.Series:
         if wrong.any():
             raise SeverityError(
                 f"{root}: {int(wrong.sum())} images of the label table are {words} {' and '.join(LISTS)}: "
-                f"{tables.listed(names[wrong])}. Remove both lists to have all images divided by patient."
+                f"{table_checks.listed(names[wrong])}. Remove both lists to have all images divided by patient."
             )
     return listed_in["test_list.txt"].map({True: "test", False: ""})
 
@@ -250,12 +250,14 @@ def _read_boxes(root: Path, ids: dict[str, str]) -> tuple[pandas.DataFrame, dict
     raw = tables.read_text(path, ["Image Index", "Finding Label", *BOX_COLUMNS])
     label = raw["Finding Label"].replace(BOX_LABELS)
     findings = LABELS[1:]
-    tables.refuse(~label.isin(findings), label, "Finding Label", path, "is no finding of this collection", findings)
-    left, top, width, height = (tables.numbers(raw[column], column, path) / BOX_SIDE for column in BOX_COLUMNS)
+    table_checks.refuse(
+        ~label.isin(findings), label, "Finding Label", path, "is no finding of this collection", findings
+    )
+    left, top, width, height = (table_checks.numbers(raw[column], column, path) / BOX_SIDE for column in BOX_COLUMNS)
     edges = pandas.DataFrame({"left": left, "top": top, "right": left + width, "bottom": top + height})
     inside = edges.clip(0, 1)
     sound = numpy.isfinite(edges).all(axis=1) & (inside["left"] < inside["right"]) & (inside["top"] < inside["bottom"])
-    tables.refuse(
+    table_checks.refuse(
         ~sound,
         raw[list(BOX_COLUMNS)].agg(",".join, axis=1),
         "Bbox [x,y,w,h]",

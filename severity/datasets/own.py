@@ -20,6 +20,7 @@ The columns, in any order; `columns` in params.yaml says which is which where a 
 
 Whatever other column the table has is a label; `ignore` names those that are none. Spaces around cells, upper and lower case
 of the words above and columns without a name do not count.
+Licence: yours; nothing is copied out of the folder but into data/.
 """
 
 import posixpath
@@ -32,7 +33,7 @@ import pandas
 
 from severity.collections import collection, manifest
 from severity.collections.collection import Collection
-from severity.core import tables
+from severity.core import table_checks, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError, nearest
 
@@ -102,7 +103,7 @@ def read(root: Path | str, *, table: str, columns: dict, ignore: list, views: li
     opened = _open(root, table, columns, ignore)
     paths = _paths(opened)
     states = _states(opened)
-    ages = tables.numbers(opened.text("age"), opened.theirs("age"), opened.path)
+    ages = table_checks.numbers(opened.text("age"), opened.theirs("age"), opened.path)
     ids = _ids(opened, paths)
     tidy = pandas.DataFrame(
         {
@@ -110,7 +111,7 @@ def read(root: Path | str, *, table: str, columns: dict, ignore: list, views: li
             "path": paths,
             "patient": _filled(opened, "patient") if "patient" in opened.taken else ids,
             "sex": opened.mapped("sex", SEXES),
-            "age": tables.plausible(ages),
+            "age": table_checks.plausible(ages),
             "view": opened.text("view"),
             "split": opened.mapped("split", SPLITS),
         }
@@ -122,9 +123,9 @@ def read(root: Path | str, *, table: str, columns: dict, ignore: list, views: li
         "images without a column 'patient', each taken as a patient of its own, though images of one patient may then "
         "stand in two splits": 0 if "patient" in opened.taken else int(kept.sum()),
         "images without a positive label, for which no single decision is right": int(no_truth[kept].sum()),
-        f"ages outside 0 to {tables.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
+        f"ages outside 0 to {table_checks.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
         "paths with backslashes, read as slashes": int(opened.text("path")[kept].str.contains("\\", regex=False).sum()),
-        "columns that are no labels, left out": tables.listed(opened.left_out),
+        "columns that are no labels, left out": table_checks.listed(opened.left_out),
     }
     return Collection(
         table=pandas.concat([tidy, states], axis=1)[kept].reset_index(drop=True),
@@ -157,7 +158,7 @@ class _Table:
 
     def meaning(self, column: str, texts: pandas.Series, meaning: dict[str, object]) -> pandas.Series:
         """The texts of one of the table's columns, each replaced by its meaning, whatever its case."""
-        return tables.mapped(texts.str.lower().to_frame(column), column, meaning, self.path)
+        return table_checks.mapped(texts.str.lower().to_frame(column), column, meaning, self.path)
 
 
 def _open(root: Path | str, table: str, columns: dict, ignore: list) -> _Table:
@@ -166,7 +167,7 @@ def _open(root: Path | str, table: str, columns: dict, ignore: list) -> _Table:
         raise SeverityError(
             f"There is no folder {root}. Set {SECTION}.root in params.yaml to the folder that holds the images and {table}."
         )
-    _check_options(table, columns, ignore)
+    _check_options(table, columns)
     path = root / table
     if not path.is_file():
         raise SeverityError(
@@ -184,20 +185,12 @@ def _open(root: Path | str, table: str, columns: dict, ignore: list) -> _Table:
     return _Table(path, raw, taken, labels, left_out=[*ignore, *("one without a name" for name in names if not name)])
 
 
-def _check_options(table: str, columns: dict, ignore: list) -> None:
+def _check_options(table: str, columns: dict) -> None:
     where = f"params.yaml: {SECTION}"
-    if not isinstance(table, str):
-        raise SeverityError(f"{where}: `table` must be the name of a file, but is {table!r}.")
     collection.check_paths([table], f"{where}: `table`")
-    if not isinstance(columns, dict):
-        raise SeverityError(f"{where}: `columns` must be a mapping such as {{path: filename}}, but is {columns!r}.")
-    for ours, theirs in columns.items():
+    for ours in columns:
         if ours not in COLUMNS:
             raise SeverityError(f"{where}: `columns` has the unknown key {ours!r}. {nearest(ours, COLUMNS)}")
-        if not isinstance(theirs, str):
-            raise SeverityError(f"{where}: `columns` says {ours}: {theirs!r}; right is the name of a column, as text.")
-    if not isinstance(ignore, list):
-        raise SeverityError(f"{where}: `ignore` must be a list of columns, but is {ignore!r}.")
 
 
 def _separator(path: Path, wanted: str) -> str:
@@ -232,16 +225,16 @@ def _paths(table: _Table) -> pandas.Series:
     texts = _filled(table, "path")
     column = table.theirs("path")
     words = "is absolute or leads out of the folder of the images; paths are relative to it, without '..'"
-    tables.refuse(collection.outside(texts), texts, column, table.path, words)
+    table_checks.refuse(collection.outside(texts), texts, column, table.path, words)
     paths = texts.str.replace("\\", "/", regex=False).map(posixpath.normpath)
-    tables.refuse_repeats(paths, column, table.path)
+    table_checks.refuse_repeats(paths, column, table.path)
     return paths
 
 
 def _ids(table: _Table, paths: pandas.Series) -> pandas.Series:
     if "id" in table.taken:
         ids = _filled(table, "id")
-        tables.refuse(
+        table_checks.refuse(
             ids.duplicated(), ids, table.theirs("id"), table.path, "stands in a line above; ids must be unique"
         )
         return ids
@@ -252,7 +245,9 @@ def _ids(table: _Table, paths: pandas.Series) -> pandas.Series:
 def _filled(table: _Table, ours: str) -> pandas.Series:
     """A column in which no cell may be blank."""
     texts = table.text(ours)
-    tables.refuse(texts == "", texts, table.theirs(ours), table.path, f"is blank; every image must have its {ours}")
+    table_checks.refuse(
+        texts == "", texts, table.theirs(ours), table.path, f"is blank; every image must have its {ours}"
+    )
     return texts
 
 
@@ -262,10 +257,10 @@ def _states(table: _Table) -> pandas.DataFrame:
         _refuse_alike(table, column)
     if "class" not in table.taken:
         states = _label_states(table)
-        where = f"columns of labels: {tables.listed(table.labels) or 'none'}"
+        where = f"columns of labels: {table_checks.listed(table.labels) or 'none'}"
     elif table.labels:
         raise SeverityError(
-            f"{table.path} has the column {table.theirs('class')!r} and beside it {tables.listed(table.labels)}. If each "
+            f"{table.path} has the column {table.theirs('class')!r} and beside it {table_checks.listed(table.labels)}. If each "
             f"image has one class, list the latter under `ignore` of {SECTION} in params.yaml; if they are labels, of which an "
             "image may have several, list the former there."
         )
@@ -326,5 +321,5 @@ def _check_labels(table: _Table, labels: Sequence[str]) -> None:
 
 def _kept(views: pandas.Series, wanted: list) -> pandas.Series:
     if wanted != []:
-        tables.check_words(wanted, sorted(set(views) - {""}), f"params.yaml: {SECTION}.read.views")
+        table_checks.check_words(wanted, sorted(set(views) - {""}), f"params.yaml: {SECTION}.read.views")
     return views.isin(wanted) if wanted else pandas.Series(True, index=views.index)

@@ -3,6 +3,7 @@
 Folders, columns and label states are CheXpert's (Irvin et al. 2019), so `read` and `LABELS` are that data set's own.
 train.csv carries labels as mined from reports, with blanks, uncertain ones and noise; valid.csv is clean, 0 or 1
 throughout. docs/phantoms.md tells what is drawn for each finding and how the labels come about.
+Licence: that of this project, whose code draws every image.
 """
 
 import multiprocessing
@@ -30,7 +31,6 @@ __all__ = ["LABELS", "collect", "read"]
 
 TOP = "CheXpert-v1.0-small"  # First component of the column Path, as in the real collection.
 JPEG_QUALITY = 90
-SMALLEST, LARGEST = 32, 1024  # Widths that the strokes of the drawing are made for.
 STATES = {1.0: "1.0", 0.0: "0.0", -1.0: "-1.0"}  # As the real CSVs write them; blank for the unmentioned.
 CHUNK = 16  # Images a worker draws before it reports.
 
@@ -82,9 +82,8 @@ def collect(
         The number of images.
 
     Raises:
-        SeverityError: an option is out of its range, or so few images are asked for that one CSV would be empty.
+        SeverityError: so few images are asked for that one CSV would be empty.
     """
-    _check(images, size, valid_fraction, lateral_fraction, label_noise, seed, workers)
     pictures = plan(seed, images, valid_fraction, lateral_fraction)
     tables = {name: table(pictures, name, seed, label_noise) for name in ("train", "valid")}
     for name, frame in tables.items():
@@ -99,20 +98,6 @@ def collect(
         for name, frame in tables.items():
             write_csv(beside / f"{name}.csv", frame)
     return len(pictures)
-
-
-def _check(images, size, valid_fraction, lateral_fraction, label_noise, seed, workers) -> None:
-    for name, value, right, fine in (
-        ("images", images, "at least 1", images >= 1),
-        ("size", size, f"from {SMALLEST} to {LARGEST}", SMALLEST <= size <= LARGEST),
-        ("valid_fraction", valid_fraction, "between 0 and 1, both excluded", 0 < valid_fraction < 1),
-        ("lateral_fraction", lateral_fraction, "from 0 to 1", 0 <= lateral_fraction <= 1),
-        ("label_noise", label_noise, "from 0 up to, not including, 0.5", 0 <= label_noise < 0.5),
-        ("seed", seed, "at least 0", seed >= 0),
-        ("workers", workers, "at least 0 (0: one a core)", workers >= 0),
-    ):
-        if not fine:
-            raise SeverityError(f"params.yaml: datasets.phantom.collect.{name} is {value!r}; it must be {right}.")
 
 
 def plan(seed: int, images: int, valid_fraction: float, lateral_fraction: float) -> list[Picture]:

@@ -1,7 +1,7 @@
-"""The words that name decision rules, and what they decide. One home: a rule is fitted once and means the same everywhere.
+"""The words that name decision rules, and what they decide: a rule is fitted once and means the same everywhere.
 
-A word is a rule of `class_rules.RULES` (a class), of `set_rules.RULES` (a set of labels) or `climb` (a node of the tree). With
-`_ts` appended, the rule is given temperature-scaled probabilities.
+A word is a rule of `class_rules.RULES` (a class), of `set_rules.RULES` (a set of labels) or `climb` (a node of the
+tree). With `_ts` appended, the rule is given temperature-scaled probabilities.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,8 +40,9 @@ def check(words: Iterable[str], rules: Iterable[str], where: str) -> None:
 class Decider:
     """The decision rules of one run.
 
-    validation: the run's validation images, on which temperatures and thresholds are fitted, each when it is first needed;
-    None where there are none. hierarchy, cost: the tree, and its (K, K) cost[decision, truth], that a rule uses.
+    validation: the run's validation images, on which temperatures and thresholds are fitted, each when it is first
+    needed; None where there are none. hierarchy, cost: the tree, and its (K, K) cost[decision, truth], that a rule
+    uses.
     """
 
     validation: Predictions | None
@@ -146,8 +147,8 @@ class Decider:
             hierarchy, cost: to decide by in place of the run's own.
 
         Raises:
-            SeverityError: an unknown rule, one that needs validation images where there are none, or a violated law: see
-                `class_rules.check_crm`.
+            SeverityError: an unknown rule, one that needs validation images where there are none, or a violated law:
+                see `class_rules.check_crm`.
         """
         rule, scaled = temperature.split(word)
         posterior, cost = self.posterior(images, scaled=scaled), self.cost if cost is None else cost

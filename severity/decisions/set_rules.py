@@ -1,4 +1,4 @@
-"""Decision rules that name a set of labels (severity/arrays/label_tree.py tells what a label and a node stand for)."""
+"""Decision rules that name a set of labels (what labels and nodes stand for: severity/arrays/label_tree.py)."""
 
 from collections.abc import Callable
 

@@ -25,7 +25,6 @@ from severity.core.runs import die_with_parent
 FORMATS = ("JPEG", "PNG", "TIFF")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 STACK = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)\Z", re.DOTALL)
-ASPECTS = ("squash", "crop", "pad")
 REDUCED_TO = 2  # A reduced JPEG keeps at least this many times the pixels of its place in the square, along each edge.
 CHUNK_IMAGES = 64  # of a task: large enough to hide the cost of a task, small enough that little is lost with it
 CHUNK_BYTES = 1 << 22  # at most that many prepared pixels of a task, unless it is one image
@@ -354,7 +353,7 @@ def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buf
                     pending.append(pool.submit(_decode_room, str(buffer), shape, index % len(rooms), *tasks[index]))
         except BrokenProcessPool:
             raise SeverityError(
-                "A process that decodes images died, likely for want of memory. Lower decode.workers in params.yaml."
+                "A process that decodes images died, likely for want of memory. Lower machine.workers in params.yaml."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

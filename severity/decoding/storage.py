@@ -17,8 +17,8 @@ from PIL import features
 from tqdm import tqdm
 
 from severity.collections.manifest import sha256
-from severity.core import files, runs, tables
-from severity.core.errors import SeverityError, nearest
+from severity.core import files, runs, table_checks
+from severity.core.errors import SeverityError
 from severity.decoding import decoding
 
 
@@ -57,10 +57,9 @@ def decode(
         What summary.json holds.
 
     Raises:
-        SeverityError: an option is out of range; too many images are unreadable; the disk is too small; another process
+        SeverityError: too many images are unreadable; the disk is too small; another process
             is decoding the same.
     """
-    _check_options(size, aspect, reduced, max_unreadable, workers)
     paths = table["path"].tolist()
     options = {"size": size, "aspect": aspect, "reduced": reduced}
     determined_by = {"root": str(Path(root).resolve()), "paths": paths, "versions": _versions(), **options}
@@ -69,16 +68,6 @@ def decode(
     with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
         found, digest = _decode_all(folder, root, paths, max_unreadable, workers=workers, **options)
         return _publish(out, folder, table, found, digest, {"dataset": dataset, "size": size, "aspect": aspect})
-
-
-def _check_options(size: int, aspect: str, reduced: bool, max_unreadable: int, workers: int) -> None:
-    for name, value, least in (("size", size, 1), ("max_unreadable", max_unreadable, 0), ("workers", workers, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SeverityError(f"params.yaml: decode.{name} is {value!r}; it must be a whole number from {least} on.")
-    if aspect not in decoding.ASPECTS:
-        raise SeverityError(f"params.yaml: decode.aspect is {aspect!r}. {nearest(aspect, decoding.ASPECTS)}")
-    if not isinstance(reduced, bool):
-        raise SeverityError(f"params.yaml: decode.reduced is {reduced!r}; it must be true or false.")
 
 
 def _versions() -> dict[str, str | None]:
@@ -193,7 +182,7 @@ def _check_unreadable(unreadable: list[int], found: Sequence, paths: list[str], 
     if len(unreadable) > max_unreadable:
         raise SeverityError(
             f"{len(unreadable)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
-            f"{tables.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
+            f"{table_checks.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
             f"decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded is kept."
         )
     if len(unreadable) == len(paths):

@@ -58,9 +58,8 @@ def find(
         ids: images of validation or test.
 
     Raises:
-        SeverityError: an option out of range, an unknown rule or image, or a record of other predictions.
+        SeverityError: an unknown rule or image, or a record of other predictions.
     """
-    _check(mistakes, ids)
     if rule not in record["rules"]:
         raise SeverityError(f"params.yaml: explain.rule is {rule!r}. {nearest(rule, record['rules'])}")
     named = {
@@ -81,13 +80,6 @@ def find(
     return [
         _case(name, row, int(label), predictions, cost) for name, row, label in zip(wanted, rows, decided, strict=True)
     ]
-
-
-def _check(mistakes: int, ids: list) -> None:
-    if not isinstance(mistakes, int) or isinstance(mistakes, bool) or mistakes < 0:
-        raise SeverityError(f"params.yaml: explain.mistakes is {mistakes!r}; it must be a whole number from 0 on.")
-    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-        raise SeverityError(f"params.yaml: explain.ids is {ids!r}; it must be a list of ids, in quotes where digits.")
 
 
 def _case(name: str, row: int, decision: int, predictions: Predictions, cost: numpy.ndarray) -> Case:

@@ -216,10 +216,6 @@ def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tu
         SeverityError: an unknown layer, one without maps, one for `cam` whose patches do not reach the logits, or a
             network without `stages` where these are wanted.
     """
-    if layers != AUTO and not (isinstance(layers, list) and layers):
-        raise SeverityError(
-            f"params.yaml: explain.layers is {layers!r}; it must be {AUTO} or a list of layers (no maps: explain.maps: 0)."
-        )
     seen = _look(backbone, side)
     for key, names in (("cam", [] if cam == AUTO else [cam]), ("layers", [] if layers == AUTO else layers)):
         for name in names:

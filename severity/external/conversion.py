@@ -12,7 +12,7 @@ import scipy.special
 from severity.collections import splits
 from severity.collections.collection import UNCERTAIN, Collection
 from severity.collections.external_files import Sheet
-from severity.core import tables
+from severity.core import table_checks
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import PREPARED
@@ -20,7 +20,6 @@ from severity.predictions.predictions import Predictions
 from severity.prepared import prepared
 
 DETECT = "detect"
-KINDS = ("marginal", "posterior", "sigmoid_logits", "softmax_logits")
 COLLECTION = "data/collection"
 # How far from one the sum of a row may be that is still taken for a distribution: numbers printed with few digits.
 ROUNDING = 0.01
@@ -70,8 +69,9 @@ def convert(
 
     Args:
         run, dataset: names. sheet: the file. truth: of all images of the data set.
-        kind: what the numbers are, a word of `KINDS`; `detect`: rows that sum to one are a posterior, other numbers from
-            0 to 1 marginals, and anything else must be told; or a mapping from runs to these words, with a `default`.
+        kind: what the numbers are: `marginal`, `posterior`, `sigmoid_logits`, `softmax_logits`; `detect`: rows that sum to
+            one are a posterior, other numbers from 0 to 1 marginals, and anything else must be told; or a mapping from
+            runs to these words, with a `default`.
         missing_class: what becomes of a class of the tree that the file lacks: `error`, or `complement`: it is true where
             no other class is, see `complement`.
         unknown_ids: `error` or `leave_out` images that the data set does not have.
@@ -88,13 +88,6 @@ def convert(
             missing; an image that is unknown, missing, in another split or with another truth than in the data set; no
             test image is left.
     """
-    _check_option("missing_class", missing_class, ("error", "complement"))
-    _check_option("unknown_ids", unknown_ids, ("error", "leave_out"))
-    _check_option("incomplete", incomplete, ("error", "allow"))
-    if not 0 <= validation_fraction < 1:
-        raise SeverityError(
-            f"params.yaml: external.validation_fraction is {validation_fraction!r}; it must be a number from 0 to below 1."
-        )
     word, detected = _kind(kind, run, sheet)
     posterior, marginal, classes = _probabilities(sheet, word, missing_class, truth.labels, hierarchy)
     rows, joined, counts = _joined(sheet, truth, unknown_ids, incomplete)
@@ -121,22 +114,14 @@ def convert(
     )
 
 
-def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise SeverityError(f"params.yaml: external.{name} is {value!r}. {nearest(value, known)}")
-
-
 # --- The numbers
 
 
 def _kind(kind: str | Mapping[str, str], run: str, sheet: Sheet) -> tuple[str, bool]:
     """The word for a file's numbers, and whether it was found out here."""
     if isinstance(kind, Mapping):
-        if "default" not in kind:
-            raise SeverityError("params.yaml: external.kind is a mapping without the key 'default'.")
         kind = kind.get(run, kind["default"])
     if kind != DETECT:
-        _check_option("kind", kind, (DETECT, *KINDS))
         return kind, False
     if ((sheet.numbers < 0) | (sheet.numbers > 1)).any():
         raise SeverityError(
@@ -210,7 +195,7 @@ def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
 
 
 def _about_missing(sheet: Sheet, missing: list[str], missing_class: str, distribution: bool) -> str:
-    told = f"{sheet.path} has no numbers for {tables.listed(missing)} of the tree. {nearest(missing[0], sheet.classes)}"
+    told = f"{sheet.path} has no numbers for {table_checks.listed(missing)} of the tree. {nearest(missing[0], sheet.classes)}"
     if distribution:
         return f"{told} A distribution over classes must have all of them; use a tree without what is missing."
     if missing_class == "complement":
@@ -245,7 +230,7 @@ def _joined(
     if unknown.any() and unknown_ids == "error":
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
-            f"{tables.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
+            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
             f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
@@ -258,7 +243,7 @@ def _joined(
     lacking = _lacking(truth.frame, frame)
     if lacking and incomplete == "error":
         raise SeverityError(
-            f"{sheet.path} lacks {len(lacking)} of the images of {truth.folder} that are scored: {tables.listed(lacking)}. "
+            f"{sheet.path} lacks {len(lacking)} of the images of {truth.folder} that are scored: {table_checks.listed(lacking)}. "
             "Numbers on other images cannot be compared; predict them too, or set external.incomplete to allow in params.yaml."
         )
     counts = {
@@ -327,6 +312,8 @@ def statement(predictions: Predictions) -> str:
     found = " (found out: set external.kind if that is wrong)" if told["detected"] else ""
     extra = [f"{told['complement']} is the complement of the others"] if told["complement"] else []
     extra += [f"{count} {words.replace('_', ' ')}" for words, count in told.items() if type(count) is int and count]
-    extra += [f"without the classes {tables.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []
+    extra += (
+        [f"without the classes {table_checks.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []
+    )
     parts = [f"{counts['test']} test and {counts['validation']} validation images", f"{told['kind']}{found}", *extra]
     return f"{predictions.run}: {'; '.join(parts)}"

@@ -2,7 +2,6 @@
 
 import torch
 
-from severity.core.errors import SeverityError
 from severity.links.weighting import Weights
 
 
@@ -16,16 +15,10 @@ class BinaryCrossEntropy(torch.nn.Module):
         pos_weight: the weight w of each column.
         label_smoothing: targets become (1 - label_smoothing) t + label_smoothing / 2; in [0, 1).
         gamma: 0 or more; 0 is plain cross-entropy, above 0 cells that are right already count less.
-        where: the section of params.yaml, for messages.
-
-    Raises:
-        SeverityError: an option out of range.
     """
 
-    def __init__(self, pos_weight: Weights, *, label_smoothing: float, gamma: float, where: str):
+    def __init__(self, pos_weight: Weights, *, label_smoothing: float, gamma: float):
         super().__init__()
-        check_range(f"{where}.label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
-        check_range(f"{where}.gamma", gamma, 0 <= gamma < float("inf"), "0 or more, and finite")
         self.pos_weight = pos_weight
         self.balanced = pos_weight.balanced
         self.label_smoothing = label_smoothing
@@ -49,9 +42,3 @@ class BinaryCrossEntropy(torch.nn.Module):
         """Balance the columns: negatives / positives among all training cells, (N, m) targets and weights as in `forward`."""
         positives = (weights * targets).double().sum(dim=0)
         self.pos_weight.observe((weights.double().sum(dim=0) - positives) / positives)
-
-
-def check_range(name: str, value: float, right: bool, rule: str) -> None:
-    """Raise SeverityError unless `right`."""
-    if not right:
-        raise SeverityError(f"params.yaml: {name} is {value}; it must be {rule}.")

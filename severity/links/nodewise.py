@@ -45,7 +45,7 @@ class NodewiseLink(PresenceLink):
     def binary(self, name: str, pos_weight, label_smoothing: float, gamma: float) -> BinaryCrossEntropy:
         """Binary cross-entropy with one column a node."""
         weights = Weights(pos_weight, self.classes, columns=self.outputs, where=f"losses.{name}.pos_weight")
-        return BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma, where=f"losses.{name}")
+        return BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma)
 
     def products(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, n - 1) logits given the parent -> (B, n - 1) logits of the nodes by themselves, in the order of `NodeSums`."""

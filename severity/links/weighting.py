@@ -21,7 +21,7 @@ class Weights(torch.nn.Module):
         where: the key in params.yaml, for messages.
 
     Raises:
-        SeverityError: a weight that is no number above 0, another word, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(self, value: Any, classes: Sequence[str], *, columns: int, where: str):
@@ -33,9 +33,9 @@ class Weights(torch.nn.Module):
             for label, weight in value.items():
                 if label not in classes:
                     raise SeverityError(f"{where}: {label!r} is no class. {nearest(label, classes)}")
-                weights[list(classes).index(label)] = _checked(weight, f"{where} for {label!r}")
+                weights[list(classes).index(label)] = weight
         elif not self.balanced:
-            weights[:] = _checked(value, where)
+            weights[:] = value
         self.register_buffer("weights", None if self.balanced else weights, persistent=False)
 
     def observe(self, weights: torch.Tensor) -> None:
@@ -50,11 +50,3 @@ class Weights(torch.nn.Module):
                 f"{self.where} is 'balanced': call the loss's `observe` with the training targets first."
             )
         return self.weights.to(dtype)
-
-
-def _checked(weight: Any, where: str) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-        raise SeverityError(
-            f"{where} is {weight!r}; it must be a number above 0 (or '{BALANCED}', or a mapping from labels to numbers)."
-        )
-    return float(weight)

@@ -4,7 +4,6 @@ import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.embeddings import linear, normalized, similarities, unit_vectors
 from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
@@ -30,7 +29,6 @@ class Loss(SoftmaxLink):
 
     def __init__(self, *, hierarchy: Hierarchy, cost: numpy.ndarray, ce_weight: float = 0.1):
         super().__init__(hierarchy)
-        check_range("losses.barz_denzler.ce_weight", ce_weight, 0 < ce_weight < float("inf"), "above 0, and finite")
         self.ce_weight = ce_weight
         self.most_specific = MostSpecific(hierarchy)
         embeddings = torch.from_numpy(unit_vectors(similarities(cost), "losses.barz_denzler"))

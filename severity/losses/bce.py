@@ -24,7 +24,7 @@ class Loss(SigmoidLink):
         label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
-        SeverityError: an option out of range, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Loss(SigmoidLink):
     ):
         super().__init__(hierarchy)
         weights = Weights(pos_weight, hierarchy.classes, columns=self.outputs, where="losses.bce.pos_weight")
-        self.binary = BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma, where="losses.bce")
+        self.binary = BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma)
 
     def observe(self, targets: torch.Tensor) -> None:
         if self.binary.balanced:

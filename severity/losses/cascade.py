@@ -1,13 +1,11 @@
 """Cascade of softmaxes: one logit a node, a softmax over each set of siblings, products down the path."""
 
-import math
 import operator
 
 import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.links import SoftmaxLink
 from severity.links.nodes import NodePaths, NodeSums
 from severity.links.targets import MostSpecific
@@ -34,7 +32,6 @@ class Loss(SoftmaxLink):
 
     def __init__(self, *, hierarchy: Hierarchy, cost: numpy.ndarray | None = None, alpha: float = 0.0):
         super().__init__(hierarchy)
-        check_range("losses.cascade.alpha", alpha, math.isfinite(alpha), "a finite number")
         self.outputs = len(hierarchy.parents) - 1
         self.most_specific = MostSpecific(hierarchy)
         self.sums = NodeSums(hierarchy)

@@ -6,7 +6,6 @@ import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
 from severity.links.weighting import Weights
@@ -27,7 +26,7 @@ class Loss(SoftmaxLink):
         gamma: of the focal factor, 0 or more; 0 leaves it out.
 
     Raises:
-        SeverityError: an option out of range, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(
@@ -40,8 +39,6 @@ class Loss(SoftmaxLink):
         gamma: float = 0.0,
     ):
         super().__init__(hierarchy)
-        check_range("losses.ce.label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
-        check_range("losses.ce.gamma", gamma, 0 <= gamma < float("inf"), "0 or more, and finite")
         self.label_smoothing = label_smoothing
         self.gamma = gamma
         self.class_weight = Weights(

@@ -6,7 +6,6 @@ import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.embeddings import normalized
 from severity.links.links import SoftmaxLink
 from severity.links.nodes import segment_log_sum_exp
@@ -36,9 +35,6 @@ class Loss(SoftmaxLink):
         cost: not used.
         features: how many the network gives; null is one a class.
         margin: 0 or more; 0 leaves the term out.
-
-    Raises:
-        SeverityError: an option out of range.
     """
 
     mixes = False
@@ -52,8 +48,6 @@ class Loss(SoftmaxLink):
         margin: float = 3.0,
     ):
         super().__init__(hierarchy)
-        check_range("losses.haf.features", features, features is None or features >= 1, "null, or 1 or more")
-        check_range("losses.haf.margin", margin, 0 <= margin < float("inf"), "0 or more, and finite")
         self.outputs = features or len(hierarchy.classes)
         self.margin = margin
         self.most_specific = MostSpecific(hierarchy)

@@ -7,7 +7,6 @@ import torch
 
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.embeddings import linear, normalized, unit_vectors
 from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
@@ -29,7 +28,7 @@ class Loss(SoftmaxLink):
         alignment: the share a of the second term, from 0 to 1.
 
     Raises:
-        SeverityError: an option out of range, or no frame has these similarities.
+        SeverityError: no frame has these similarities.
     """
 
     def __init__(
@@ -43,9 +42,6 @@ class Loss(SoftmaxLink):
     ):
         super().__init__(hierarchy)
         where = "losses.haframe"
-        check_range(f"{where}.features", features, features is None or features >= 1, "null, or 1 or more")
-        check_range(f"{where}.gamma", gamma, 0 < gamma < float("inf"), "above 0, and finite")
-        check_range(f"{where}.alignment", alignment, 0 <= alignment <= 1, "from 0 to 1")
         classes = len(hierarchy.classes)
         self.outputs = features or classes
         self.alignment = alignment

@@ -6,7 +6,6 @@ import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.nodewise import NodewiseLink
 
 
@@ -29,7 +28,7 @@ class Loss(NodewiseLink):
         label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
-        SeverityError: an option out of range, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(
@@ -43,8 +42,6 @@ class Loss(NodewiseLink):
         gamma: float = 0.0,
     ):
         super().__init__(hierarchy, name="hbce", pos_weight=pos_weight, label_smoothing=label_smoothing, gamma=gamma)
-        whole = isinstance(finetune_epochs, int) and finetune_epochs >= 0
-        check_range("losses.hbce.finetune_epochs", finetune_epochs, whole, "a whole number, 0 or more")
         self.unconditional = self.binary("hbce", pos_weight, label_smoothing, gamma)
         self.finetune_epochs = finetune_epochs
         self.finetuning = False

@@ -26,7 +26,7 @@ class Loss(NodewiseLink):
         label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
-        SeverityError: an option out of range, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(

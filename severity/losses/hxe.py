@@ -1,11 +1,8 @@
 """Hierarchical cross-entropy: cross-entropy factorised along the path, each level with its own weight."""
 
-import math
-
 import numpy
 import torch
 
-from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.links.links import SoftmaxLink
 from severity.links.nodes import NodeSums
@@ -31,9 +28,6 @@ class Loss(SoftmaxLink):
         cost: not used.
         alpha: how fast the weight falls with depth; 0 or more weighs the root most, below 0 the leaves.
         normalize: divide by the sum of lambda over all nodes, the root's 1 included.
-
-    Raises:
-        SeverityError: alpha is not finite.
     """
 
     def __init__(
@@ -45,8 +39,6 @@ class Loss(SoftmaxLink):
         normalize: bool = False,
     ):
         super().__init__(hierarchy)
-        if not math.isfinite(alpha):
-            raise SeverityError(f"losses.hxe.alpha is {alpha}; it must be a finite number.")
         self.most_specific = MostSpecific(hierarchy)
         self.sums = NodeSums(hierarchy)
         depth = torch.from_numpy(hierarchy.depth[self.sums.order].astype(numpy.float64))

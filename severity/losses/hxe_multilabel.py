@@ -1,13 +1,11 @@
 """Hierarchical cross-entropy for several labels at once: conditional binary cross-entropies, weighted by depth."""
 
-import math
 from collections.abc import Mapping
 
 import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.nodewise import NodewiseLink
 
 
@@ -27,7 +25,7 @@ class Loss(NodewiseLink):
         label_smoothing, gamma: see `severity.links.binary.BinaryCrossEntropy`.
 
     Raises:
-        SeverityError: an option out of range, or a label that is not a class.
+        SeverityError: a label that is not a class.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class Loss(NodewiseLink):
         super().__init__(
             hierarchy, name="hxe_multilabel", pos_weight=pos_weight, label_smoothing=label_smoothing, gamma=gamma
         )
-        check_range("losses.hxe_multilabel.alpha", alpha, math.isfinite(alpha), "a finite number")
         depth = torch.from_numpy(hierarchy.depth[self.sums.order[:-1]].astype(numpy.float64))
         self.register_buffer("weights", torch.exp(-alpha * depth), persistent=False)
 

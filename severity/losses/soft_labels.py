@@ -3,13 +3,9 @@
 import numpy
 import torch
 
-from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
-from severity.links.binary import check_range
 from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
-
-DIVERGENCES = ("kl", "cross_entropy")
 
 
 class Loss(SoftmaxLink):
@@ -32,11 +28,6 @@ class Loss(SoftmaxLink):
 
     def __init__(self, *, hierarchy: Hierarchy, cost: numpy.ndarray, beta: float = 10.0, divergence: str = "kl"):
         super().__init__(hierarchy)
-        check_range("losses.soft_labels.beta", beta, 0 <= beta < float("inf"), "0 or more, and finite")
-        if divergence not in DIVERGENCES:
-            raise SeverityError(
-                f"params.yaml: losses.soft_labels.divergence is {divergence!r}. {nearest(divergence, DIVERGENCES)}"
-            )
         log_q = (torch.from_numpy(-beta * cost / cost.max()).double().T).log_softmax(dim=1)  # row y: log q_y
         entropy = -(log_q.exp() * log_q).sum(dim=1)
         self.most_specific = MostSpecific(hierarchy)

@@ -27,13 +27,13 @@ def rankings(
     size = validation.shape[1]
     frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(size, 1 / size)
     constant = {"majority": "argmax", "least_risk": "crm"} if len(validation) else {}
-    found = {
+    ranked = {
         name: class_rules.rank(rule, posterior=frequency[None], cost=cost, hierarchy=hierarchy)
         for name, rule in constant.items()
     }
-    found = {name: numpy.broadcast_to(ranking, (images, size)) for name, ranking in found.items()}
+    every = {name: numpy.broadcast_to(ranking, (images, size)) for name, ranking in ranked.items()}
     orders = numpy.tile(numpy.arange(size, dtype=numpy.int32), (images, 1))
-    return found | {"random": numpy.random.default_rng(seed_for("random ranking", seed)).permuted(orders, axis=1)}
+    return every | {"random": numpy.random.default_rng(seed_for("random ranking", seed)).permuted(orders, axis=1)}
 
 
 def label_sets(*, validation: numpy.ndarray, images: int, seed: int) -> dict[str, numpy.ndarray]:
@@ -48,18 +48,18 @@ def label_sets(*, validation: numpy.ndarray, images: int, seed: int) -> dict[str
         true, the first of equals; random: each label by itself as often as it is true.
     """
     size = validation.shape[1]
-    found = {
+    sets = {
         "all_positive": numpy.ones((images, size), dtype=bool),
         "all_negative": numpy.zeros((images, size), dtype=bool),
     }
     if not len(validation):
-        return found
-    sets, first, counts = numpy.unique(validation == 1, axis=0, return_index=True, return_counts=True)
+        return sets
+    patterns, first, counts = numpy.unique(validation == 1, axis=0, return_index=True, return_counts=True)
     most = numpy.flatnonzero(counts == counts.max())
-    majority = sets[most[first[most].argmin()]]
+    majority = patterns[most[first[most].argmin()]]
     known = (~numpy.isnan(validation)).sum(axis=0)
     frequency = (validation == 1).sum(axis=0) / numpy.maximum(known, 1)
-    return found | {
+    return sets | {
         "majority": numpy.tile(majority, (images, 1)),
         "random": numpy.random.default_rng(seed_for("random labels", seed)).random((images, size)) < frequency,
     }

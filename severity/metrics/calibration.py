@@ -59,8 +59,8 @@ def of_labels(*, logits: numpy.ndarray, truth: numpy.ndarray) -> dict[str, Any]:
 
     Returns:
         cells: the number of scored cells. ece: mean of the calibration error of each label that has a scored cell.
-        nll: mean binary cross-entropy. brier: mean squared error, from 0 to 1. bins: of the cells of all labels together,
-        see `bins`.
+        nll: mean binary cross-entropy. brier: mean squared error, from 0 to 1. bins: of the cells of all labels
+        together, see `bins`.
 
     Raises:
         SeverityError: every cell is masked.
@@ -84,7 +84,9 @@ def of_labels(*, logits: numpy.ndarray, truth: numpy.ndarray) -> dict[str, Any]:
 
 
 def expected_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float:
-    """Expected calibration error (Naeini et al., AAAI 2015): sum over bins of their share x |mean right - mean confidence|.
+    """Expected calibration error: sum over bins of their share x |mean right - mean confidence|.
+
+    Naeini et al., AAAI 2015.
 
     Args:
         confidence: (N,) in [0, 1]. right: (N,) bool, 0 to 1.
@@ -97,7 +99,7 @@ def expected_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float:
 
 
 def bins(confidence: numpy.ndarray, right: numpy.ndarray) -> dict[str, list]:
-    """The bins of `expected_error`, from the lowest: n, and the means of confidence and right (None in an empty bin)."""
+    """The bins of `expected_error`, from the lowest: n, means of confidence and right (None in an empty bin)."""
     confidence = confidence.astype(numpy.float64)
     which = _bin(confidence)
     count = numpy.bincount(which, minlength=BINS)

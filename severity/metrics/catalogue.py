@@ -1,8 +1,8 @@
-"""The catalogue of metrics: every fact about a metric, once. What is computed, written, compared, drawn and reported follows.
+"""The catalogue of metrics: every fact about a metric, once. What is written, compared, drawn and reported follows.
 
-To add a metric of a single decision, add an entry to `METRICS` and, where it sums a quantity that no other metric does, the
-function of that quantity to `severity.metrics.class_metrics.QUANTITIES`. This module imports nothing, so that every stage may
-read it.
+To add a metric of a single decision, add an entry to `METRICS` and, where it sums a quantity that no other metric does,
+the function of that quantity to `severity.metrics.class_metrics.QUANTITIES`. This module imports nothing, so that every
+stage may use it.
 """
 
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ DEPTHS = (1, 5, 20)
 class Metric:
     """One metric.
 
-    name: in metrics/runs and in the column `metric` of metrics/comparisons. key: the short name, in the columns and keys of
-    the flat files, since `dvc metrics show` makes a column of each. heading: for people, in tables. unit: what it is measured
-    in. better: whether less or more of it is better.
+    name: in metrics/runs and in the column `metric` of metrics/comparisons. key: the short name, in the columns and
+    keys of the flat files, since `dvc metrics show` makes a column of each. heading: for people, in tables. unit: what
+    it is measured in. better: whether less or more of it is better.
 
-    source: where a run's record has it. rule: under each decision rule; run: once, whatever the rule; irma: under each rule
-    of the section irma, in runs on IRMA codes only.
+    source: where a run's record has it. rule: under each decision rule; run: once, whatever the rule; irma: under each
+    rule of the section irma, in runs on IRMA codes only.
 
-    numerator, denominator: the metric is the sum over images of the numerator by the sum of the denominator, both names in
-    `class_metrics.QUANTITIES`; a denominator of None is the number of images. A metric without a numerator is computed
-    elsewhere and cannot be compared image by image.
+    numerator, denominator: the metric is the sum over images of the numerator by the sum of the denominator, both names
+    in `class_metrics.QUANTITIES`; a denominator of None is the number of images. A metric without a numerator is
+    computed elsewhere and cannot be compared image by image.
 
-    table: whether metrics/table.csv, metrics/table.md and metrics/median have it. headline: whether metrics/headline.json has
-    it. baseline: whether the decisions that are only there to compare with have it (baselines, null hierarchies). per_run:
-    whether the report gives it for each run.
+    table: whether metrics/table.csv, metrics/table.md and metrics/median have it. headline: whether
+    metrics/headline.json has it. baseline: whether the decisions that are only there to compare with have it
+    (baselines, null hierarchies). per_run: whether the report gives it for each run.
 
     compared: its place in metrics/comparisons, from 1; None where it is not compared. milder: what the better side of a
-    comparison is called. axis: what its vertical axis in the figure of error against severity says; '' where it has none,
-    and only a metric that is compared can have one. over: what the numerator is averaged over, in words.
+    comparison is called. axis: what its vertical axis in the figure of error against severity says; '' where it has
+    none, and only a metric that is compared can have one. over: what the numerator is averaged over, in words.
     """
 
     name: str

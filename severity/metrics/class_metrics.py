@@ -104,7 +104,8 @@ def per_image(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarr
     """Each of `QUANTITIES` of each image, by name: (N,) float64.
 
     Args:
-        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row.
+        cost: (K, K).
     """
     _check(ranking, truth, cost)
     quantities = {name: numpy.empty(len(truth)) for name in QUANTITIES}
@@ -133,8 +134,8 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
             mistakes or not. severity_skewness: third standardised moment, None when all severities are equal.
         severity_percent: 100 x mean / largest cost.
         levels: for each severity that occurs, the number of images.
-        Every other metric of the catalogue that has a numerator: its sum over images by that of its denominator, None where
-            the latter is 0.
+        Every other metric of the catalogue that has a numerator: its sum over images by that of its denominator, None
+            where the latter is 0.
 
     Raises:
         SeverityError: shapes or types do not fit, no image has a true class, or hd@1 = top1_error x mistake_severity
@@ -245,8 +246,8 @@ def confusion(
     Args:
         decided: (N,) class index. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
 
-    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else the
-    nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
+    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else
+    the nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
     """
     size = len(cost)
     counts = numpy.zeros(size * size, dtype=numpy.int64)
@@ -266,7 +267,8 @@ def distance_curve(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.
     """Hierarchical distance @k for k = 1 to K, to six digits.
 
     Args:
-        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
+        ranking: (N, K) class indices, best first. truth: (N, K) bool, at least one true class in each row.
+        cost: (K, K).
     """
     total = numpy.zeros(len(cost))
     for rows in chunks(*truth.shape):

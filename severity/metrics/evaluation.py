@@ -249,7 +249,8 @@ def _null_hierarchies(
     """What is left of every number under a tree that knows nothing, in the two ways there are.
 
     remade: decided with the null's tree and cost, scored with the true ones: what the hierarchy gives to a decision.
-    rescored: the true hierarchy's decisions, scored with the null's tree and cost: what the hierarchy gives to a metric.
+    rescored: the true hierarchy's decisions, scored with the null's tree and cost: what the hierarchy gives to a
+    metric.
     """
     without_knowledge: dict[str, Any] = {}
     for name, (tree, cost) in nulls.derive(case.hierarchy, case.cost, seed).items():

@@ -55,8 +55,8 @@ def score(
 
 
 def _true_codes(test: Predictions, facts: IrmaFacts, codes: numpy.ndarray) -> list[str]:
-    """The code of each image: its true class, or what the collection tells of those that have none."""
-    found = []
+    """The code of each image: its true class, or what the collection says of those that have none."""
+    true_codes = []
     for image, row in zip(test.ids.tolist(), test.truth == 1, strict=True):
         true = codes[row].tolist()
         if not true and image in facts.truth:
@@ -66,8 +66,8 @@ def _true_codes(test: Predictions, facts: IrmaFacts, codes: numpy.ndarray) -> li
                 f"The test image {image!r} has {len(true)} true IRMA codes; it must have one. Does the tree hold every "
                 "class? datasets.<name>.hierarchy in params.yaml should be irma, or a null hierarchy of it."
             )
-        found += true
-    return found
+        true_codes += true
+    return true_codes
 
 
 def _of_answers(answers: Sequence[str], truth: Sequence[str], scheme: irma_codes.Scheme) -> dict[str, Any]:

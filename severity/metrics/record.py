@@ -1,8 +1,8 @@
-"""The record of a run: what the stage `evaluate` writes to metrics/runs/<run>.json, key by key, and the one way to read it.
+"""The record of a run: what `evaluate` writes to metrics/runs/<run>.json, key by key, and the one way to read it.
 
-The types below are the shape that `read` checks. In the JSON file a number that does not exist is null, in Python None; `float`
-is any number. All numbers are of the run's test images, unless a key says otherwise. Severities and distances are in units of
-the cost (data/cost/cost.csv); shares, probabilities and errors are from 0 to 1.
+The types below are the shape that `read` checks. In the JSON file a number that does not exist is null, in Python None;
+`float` is any number. All numbers are of the run's test images, unless a key says otherwise. Severities and distances
+are in units of the cost (data/cost/cost.csv); shares, probabilities and errors are from 0 to 1.
 
 To change the shape, change the types and raise `VERSION`: older files are then refused, not misread.
 """
@@ -36,8 +36,8 @@ class Counts(TypedDict):
 class Validation(TypedDict):
     """What is known of the validation images, for choosing among runs.
 
-    macro_auroc: as in `Measured`; null without validation images. top1_error: rule -> share of wrong decisions, null where no
-    validation image has a true class; empty without validation images.
+    macro_auroc: as in `Measured`; null without validation images. top1_error: rule -> share of wrong decisions, null
+    where no validation image has a true class; empty without validation images.
     """
 
     macro_auroc: float | None
@@ -47,8 +47,8 @@ class Validation(TypedDict):
 class Discrimination(TypedDict):
     """How well one label is told apart.
 
-    positives, negatives, masked: images. auroc: area under the ROC curve; average_precision: both null where the label has no
-    positive or no negative image.
+    positives, negatives, masked: images. auroc: area under the ROC curve; average_precision: both null where the label
+    has no positive or no negative image.
     """
 
     positives: int
@@ -68,8 +68,8 @@ class Brief(TypedDict):
 class Batches(TypedDict):
     """Severity in batches of consecutive test images.
 
-    size: images in a batch; the last may have fewer. means, medians: one severity a batch. mean_min, mean_max: the least and
-    the largest of the means. median_of_medians, mean_of_medians: over the medians.
+    size: images in a batch; the last may have fewer. means, medians: one severity a batch. mean_min, mean_max: the
+    least and the largest of the means. median_of_medians, mean_of_medians: over the medians.
     """
 
     size: int
@@ -82,14 +82,14 @@ class Batches(TypedDict):
 
 
 class LabelSeverity(TypedDict):
-    """The images on which one label is true: how many, and their mean severity, null where there is none."""
+    """One label. images: on which it is true. severity: their mean, null where there is none."""
 
     images: int
     severity: float | None
 
 
 class Mistake(TypedDict):
-    """One mistake: id of the image, its true classes, the decided class, the severity."""
+    """One mistake. id: of the image. truth: its classes. decision: the decided class. severity: of the decision."""
 
     id: str
     truth: list[str]
@@ -98,15 +98,16 @@ class Mistake(TypedDict):
 
 
 class Decision(TypedDict):
-    """Single decisions under one rule. Besides these keys it has each metric of the catalogue whose source is `rule`, by name:
-    a float, or null where its denominator is 0 (mistake_severity without mistakes).
+    """Single decisions under one rule. Besides these keys it has each metric of the catalogue whose source is `rule`,
+    by name: a float, or null where its denominator is 0 (mistake_severity without mistakes).
 
-    images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile, _upper_quartile,
-    _min, _max: of the severity over the scored images, right decisions included as 0. severity_skewness: third standardised
-    moment, null where all severities are equal. levels: severity, as text with six digits -> images. batches: see `Batches`.
-    labels: label -> `LabelSeverity`. distance_curve: hierarchical distance @k for k = 1 to K, six digits. confusion: true
-    class -> decided class -> images, without zeros; an image with several true classes counts for the nearest. least, most:
-    the least and the most severe mistakes, as many as evaluate.mistakes or as there are.
+    images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,
+    _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
+    severity_skewness: third standardised moment, null where all severities are equal. levels: severity, as text with
+    six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
+    distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
+    with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
+    evaluate.mistakes or as there are.
     """
 
     images: int
@@ -130,10 +131,10 @@ class Decision(TypedDict):
 class NodeDecision(TypedDict):
     """Decisions of nodes of the tree, classes or groups.
 
-    images: scored ones. error: share whose node is neither true nor above a true class. unspecific: share right, but above the
-    true class. stopped_inside: share that is no class. worst_severity: mean severity of the dearest class left possible.
-    path_distance: mean number of edges to the nearest true class. depth: mean edges from the root. specificity: mean, 1 at a
-    class and 0 at the root. information: mean bits by which the choice is narrowed.
+    images: scored ones. error: share whose node is neither true nor above a true class. unspecific: share right, but
+    above the true class. stopped_inside: share that is no class. worst_severity: mean severity of the dearest class
+    left possible. path_distance: mean number of edges to the nearest true class. depth: mean edges from the root.
+    specificity: mean, 1 at a class and 0 at the root. information: mean bits by which the choice is narrowed.
     """
 
     images: int
@@ -148,8 +149,9 @@ class NodeDecision(TypedDict):
 
 
 class Nodes(TypedDict):
-    """climb_threshold: the probability at which climbing stops. argmax: the most probable class as a node. climb, climb_ts: the
-    node where climbing stops, with probabilities as they are and temperature-scaled; climb_ts is null without validation images.
+    """climb_threshold: the probability at which climbing stops. argmax: the most probable class as a node. climb,
+    climb_ts: the node where climbing stops, with probabilities as they are and temperature-scaled; climb_ts is null
+    without validation images.
     """
 
     climb_threshold: float
@@ -159,7 +161,7 @@ class Nodes(TypedDict):
 
 
 class Bins(TypedDict):
-    """Bins of equal width from confidence 0 to 1: n, how many; means of confidence and of being right, null in an empty bin."""
+    """Bins of equal width from 0 to 1. n: how many. confidence, right: means, null in an empty bin."""
 
     n: list[int]
     confidence: list[float | None]
@@ -169,9 +171,9 @@ class Bins(TypedDict):
 class PosteriorCalibration(TypedDict):
     """Calibration of distributions over classes.
 
-    temperature: 1 as they are. images: scored ones. ece: expected calibration error of the most probable class against its
-    share of the truth; ece_any: against being among the true ones. classwise_ece: mean over classes. nll: mean negative
-    log-likelihood, nats. brier: mean, 0 to 2. bins: what ece sums over.
+    temperature: 1 as they are. images: scored ones. ece: expected calibration error of the most probable class against
+    its share of the truth; ece_any: against being among the true ones. classwise_ece: mean over classes. nll: mean
+    negative log-likelihood, nats. brier: mean, 0 to 2. bins: what ece sums over.
     """
 
     temperature: float
@@ -187,8 +189,8 @@ class PosteriorCalibration(TypedDict):
 class MarginalCalibration(TypedDict):
     """Calibration of probabilities of labels.
 
-    temperature: 1 as they are. cells: scored pairs of image and label. ece: mean over labels of the expected calibration
-    error. nll: mean binary cross-entropy, nats. brier: mean squared error. bins: of all labels together.
+    temperature: 1 as they are. cells: scored pairs of image and label. ece: mean over labels of the expected
+    calibration error. nll: mean binary cross-entropy, nats. brier: mean squared error. bins: of all labels together.
     """
 
     temperature: float
@@ -200,7 +202,7 @@ class MarginalCalibration(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Of probabilities as they are, and temperature-scaled (_ts), which are missing without validation images."""
+    """posterior, marginal: as they are. posterior_ts, marginal_ts: scaled; missing without validation images."""
 
     posterior: PosteriorCalibration
     marginal: MarginalCalibration
@@ -211,10 +213,10 @@ class Calibration(TypedDict):
 class LabelSets(TypedDict):
     """Decisions of sets of labels under one rule.
 
-    images: all test images. labels_named: mean number of labels decided. inconsistent: share of images whose set lacks a label
-    above one that it names. hierarchical_precision, _recall, _f1: over the nodes of the tree; null where nothing is named, or
-    nothing is true. h_loss: mean, 0 to 1. best_match_images: images whose set is known; best_match_severity: their mean, null
-    where there is none.
+    images: all test images. labels_named: mean number of labels decided. inconsistent: share of images whose set lacks
+    a label above one that it names. hierarchical_precision, _recall, _f1: over the nodes of the tree; null where
+    nothing is named, or nothing is true. h_loss: mean, 0 to 1. best_match_images: images whose set is known;
+    best_match_severity: their mean, null where there is none.
     """
 
     images: int
@@ -229,7 +231,10 @@ class LabelSets(TypedDict):
 
 
 class SetWarning(TypedDict):
-    """A trivial set does as well as a rule in a metric: rule, metric and value of the rule; baseline and its value."""
+    """A trivial set that does as well as a rule in a metric.
+
+    rule, metric: names; value: the metric of the rule. baseline: name of the trivial set; baseline_value: its metric.
+    """
 
     rule: str
     metric: str
@@ -239,8 +244,8 @@ class SetWarning(TypedDict):
 
 
 class MultiLabel(TypedDict):
-    """thresholds: label -> threshold of largest F1 on validation images, null without these. rules: rule -> its sets. warnings:
-    where a trivial set does as well.
+    """thresholds: label -> threshold of largest F1 on validation images, null without these. rules: rule -> its sets.
+    warnings: where a trivial set does as well.
     """
 
     thresholds: dict[str, float] | None
@@ -249,35 +254,35 @@ class MultiLabel(TypedDict):
 
 
 class Baselines(TypedDict):
-    """Decisions that look at no image, by name: of a class, and of a set of labels."""
+    """Decisions that look at no image, by name. single_decision: of a class. multi_label: of a set of labels."""
 
     single_decision: dict[str, Brief]
     multi_label: dict[str, LabelSets]
 
 
 class NullDecision(TypedDict):
-    """remade: decided with the null's tree, scored with the true one. rescored: decided with the true tree, scored with the null's."""
+    """remade: decided with the null's tree, scored with the true one. rescored: the other way round."""
 
     remade: Brief
     rescored: Brief
 
 
 class NullLabelSets(TypedDict):
-    """As `NullDecision`, of sets of labels."""
+    """remade, rescored: as in `NullDecision`, of sets of labels."""
 
     remade: LabelSets
     rescored: LabelSets
 
 
 class NullHierarchy(TypedDict):
-    """What is left under a tree that knows nothing: rule -> its numbers, of single decisions and of sets of labels."""
+    """What is left under a tree that knows nothing. rules, multi_label: rule -> what is decided and scored with it."""
 
     rules: dict[str, NullDecision]
     multi_label: dict[str, NullLabelSets]
 
 
 class IrmaAxis(TypedDict):
-    """One axis of the IRMA code: images where the truth is not clutter, and their mean error, null where there is none."""
+    """One axis of the IRMA code. images: whose truth is not clutter. mean: their error, null where there is none."""
 
     images: int
     mean: float | None
@@ -286,8 +291,9 @@ class IrmaAxis(TypedDict):
 class IrmaRule(TypedDict):
     """The IRMA score of one rule's answers.
 
-    sum, mean: over the test images, in points. axes: axis -> `IrmaAxis`. Of the answer that may stop early only: expected_sum
-    and expected_mean, the error that the posterior promised; axes_cut: the share of axes that it leaves open.
+    sum, mean: over the test images, in points. axes: axis -> `IrmaAxis`. Of the answer that may stop early only:
+    expected_sum and expected_mean, the error that the posterior promised; axes_cut: the share of axes that it leaves
+    open.
     """
 
     sum: float
@@ -301,8 +307,8 @@ class IrmaRule(TypedDict):
 class Irma(TypedDict):
     """The IRMA score, of runs on IRMA codes.
 
-    axis: the axis of the code that the classes are, or all. branching: what its branching factors are counted in. images: all
-    test images. unseen: those whose code no training image has. rules: rule -> score.
+    axis: the axis of the code that the classes are, or all. branching: what its branching factors are counted in.
+    images: all test images. unseen: those whose code no training image has. rules: rule -> score.
     """
 
     axis: str
@@ -315,8 +321,8 @@ class Irma(TypedDict):
 class Lab(TypedDict):
     """The run in the words of the lab's log of 2022 (docs/from-the-lab-log.md).
 
-    val_loss: of the kept epoch, null for external predictions. val_time: always null. best_auc: validation macro-AUROC, null
-    without validation images. rules: rule -> its fields. notes: field -> where its meaning was corrected.
+    val_loss: of the kept epoch, null for external predictions. val_time: always null. best_auc: validation macro-AUROC,
+    null without validation images. rules: rule -> its fields. notes: field -> where its meaning was corrected.
     """
 
     val_loss: float | None
@@ -329,9 +335,10 @@ class Lab(TypedDict):
 class External(TypedDict):
     """How external predictions were read.
 
-    file: its name. kind: what its numbers are; detected: whether that was found out. complement: the class that was made the
-    complement of the others, null for none. classes_left_out: columns that the tree does not have. unknown_ids_left_out,
-    train_images_left_out, images_without_prediction: images. divided: whether validation images were taken from test images.
+    file: its name. kind: what its numbers are; detected: whether that was found out. complement: the class that was
+    made the complement of the others, null for none. classes_left_out: columns that the tree does not have.
+    unknown_ids_left_out, train_images_left_out, images_without_prediction: images. divided: whether validation images
+    were taken from test images.
     """
 
     file: str
@@ -350,10 +357,10 @@ class Measured(TypedDict):
 
     classes: in the order of the predictions' columns; class_hash: of them. counts: see `Counts`. macro_auroc,
     macro_average_precision: means over the labels that have one, null where none has. validation: see `Validation`.
-    not_available: rule of evaluate.rules or evaluate.multi_label -> why it has no numbers. labels: label -> `Discrimination`.
-    rules: rule -> `Decision`. nodes, calibration, multi_label, baselines: see there. null_hierarchies: flat and shuffled.
-    best_distance_curve: what no ranking's distance_curve can be below; its last number is that of a random one. irma: on IRMA
-    codes only.
+    not_available: rule of evaluate.rules or evaluate.multi_label -> why it has no numbers. labels: label ->
+    `Discrimination`. rules: rule -> `Decision`. nodes, calibration, multi_label, baselines: see there.
+    null_hierarchies: flat and shuffled. best_distance_curve: what no ranking's distance_curve can be below; its last
+    number is that of a random one. irma: on IRMA codes only.
     """
 
     classes: list[str]
@@ -377,8 +384,8 @@ class Measured(TypedDict):
 class Record(Measured):
     """A run's record.
 
-    version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost: names, as
-    in params.yaml. external: of external predictions only. lab: see `Lab`.
+    version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost:
+    names, as in params.yaml. external: of external predictions only. lab: see `Lab`.
     """
 
     version: int
@@ -397,7 +404,8 @@ def read(path: Path | str) -> Record:
     """One record.
 
     Raises:
-        SeverityError: the file is missing or no JSON, of another version, or of another shape; the message names the key.
+        SeverityError: the file is missing or no JSON, of another version, or of another shape; the message names the
+            key.
     """
     content = files.read_json(path)
     version = content.get("version") if isinstance(content, dict) else None
@@ -445,7 +453,7 @@ Check = Callable[[Any, str], None]
 
 
 def _checker(shape: Any) -> Check:
-    """A function that raises `_OtherShape` unless a value has a shape; its second argument is the value's key, for the message."""
+    """A function of a value and of its key, for the message, that raises `_OtherShape` unless the value has a shape."""
     origin, inner = typing.get_origin(shape), typing.get_args(shape)
     if origin is NotRequired:
         return _checker(inner[0])

@@ -1,4 +1,4 @@
-"""Metrics of decisions that name a set of labels (severity/arrays/label_tree.py tells what a label and a node stand for)."""
+"""Metrics of decisions that name a set of labels (what labels and nodes stand for: severity/arrays/label_tree.py)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -49,13 +49,13 @@ def score(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, 
     shared = named = true = inconsistent = 0
     loss = 0.0
     for rows in chunks(len(truth), len(tree.parents)):
-        found, wanted = tree.closed(decided[rows]), tree.closed(truth[rows] == 1)
+        said, wanted = tree.closed(decided[rows]), tree.closed(truth[rows] == 1)
         known = wanted | ~tree.highest(numpy.isnan(truth[rows]))
-        shared += int((found & wanted)[counted].sum())
-        named += int((found & known)[counted].sum())
+        shared += int((said & wanted)[counted].sum())
+        named += int((said & known)[counted].sum())
         true += int(wanted[counted].sum())
-        inconsistent += int((found[tree.nodes].T != decided[rows]).any(axis=1).sum())
-        loss += float(_h_losses(found, wanted, known, tree).sum())
+        inconsistent += int((said[tree.nodes].T != decided[rows]).any(axis=1).sum())
+        loss += float(_h_losses(said, wanted, known, tree).sum())
     precision = shared / named if named else None
     recall = shared / true if true else None
     matches = best_match(decided=decided, truth=truth, cost=cost, hierarchy=hierarchy)
@@ -72,10 +72,10 @@ def score(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, 
     }
 
 
-def _h_losses(found: numpy.ndarray, wanted: numpy.ndarray, known: numpy.ndarray, tree: LabelTree) -> numpy.ndarray:
+def _h_losses(said: numpy.ndarray, wanted: numpy.ndarray, known: numpy.ndarray, tree: LabelTree) -> numpy.ndarray:
     """(N,) H-loss of each image, from (g, N) closed sets and where they are known."""
-    wrong = (found != wanted) & known
-    clean = numpy.ones(found.shape, dtype=bool)  # No ancestor is wrong.
+    wrong = (said != wanted) & known
+    clean = numpy.ones(said.shape, dtype=bool)  # No ancestor is wrong.
     for node in tree.top_down[1:]:
         clean[node] = clean[tree.parents[node]] & ~wrong[tree.parents[node]]
     return tree.weights @ (wrong & clean)
@@ -95,16 +95,16 @@ def best_match(
     masked = numpy.isnan(truth)
     known = (truth == 1).any(axis=1) | ~masked.any(axis=1)
     truth, decided = truth[known] == 1, decided[known] & ~masked[known]
-    found = numpy.empty(len(truth))
+    severity = numpy.empty(len(truth))
     for rows in chunks(*truth.shape):
         ours = _read(most_specific(decided[rows], hierarchy), hierarchy.classes)
         theirs = _read(most_specific(truth[rows], hierarchy), hierarchy.classes)
         both = ours.any(axis=1) & theirs.any(axis=1)
-        found[rows] = numpy.where(ours.any(axis=1) == theirs.any(axis=1), 0.0, cost.max())
+        severity[rows] = numpy.where(ours.any(axis=1) == theirs.any(axis=1), 0.0, cost.max())
         from_ours = _mean_where(distances(truth=theirs[both], cost=cost), ours[both])
         from_theirs = _mean_where(distances(truth=ours[both], cost=cost.T), theirs[both])
-        found[rows.start + numpy.flatnonzero(both)] = (from_ours + from_theirs) / 2
-    return found
+        severity[rows.start + numpy.flatnonzero(both)] = (from_ours + from_theirs) / 2
+    return severity
 
 
 def _read(sets: numpy.ndarray, classes: Sequence[str]) -> numpy.ndarray:
@@ -117,11 +117,11 @@ def _mean_where(values: numpy.ndarray, chosen: numpy.ndarray) -> numpy.ndarray:
     return numpy.where(chosen, values, 0).sum(axis=1) / chosen.sum(axis=1)
 
 
-def not_better(found: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where a trivial decision does as well as `found` or better: such a metric says nothing about these predictions.
+def not_better(scores: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where a trivial decision does as well as `scores` or better: such a metric says nothing about these predictions.
 
     Args:
-        found: what `score` gave. baselines: name -> what `score` gave for it.
+        scores: what `score` returned. baselines: name -> what `score` returned for it.
 
     Returns:
         a list of metric, value, baseline, baseline_value; empty where every compared metric is won.
@@ -129,11 +129,11 @@ def not_better(found: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> l
     warnings = []
     for metric, more_is_better in COMPARED.items():
         for name, other in baselines.items():
-            if found[metric] is None or other[metric] is None:
+            if scores[metric] is None or other[metric] is None:
                 continue
-            won = found[metric] > other[metric] if more_is_better else found[metric] < other[metric]
+            won = scores[metric] > other[metric] if more_is_better else scores[metric] < other[metric]
             if not won:
                 warnings.append(
-                    {"metric": metric, "value": found[metric], "baseline": name, "baseline_value": other[metric]}
+                    {"metric": metric, "value": scores[metric], "baseline": name, "baseline_value": other[metric]}
                 )
     return warnings

@@ -37,10 +37,10 @@ def device(name: str, group: Group | None = None) -> torch.device:
 def _named(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise SeverityError(f"params.yaml: device is {name!r}; it must be auto, cpu, cuda or cuda:<number>.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SeverityError(f"params.yaml: device is {name!r}, but no GPU is usable here. Set it to auto or cpu.")
+        raise SeverityError(
+            f"params.yaml: machine.device is {name!r}, but no GPU is usable here. Set it to auto or cpu."
+        )
     return torch.device(name)
 
 

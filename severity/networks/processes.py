@@ -26,7 +26,7 @@ ALL = "all"
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def start(work: Callable[..., None], *arguments: Any, devices: int | str, device: str, section: str) -> None:
+def start(work: Callable[..., None], *arguments: Any, devices: int | str, device: str) -> None:
     """Call ``work(group, *arguments)`` in every process of a group, and return when all have ended.
 
     A process that torchrun or srun started is one of theirs, whatever `devices` says. Else this process starts as many
@@ -35,7 +35,7 @@ def start(work: Callable[..., None], *arguments: Any, devices: int | str, device
     Args:
         work: a function at the top level of its module. arguments: whatever can be pickled.
         devices: how many processes, a GPU each where there are GPUs; ``all``: as many as GPUs are visible, at least one.
-        device: the params' name of the device. section: of params.yaml, for messages.
+        device: the params' name of the device.
 
     Raises:
         SeverityError: `devices` is not possible here; or what `work` raised; or a process was killed: the others are
@@ -47,7 +47,7 @@ def start(work: Callable[..., None], *arguments: Any, devices: int | str, device
         with _joined(group, rendezvous, device):
             work(group, *arguments)
         return
-    count = wanted(devices, device, section)
+    count = wanted(devices, device)
     if count == 1:
         work(Group(), *arguments)
     else:
@@ -82,23 +82,21 @@ def _port(job: str, step: str) -> int:
     return 20000 + (31 * int(job) + int(step)) % 20000
 
 
-def wanted(devices: int | str, device: str, section: str) -> int:
+def wanted(devices: int | str, device: str) -> int:
     """How many processes params ask for. Raises SeverityError when that is not possible here."""
-    if devices != ALL and (isinstance(devices, (bool, str)) or devices < 1):
-        raise SeverityError(f"params.yaml: {section}.devices is {devices!r}; it must be 1 or more, or {ALL}.")
     on = inference.device(device)
     if devices == 1 or (devices == ALL and on.type == "cpu"):
         return 1
     if on.index is not None:
         raise SeverityError(
-            f"params.yaml: {section}.devices is {devices}, but {section}.device names one GPU, {device}. Set it to auto, "
+            f"params.yaml: machine.devices is {devices}, but machine.device names one GPU, {device}. Set it to auto, "
             "and CUDA_VISIBLE_DEVICES to the GPUs to use."
         )
     if on.type == "cpu":
         if devices > cores():
             # Each has torch of its own in memory: a number meant for GPUs would bring the machine down.
             raise SeverityError(
-                f"params.yaml: {section}.devices is {devices}, but this machine has {cores()} cores and trains on them. "
+                f"params.yaml: machine.devices is {devices}, but this machine has {cores()} cores and trains on them. "
                 f"Set it to {cores()} or less."
             )
         return devices
@@ -107,7 +105,7 @@ def wanted(devices: int | str, device: str, section: str) -> int:
         return visible
     if devices > visible:
         raise SeverityError(
-            f"params.yaml: {section}.devices is {devices}, but {visible} GPU{'s are' if visible > 1 else ' is'} visible "
+            f"params.yaml: machine.devices is {devices}, but {visible} GPU{'s are' if visible > 1 else ' is'} visible "
             f"here. Set it to {visible} or {ALL}, or set CUDA_VISIBLE_DEVICES."
         )
     return devices

@@ -14,7 +14,6 @@ from severity.core.runs import seed_for
 
 MASKED = float("nan")
 POLICIES = {"zeros": 0.0, "ones": 1.0, "ignore": MASKED}
-UNMENTIONED = ("zeros", "ignore")
 SMOOTH = "smooth"
 SMOOTH_RANGE = (0.55, 0.85)  # that of Pham et al. 2021
 WHERE = "params.yaml: labels of the data set"
@@ -54,14 +53,10 @@ def apply(
         `table` with targets in the label columns, and the violations of the tree: see `violations`.
 
     Raises:
-        SeverityError: an unknown word or label, or a range that is none.
+        SeverityError: an unknown label, or one without a policy.
     """
     words = _uncertain_words(uncertain, labels)
-    if unmentioned not in UNMENTIONED:
-        raise SeverityError(f"{WHERE}: unmentioned is {unmentioned!r}. {nearest(unmentioned, UNMENTIONED)}")
-    if not isinstance(closure, bool):
-        raise SeverityError(f"{WHERE}: closure is {closure!r}; it must be true or false.")
-    lowest, highest = _checked_range(smooth_range)
+    lowest, highest = smooth_range
     train, test = table["split"] == "train", table["split"] == "test"
     targets = {}
     for label in labels:
@@ -160,26 +155,13 @@ def _share(seed: int, image: str, label: str) -> float:
     return seed_for("smooth", seed, image, label) / 2**63
 
 
-def _checked_range(smooth_range: Sequence[float]) -> tuple[float, float]:
-    numbers = isinstance(smooth_range, (list, tuple)) and all(
-        isinstance(each, (int, float)) and not isinstance(each, bool) for each in smooth_range
-    )
-    if not numbers or len(smooth_range) != 2 or not 0 <= smooth_range[0] <= smooth_range[1] <= 1:
-        raise SeverityError(
-            f"{WHERE}: smooth_range is {smooth_range!r}; it must be two numbers from 0 to 1, the lower first."
-        )
-    return float(smooth_range[0]), float(smooth_range[1])
-
-
 def _uncertain_words(uncertain: str | dict, labels: Sequence[str]) -> dict[str, str]:
     """One policy word a label."""
     words = uncertain if isinstance(uncertain, dict) else {"default": uncertain}
     where = f"{WHERE}: uncertain"
-    for key, word in words.items():
+    for key in words:
         if key not in ("default", *labels):
             raise SeverityError(f"{where}: {key!r} is no label of this data set. {nearest(key, ('default', *labels))}")
-        if word not in (*POLICIES, SMOOTH):
-            raise SeverityError(f"{where}: {key} is {word!r}. {nearest(word, (*POLICIES, SMOOTH))}")
     if "default" not in words and not set(labels) <= words.keys():
         raise SeverityError(f"{where}: add the key 'default' for the labels that it does not name.")
     return {label: words.get(label, words.get("default")) for label in labels}

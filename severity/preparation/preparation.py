@@ -10,7 +10,7 @@ import pandas
 from severity.collections import splits
 from severity.collections.collection import BOX, Collection
 from severity.collections.manifest import sha256
-from severity.core import files, params
+from severity.core import files
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -53,20 +53,15 @@ def prepare(
         What summary.json holds.
 
     Raises:
-        SeverityError: an option is out of range; the decoded images are not the collection's; a patient is in two splits,
+        SeverityError: an option that does not fit the labels; the decoded images are not the collection's; a patient is in two splits,
             a split is empty, a label has too few positives in train.
     """
-    for name, value in (("seed", seed), ("min_positives", min_positives)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise SeverityError(f"params.yaml: prepare.{name} is {value!r}; it must be a whole number from 0 on.")
     labels = collection.labels
     table = _readable(collection.table, decoded)
     table = table.assign(
         split=splits.divide(table, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed)
     )
-    targets, violations = params.call(
-        labelling.apply, table, labels, hierarchy, seed=seed, values=policies, where=f"datasets.{dataset}.labels"
-    )
+    targets, violations = labelling.apply(table, labels, hierarchy, seed=seed, **policies)
     splits.check(targets)
     _check_positives(targets, labels, min_positives)
     boxes = collection.boxes[collection.boxes["id"].isin(table["id"])]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 import pandas
 
-from severity.core import files
+from severity.core import files, tables
 from severity.core.errors import SeverityError
 
 INDEX = ("id", "path", "width", "height")
@@ -35,10 +35,7 @@ def read_index(folder: Path | str) -> pandas.DataFrame:
     """
     path = Path(folder) / "index.csv"
     summary = read_summary(folder)
-    try:
-        frame = pandas.read_csv(path, dtype=dict.fromkeys(("id", "path"), str), keep_default_na=False)
-    except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. {REMAKE}") from None
+    frame = tables.read_numbers(path, ("id", "path"), REMAKE)
     if tuple(frame.columns) != INDEX or len(frame) != summary["images"]:
         raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
     return frame

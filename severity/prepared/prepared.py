@@ -20,7 +20,7 @@ from typing import Any
 import numpy
 import pandas
 
-from severity.core import files
+from severity.core import files, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError, nearest
 
@@ -43,7 +43,7 @@ def read_table(folder: Path | str) -> Table:
     """
     path = Path(folder) / "table.csv"
     names, images = labels(folder), read_summary(folder)["images"]
-    frame = files.read_csv(path, (*METADATA, *names), ("age", *names), REMAKE)
+    frame = tables.read(path, (*METADATA, *names), ("age", *names), REMAKE)
     if len(frame.columns) != len(METADATA) + len(names) or len(frame) != images:
         raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
     return Table(frame, names)

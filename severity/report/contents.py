@@ -8,8 +8,7 @@ from typing import Any
 import pandas
 import yaml
 
-from severity.core import files, runs, without_images
-from severity.core.errors import SeverityError
+from severity.core import files, runs, tables, without_images
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.figures import catalogue
@@ -140,12 +139,7 @@ def _table() -> pandas.DataFrame:
 
 def _csv(path: Path, words: Iterable[str]) -> pandas.DataFrame:
     """A table that a stage wrote: `words` as text, blank ones '', all else as numbers."""
-    kinds = dict.fromkeys(words, str)
-    try:
-        frame = pandas.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise SeverityError(f"{path} cannot be read: {error}. Run `dvc repro`.") from None
-    return frame.fillna({column: "" for column in kinds if column in frame})
+    return tables.read_numbers(path, words, "Run `dvc repro`.")
 
 
 def _compared() -> Iterator[tuple[str, pandas.DataFrame]]:

@@ -40,11 +40,11 @@ def all_rules(records: Mapping[Run, Record], rules: Sequence[str]) -> list[str]:
 
 
 def medians(seeds: Sequence[Record], rule: str) -> dict[str, Any]:
-    """One flat summary of a configuration under a rule: runs, and of each metric of the catalogue's table the median over its
-    seeds, by its key, and `_min` and `_max`.
+    """One flat summary of a configuration under a rule: runs, and of each metric of the catalogue's table the median
+    over its seeds, by its key, and `_min` and `_max`.
 
-    A rule that only the IRMA score knows decides no class: the metrics of decided classes are not there. Where a seed has no
-    numbers for the rule (not_available), all three are None.
+    A rule that only the IRMA score knows decides no class: the metrics of decided classes are not there. Where a seed
+    has no numbers for the rule (not_available), all three are None.
     """
     summary: dict[str, Any] = {"runs": len(seeds)}
     for metric in catalogue.table():
@@ -147,7 +147,7 @@ def choose(records: Mapping[Run, Record], configuration: str, where: str) -> lis
 
 
 def headline(records: Mapping[Run, Record], rules: Sequence[str]) -> dict[str, Any]:
-    """The few numbers of an experiment: the configuration chosen on validation images, its test medians under each rule.
+    """The few numbers of an experiment: the configuration chosen on validation images, its test medians.
 
     Args:
         rules: of `all_rules`, one that decides a class first.

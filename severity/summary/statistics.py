@@ -17,12 +17,12 @@ def over_seeds(values: Sequence[float | None], *, skewness: bool = False) -> dic
         skewness: whether to give it as well.
 
     Returns:
-        n, missing: how many values there are, and how many of them are None. mean, median (a true one: of an even number
-        of values the mean of the middle two), min, max. lower_quartile, upper_quartile (linear between values): None
-        under three values. skewness: third standardised moment, None under three values or where all are equal.
+        n, missing: how many values there are, and how many of them are None. mean, median (a true one: of an even
+        number of values the mean of the middle two), min, max. lower_quartile, upper_quartile (linear between values):
+        None under three values. skewness: third standardised moment, None under three values or where all are equal.
 
-        If any seed lacks the metric, all but n and missing are None: a median over the seeds that happen to have it would
-        look better founded than it is.
+        If any seed lacks the metric, all but n and missing are None: a median over the seeds that happen to have it
+        would look better founded than it is.
     """
     summary: dict[str, float | None] = {"n": len(values), "missing": sum(value is None for value in values)}
     names = ["mean", "median", "min", "max", "lower_quartile", "upper_quartile", *(["skewness"] if skewness else [])]

@@ -1,6 +1,5 @@
 """Training one network: AdamW, warm-up and cosine, gradient clipping, the best epoch by validation macro-AUROC."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from severity.arrays import discrimination
-from severity.core import params as parameters
-from severity.core.errors import SeverityError, nearest
+from severity.core.errors import SeverityError
 from severity.core.runs import Run, seed_for
 from severity.links.links import LOSS_PREFIX, Link
 from severity.networks import inference, loading
@@ -22,8 +20,6 @@ from severity.networks.group import Group
 from severity.networks.images import Augmentation, mixing
 from severity.training.checkpoint import Checkpoint
 from severity.training.optimisation import Optimiser, Schedule, Watch, averaged
-
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -141,16 +137,11 @@ def fit(
         train_loss, validation_loss, validation_macro_auroc, best.
 
     Raises:
-        SeverityError: an option is out of range or does not fit network, loss or device; loss or gradient is no longer a
+        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a
             finite number; a batch is too small for the group; no training image carries information for the loss; or no validation label has both positive
             and negative images.
     """
-    _check(
-        epochs=epochs, patience=patience, batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate,
-        weight_decay=weight_decay, warmup_epochs=warmup_epochs, gradient_clip=gradient_clip,
-        freeze_epochs=freeze_epochs, layer_decay=layer_decay, ema=ema, mixup=mixup,
-    )  # fmt: skip
-    augment = parameters.call(Augmentation, values=augmentation, where="train.augmentation")
+    augment = Augmentation(**augmentation)
     group = group or Group()
     on = inference.device(device, group)
     _check_fit(network, loss, on, run, precision, mixup=mixup, parts=freeze_epochs > 0 or layer_decay < 1)
@@ -228,34 +219,10 @@ def informative(loss: Link, split: Split) -> Split:
     return split.part(kept)
 
 
-def _check(*, epochs: int, **options: float) -> None:
-    rules = {
-        "patience": (lambda value: value >= 0, "0 or more"),
-        "batch_size": (lambda value: value >= 2, "2 or more"),
-        "accumulate": (lambda value: value >= 1, "1 or more"),
-        "learning_rate": (lambda value: value > 0, "above 0"),
-        "weight_decay": (lambda value: value >= 0, "0 or more"),
-        "warmup_epochs": (lambda value: 0 <= value < epochs, f"0 or more and below epochs ({epochs})"),
-        "gradient_clip": (lambda value: value > 0, "above 0"),
-        "freeze_epochs": (lambda value: 0 <= value <= epochs, f"0 or more and at most epochs ({epochs})"),
-        "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-        "ema": (lambda value: 0 <= value < 1, "0 or more and below 1"),
-        "mixup": (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
-    }
-    if epochs < 1:
-        raise SeverityError(f"params.yaml: train.epochs is {epochs}; it must be 1 or more.")
-    for name, value in options.items():
-        right, rule = rules[name]
-        if not right(value):
-            raise SeverityError(f"params.yaml: train.{name} is {value}; it must be {rule}.")
-
-
 def _check_fit(
     network: torch.nn.Module, loss: Link, on: torch.device, run: Run, precision: str, *, mixup: float, parts: bool
 ) -> None:
     """What depends on more than one option."""
-    if precision not in PRECISIONS:
-        raise SeverityError(f"params.yaml: train.precision is {precision!r}. {nearest(precision, PRECISIONS)}")
     if precision == "bfloat16" and on.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise SeverityError(
             f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} lacks. Set it to float32."
@@ -276,7 +243,7 @@ def _synchronised(network: torch.nn.Module, on: torch.device) -> torch.nn.Module
     if on.type != "cuda":
         raise SeverityError(
             f"params.yaml: train.sync_batchnorm is true, but torch has that for GPUs alone, and this is {on}. Set it to "
-            "false, or train.devices to 1."
+            "false, or machine.devices to 1."
         )
     return timm.layers.convert_sync_batchnorm(network)  # torch's own would lose the activations in timm's norms.
 
@@ -325,7 +292,7 @@ def _check_shares(plan: loading.Epoch, group: Group) -> None:
     if group.size > 1 and smallest < 2 * group.size:
         raise SeverityError(
             f"A batch of {smallest} images cannot be shared by {group.size} processes, of which each needs 2. Lower "
-            "train.devices (or start fewer processes), or raise train.batch_size in params.yaml."
+            "machine.devices (or start fewer processes), or raise train.batch_size in params.yaml."
         )
 
 
@@ -336,7 +303,7 @@ def gradient(
 
     `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the whole.
     """
-    dtype = PRECISIONS[engine.precision]
+    dtype = None if engine.precision == "float32" else getattr(torch, engine.precision)
     group, images = engine.group, len(targets)
     others = weights = None
     if engine.mixup:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pandas
 
-from severity.core import files
+from severity.core import files, tables
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 
@@ -39,6 +39,7 @@ def _lowest_common_ancestor(hierarchy: Hierarchy) -> numpy.ndarray:
 
 
 DERIVED = {"lca_height": lca_height, "path": path}
+FIX = "Set cost.file in params.yaml to a table of costs (data/costs/README.md)."
 
 
 def build(
@@ -60,8 +61,6 @@ def build(
             ``irma`` for a collection without IRMA codes.
     """
     if name == "file":
-        if not file:
-            raise SeverityError("params.yaml: cost.name is 'file' but cost.file names none. Give the path of a CSV.")
         return read(file, hierarchy.classes)
     if name == "irma":
         if irma is None:
@@ -103,25 +102,20 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
         SeverityError: a class missing, unknown or twice, a value that is no number, a negative, a diagonal not zero.
     """
     path = Path(path)
-    try:
-        # Class names stay text, also where they look like numbers.
-        frame = pandas.read_csv(path, index_col=0, converters={0: str}, keep_default_na=False)
-    except FileNotFoundError:
-        raise SeverityError(f"The cost file {path} is missing. Set cost.file in params.yaml.") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SeverityError(f"{path} is not a CSV table: {error}") from None
-    for axis, found in (("rows", frame.index), ("columns", frame.columns)):
-        found = [str(each) for each in found]
-        for name in found:
+    names = tables.header(path, fix=FIX)
+    frame = tables.read_text(path, [], fix=FIX)
+    decisions = frame.iloc[:, 0]
+    for axis, given in (("rows", decisions.tolist()), ("columns", names[1:])):
+        for name in given:
             if name not in classes:
                 raise SeverityError(f"{path}: {axis} name the unknown class {name!r}. {nearest(name, classes)}")
-            if found.count(name) > 1:
+            if given.count(name) > 1:
                 raise SeverityError(f"{path}: {axis} name the class {name!r} twice.")
         for name in classes:
-            if name not in found:
+            if name not in given:
                 raise SeverityError(f"{path}: {axis} lack the class {name!r}.")
-    ordered = frame.loc[list(classes), list(classes)].apply(pandas.to_numeric, errors="coerce")
-    cost = ordered.to_numpy(dtype=numpy.float64)
+    costs = frame.iloc[:, 1:].set_axis(names[1:], axis=1).set_axis(decisions, axis=0)
+    cost = costs.loc[list(classes), list(classes)].apply(pandas.to_numeric, errors="coerce").to_numpy(numpy.float64)
     check(cost, classes, where=str(path))
     return cost
 

@@ -54,12 +54,12 @@ def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[s
     )
 
 
-def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
+def read(path: Path | str, labels: Sequence[str] | None) -> Hierarchy:
     """Read and validate a hand-written tree for a data set with the given labels.
 
     Args:
         path: the YAML file.
-        labels: the labels of the data set; each must be in the tree or in ``excluded``.
+        labels: the labels of the data set; each must be in the tree or in ``excluded``. None: no data set is asked.
 
     Raises:
         SeverityError: naming file, node and mend: a missing or malformed file, a node twice (two parents), a cycle (by
@@ -70,7 +70,9 @@ def read(path: Path | str, labels: Sequence[str]) -> Hierarchy:
     nodes = _Nodes(path)
     nodes.add(content["tree"], parent=-1, above=[])
     excluded = content.get("excluded", [])
-    _check_labels(path, nodes.labels, excluded, labels)
+    _check_excluded(path, nodes.labels, excluded)
+    if labels is not None:
+        _check_labels(path, nodes.labels, excluded, labels)
     try:
         return Hierarchy.from_parents(
             parents=nodes.parents,
@@ -155,15 +157,19 @@ class _Nodes:
         self.labels[label] = index
 
 
-def _check_labels(path: Path, in_tree: dict[str, int], excluded: Any, labels: Sequence[str]) -> None:
+def _check_excluded(path: Path, in_tree: dict[str, int], excluded: Any) -> None:
     if not isinstance(excluded, list):
         raise SeverityError(f"{path}: 'excluded' must be a list of labels, but is {excluded!r}.")
+    for label in excluded:
+        if label in list(in_tree):
+            raise SeverityError(f"{path}: the label {label!r} is both in the tree and in 'excluded'. Keep one.")
+
+
+def _check_labels(path: Path, in_tree: dict[str, int], excluded: list[str], labels: Sequence[str]) -> None:
     for label in [*in_tree, *excluded]:
         if label not in labels:
             raise SeverityError(f"{path}: the label {label!r} is not one of the data set's. {nearest(label, labels)}")
     for label in labels:
-        if label in in_tree and label in excluded:
-            raise SeverityError(f"{path}: the label {label!r} is both in the tree and in 'excluded'. Keep one.")
         if label not in in_tree and label not in excluded:
             raise SeverityError(
                 f"{path}: the data set's label {label!r} is not in the tree. Add a node with it, "

@@ -6,7 +6,7 @@ import numpy
 import pandas
 from matplotlib.figure import Figure
 
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.study import ImageStudy

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from severity.core import without_images
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.panels import left_out

@@ -7,7 +7,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from severity.core.errors import SeverityError
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.study import ImageStudy

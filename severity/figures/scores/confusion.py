@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from severity.core.hierarchy import Hierarchy
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import Picture, styled
 from severity.figures.shared.study import ScoreStudy

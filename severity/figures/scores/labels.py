@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.labels import SEED, how_many, label_order, spread

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import GREY, Picture, styled
 from severity.figures.shared.panels import SEED, whole

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from severity.core.runs import Run
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import GREY, NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.labels import SEED
@@ -124,7 +124,7 @@ def draw_tradeoff(
 def _tradeoff_table(
     records: Mapping[Run, Record], rules: Sequence[str], intervals: pandas.DataFrame
 ) -> pandas.DataFrame:
-    """A row a configuration and rule, `seed` being blank: medians over seeds, least, largest, interval, if on the front.
+    """A row a configuration and rule, `seed` being blank: median over seeds, least, largest, interval, front.
 
     Then, where a configuration has several seeds, a row a run and rule.
     """

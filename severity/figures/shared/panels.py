@@ -8,7 +8,7 @@ import numpy
 from matplotlib.figure import Figure
 
 from severity.core.runs import Run
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.summary import configurations
 
 COLUMNS = 4  # panels a row

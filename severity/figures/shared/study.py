@@ -10,7 +10,7 @@ import pandas
 
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
-from severity.core.tables import listed
+from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.figures.shared import panels
 from severity.summary import configurations

@@ -1,0 +1,1 @@
+"""What `import severity` offers: thin functions over the other folders that check what users give. Nobody imports it."""

@@ -1,0 +1,72 @@
+"""The shape of params.yaml: pydantic models with ranges beside the types. No value has its home here, no key a default.
+
+`severity.core.params` loads this by name: what only refuses changes no result, so no stage depends on it. A loss is one
+entry of `losses.LOSSES`, a data set one of `data.DATASETS`; tests/test_params.py compares both with the code.
+"""
+
+import functools
+from typing import Any, Literal
+
+from pydantic import create_model, model_validator
+
+from severity.core.errors import nearest
+from severity.schema import data, losses, machine, plots, scoring, training
+from severity.schema.kinds import Name, Section
+
+
+def _one_of_each(name: str, models: dict[str, type[Section]]) -> type[Section]:
+    return create_model(name, __base__=Section, **{key: (model, ...) for key, model in models.items()})
+
+
+class Data(Section):
+    name: Literal[tuple(data.DATASETS)]
+
+
+class Params(Section):
+    """params.yaml."""
+
+    machine: machine.Machine
+    data: Data
+    datasets: _one_of_each("Datasets", data.DATASETS)
+    decode: data.Decode
+    prepare: data.Prepare
+    describe: data.Describe
+    cost: scoring.Cost
+    grid: training.Grid
+    backbones: dict[Name, training.Backbone]
+    losses: _one_of_each("Losses", losses.LOSSES)
+    train: training.Train
+    predict: training.Predict
+    external: scoring.External
+    evaluate: scoring.Evaluate
+    compare: scoring.Compare
+    plot: plots.Plot
+    explain: plots.Explain
+
+    @model_validator(mode="after")
+    def _what_concerns_several_sections(self) -> "Params":
+        for name in self.grid.backbone:
+            if name not in self.backbones:
+                raise ValueError(
+                    f"grid.backbone: {name!r} has no section under 'backbones'. {nearest(name, self.backbones)}"
+                )
+        trains = bool(self.grid.backbone and self.grid.loss and self.grid.seed)
+        if not trains and not self.external.runs:
+            raise ValueError(
+                "grid: there is no run. Each list of the grid needs at least one entry, unless external.runs has one."
+            )
+        for key, rule, needed in (
+            ("compare.baseline_rule", self.compare.baseline_rule, True),
+            ("explain.rule", self.explain.rule, trains),  # External predictions are not explained.
+        ):
+            if needed and rule not in self.evaluate.rules:
+                raise ValueError(
+                    f"{key} is {rule!r}, which evaluate.rules does not name. {nearest(rule, self.evaluate.rules)}"
+                )
+        return self
+
+
+@functools.cache
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of params.yaml: for editors, in params.schema.json, and for what a message calls right."""
+    return Params.model_json_schema()

@@ -1,0 +1,138 @@
+"""The data: collections and what their modules want to know, decoding, division, the data card."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, create_model
+
+from severity.schema.kinds import (
+    LARGEST,
+    Count,
+    Distinct,
+    Empty,
+    PartialShare,
+    Positive,
+    ProperShare,
+    Section,
+    Share,
+    Text,
+)
+
+Policy = Literal["zeros", "ones", "ignore", "smooth"]
+
+
+def _ascending(values: list[float]) -> list[float]:
+    if values[0] > values[1]:
+        raise ValueError(f"is {values}; the lower number comes first")
+    return values
+
+
+class Labels(Section):
+    """What the states of a collection's labels become; severity/preparation/labelling.py."""
+
+    uncertain: Policy | dict[Text, Policy]
+    smooth_range: Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+    unmentioned: Literal["zeros", "ignore"]
+    closure: bool
+
+
+class Images(Section):
+    """How many images a collection from outside must have."""
+
+    images: Count
+
+
+class PhantomCollect(Section):
+    images: Positive
+    size: Annotated[int, Field(ge=32, le=1024)]  # widths that the strokes of the drawings are made for
+    valid_fraction: ProperShare
+    lateral_fraction: Share
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)]
+    seed: Count
+
+
+class PhantomRead(Section):
+    views: Annotated[Distinct[Literal["frontal", "lateral"]], Field(min_length=1)]
+
+
+class ChexpertRead(PhantomRead):
+    valid: Literal["auto", "validation", "test"]
+
+
+class Nih14Read(Section):
+    views: Annotated[Distinct[Literal["PA", "AP"]], Field(min_length=1)]
+
+
+Axis = Literal["technical", "directional", "anatomical", "biological"]
+
+
+class IrmaRead(Section):
+    axis: Literal["all"] | Axis
+    train_table: Text
+    test_table: str
+    code_column: Text
+    code_tables: dict[Axis, Text] | Text
+
+
+class IrmaPhantomCollect(Section):
+    images: Annotated[int, Field(ge=25, le=LARGEST)]  # one for each code
+    size: Annotated[int, Field(ge=32, le=512)]
+    test_fraction: ProperShare
+    seed: Count
+
+
+class MedmnistCollect(Section):
+    flag: Text
+    size: Literal[28, 64, 128, 224]
+    folder: Text
+    download: bool
+
+
+class MedmnistRead(Section):
+    no_finding: bool
+
+
+class OwnCollect(Section):
+    table: Text
+    columns: dict[Text, Text]
+
+
+class OwnRead(OwnCollect):
+    ignore: Distinct[Text]
+    views: Distinct[Text]
+
+
+def _dataset(name: str, collect: type[Section], read: type[Section]) -> type[Section]:
+    fields = {"root": Text, "hierarchy": Text, "collect": collect, "read": read, "labels": Labels}
+    return create_model(f"{name}_dataset", __base__=Section, **{field: (kind, ...) for field, kind in fields.items()})
+
+
+# A data set: the keyword arguments of `collect` and of `read` in severity/datasets/<name>.py.
+DATASETS: dict[str, type[Section]] = {
+    "phantom": _dataset("phantom", PhantomCollect, PhantomRead),
+    "chexpert": _dataset("chexpert", Images, ChexpertRead),
+    "nih14": _dataset("nih14", Images, Nih14Read),
+    "irma": _dataset("irma", Images, IrmaRead),
+    "irma_phantom": _dataset("irma_phantom", IrmaPhantomCollect, IrmaRead),
+    "medmnist": _dataset("medmnist", MedmnistCollect, MedmnistRead),
+    "own": _dataset("own", OwnCollect, OwnRead),
+    "external": _dataset("external", Empty, Empty),
+}
+
+
+class Decode(Section):
+    size: Positive
+    aspect: Literal["squash", "crop", "pad"]
+    reduced: bool
+    max_unreadable: Count
+
+
+class Prepare(Section):
+    validation_fraction: PartialShare
+    test_fraction: PartialShare
+    seed: Count
+    min_positives: Count
+
+
+class Describe(Section):
+    hash_distance: Annotated[int, Field(ge=0, le=64)]  # bits of a hash
+    correlation: Share

@@ -1,0 +1,59 @@
+"""Costs, external predictions, metrics and comparisons.
+
+The words of decision rules are checked where the rules are (severity/decisions): nobody writes a list of them twice.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from severity.core import runs
+from severity.schema.kinds import Count, Distinct, PartialShare, Positive, ProperShare, Section, Share, Text
+
+
+class Cost(Section):
+    name: Literal["lca_height", "path", "file", "irma"]
+    file: Text
+
+
+def _run(name: str) -> str:
+    runs.named(name)
+    return name
+
+
+Kind = Literal["detect", "marginal", "posterior", "sigmoid_logits", "softmax_logits"]
+
+
+def _with_default(kinds: dict[str, str]) -> dict[str, str]:
+    if "default" not in kinds:
+        raise ValueError("lacks the key 'default', for the runs that it does not name")
+    return kinds
+
+
+class External(Section):
+    runs: Distinct[Annotated[str, AfterValidator(_run)]]
+    truth: Literal["data/prepared", "data/collection"]
+    kind: Kind | Annotated[dict[Text, Kind], AfterValidator(_with_default)]
+    missing_class: Literal["error", "complement"]
+    unknown_ids: Literal["error", "leave_out"]
+    incomplete: Literal["error", "allow"]
+    validation_fraction: PartialShare
+    seed: Count
+
+
+class Evaluate(Section):
+    rules: Distinct[Text]
+    multi_label: Distinct[Text]
+    climb_threshold: Share
+    batch_size: Positive
+    mistakes: Count
+    seed: Count
+
+
+class Compare(Section):
+    resamples: Positive
+    permutations: Positive
+    level: ProperShare
+    baseline_rule: Text
+    correlation_labels: Count
+    seed: Count

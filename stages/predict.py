@@ -6,15 +6,14 @@ Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from severity.core import errors, files, params, runs, tables
+from severity.links.links import SoftmaxLink
 from severity.networks import inference, models, processes
 from severity.networks.group import Group
 from severity.predictions.predictions import Predictions
@@ -56,7 +55,7 @@ def predict(
     batch_size: int,
     device: str,
 ) -> Predictions:
-    """Posterior, marginal and truth of all validation and test images, in data-set order."""
+    """Posterior, nodes and truth of all validation and test images, in data-set order."""
     table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     hierarchy, loss, on = model.hierarchy, model.loss, inference.device(device, group)
     rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
@@ -65,18 +64,18 @@ def predict(
         network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}", group=group
     ).double()  # so that rows still sum to one once they are rounded to float32
     chosen = table.frame.iloc[rows]
-    return Predictions(
+    return Predictions.of(
+        hierarchy,
         ids=chosen["id"].to_numpy(dtype=str),
         patients=chosen["patient"].to_numpy(dtype=str),
         split=chosen["split"].to_numpy(dtype=str),
-        posterior=loss.posterior(logits).float().numpy(),
-        marginal=loss.marginal(logits).float().numpy(),
+        log_posterior=loss.log_posterior(logits).numpy(),
+        node_logits=loss.node_logits(logits).numpy(),
+        exclusive=isinstance(loss, SoftmaxLink),
         truth=truth,
-        classes=numpy.array(hierarchy.classes),
-        class_hash=numpy.array(hierarchy.class_hash),
-        run=numpy.array(run.name),
-        dataset=numpy.array(dataset),
-        record=numpy.array(json.dumps(kept_epoch(run))),
+        run=run.name,
+        dataset=dataset,
+        record=kept_epoch(run),
     )
 
 

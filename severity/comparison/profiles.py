@@ -67,7 +67,9 @@ def draw_patients(scored: Scores, read: Callable[[Run], Predictions | None], set
         names, patient = numpy.unique(test.patients, return_inverse=True)
         if times is None:
             times = resampling.resample(patients=len(names), settings=settings)
-        aurocs.append(correlations.auroc_draws(scores=test.marginal, truth=test.truth, patient=patient, times=times))
+        aurocs.append(
+            correlations.auroc_draws(scores=test.label_logits, truth=test.truth, patient=patient, times=times)
+        )
     patient = patient[class_metrics.has_truth(test.truth == 1)]
     return Draw(scored, numpy.array(aurocs), patient, len(names), times)
 

@@ -179,5 +179,5 @@ def _score(decider: Decider, test: Predictions, rules: Sequence[str]) -> dict[st
 
 
 def _auroc(test: Predictions, hierarchy: Hierarchy) -> list[float]:
-    labels = discrimination.per_label(marginal=test.marginal, truth=test.truth, classes=hierarchy.classes)
+    labels = discrimination.per_label(scores=test.label_logits, truth=test.truth, classes=hierarchy.classes)
     return [numpy.nan if each["auroc"] is None else each["auroc"] for each in labels.values()]

@@ -207,8 +207,9 @@ def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
     """Severity in batches of `size` consecutive images, in data-set order; the last batch may be smaller.
 
     Returns:
-        size; means, medians: one number a batch; mean_min, mean_max: the least and largest batch mean;
-        median_of_medians, mean_of_medians: over the batch medians.
+        size; means, medians: one number a batch; mean_min, mean_max: the least and largest mean of the whole batches, since a
+        smaller one spreads more (of the only one, where none is whole); median_of_medians, mean_of_medians: over the batch
+        medians.
 
     Raises:
         SeverityError: `size` is below 1.
@@ -218,12 +219,13 @@ def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
     parts = [severity[start : start + size] for start in range(0, len(severity), size)]
     means = [float(part.mean()) for part in parts]
     medians = [float(numpy.median(part)) for part in parts]
+    whole = means[: len(severity) // size] or means
     return {
         "size": size,
         "means": means,
         "medians": medians,
-        "mean_min": min(means),
-        "mean_max": max(means),
+        "mean_min": min(whole),
+        "mean_max": max(whole),
         "median_of_medians": float(numpy.median(medians)),
         "mean_of_medians": float(numpy.mean(medians)),
     }

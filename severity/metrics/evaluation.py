@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from severity.arrays import discrimination
+from severity.arrays.labelsets import most_specific
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, decider, set_rules, temperature
 from severity.decisions.decider import Decider
@@ -82,6 +83,7 @@ def evaluate(
     rankings = {rule: case.decider.rank(rule, case.test) for rule in case.decider.available(rules)}
     sets = {rule: case.decider.decide_sets(rule, case.test) for rule in case.decider.available(multi_label)}
     trivial = _baselines(case, seed)
+    floor = class_metrics.best_distance_curve(truth=case.truth[scored], cost=cost)
     measured: Measured = {
         "classes": list(hierarchy.classes),
         "class_hash": hierarchy.class_hash,
@@ -100,7 +102,8 @@ def evaluate(
         "multi_label": _multi_label(sets, case, trivial["multi_label"]),
         "baselines": trivial,
         "null_hierarchies": _null_hierarchies(rankings, sets, case, seed),
-        "best_distance_curve": class_metrics.best_distance_curve(truth=case.truth[scored], cost=cost),
+        "best_distance_curve": floor,
+        "distance_floor": {str(k): floor[min(k, len(cost)) - 1] for k in catalogue.DEPTHS},
     }
     if irma:
         decided = {rule: ranking[:, 0] for rule, ranking in rankings.items()}
@@ -128,16 +131,21 @@ class _Case:
         return self.decider.cost
 
     @cached_property
-    def truth(self) -> numpy.ndarray:
-        """(N, K) bool; masked counts as not true."""
+    def labels(self) -> numpy.ndarray:
+        """(N, K) bool: the labels that are true; masked counts as not true."""
         return self.test.truth == 1
+
+    @cached_property
+    def truth(self) -> numpy.ndarray:
+        """(N, K) bool: the most specific of them, which single decisions are scored by."""
+        return most_specific(self.labels, self.hierarchy)
 
 
 def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
     seen = case.validation
     if seen is None:
         return {"macro_auroc": None, "top1_error": {}}
-    truth = seen.truth == 1
+    truth = most_specific(seen.truth == 1, case.hierarchy)
     known = class_metrics.has_truth(truth)
     errors: dict[str, float | None] = dict.fromkeys(rules)
     for word in rules if known.any() else ():
@@ -147,7 +155,7 @@ def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
 
 
 def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[str, Any]]:
-    return discrimination.per_label(marginal=predictions.marginal, truth=predictions.truth, classes=hierarchy.classes)
+    return discrimination.per_label(scores=predictions.label_logits, truth=predictions.truth, classes=hierarchy.classes)
 
 
 def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mistakes: int) -> dict[str, Any]:
@@ -156,8 +164,10 @@ def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mi
     severity = class_metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
     return {
         **class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost),
+        "any": _brief(ranking, case.labels, cost),
+        "by_truths": _by_truths(ranking, case),
         "batches": class_metrics.batches(severity, size=batch_size),
-        "labels": class_metrics.by_label(severity, truth[scored], classes),
+        "labels": class_metrics.by_label(severity, case.labels[scored], classes),
         "distance_curve": class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost),
         "confusion": class_metrics.confusion(
             decided=ranking[scored, 0], truth=truth[scored], cost=cost, classes=classes
@@ -170,6 +180,17 @@ def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mi
             classes=classes,
             count=mistakes,
         ),
+    }
+
+
+def _by_truths(ranking: numpy.ndarray, case: _Case) -> dict[str, dict[str, Any]]:
+    """The metrics on images with one, two, and three or more most specific labels: a set is easier to hit the larger it is."""
+    count = case.truth.sum(axis=1)
+    groups = {"1": count == 1, "2": count == 2, "3+": count >= 3}
+    return {
+        name: {"images": int(rows.sum()), **_brief(ranking[rows], case.truth[rows], case.cost)}
+        for name, rows in groups.items()
+        if rows.any()
     }
 
 
@@ -192,14 +213,17 @@ def _calibration(case: _Case) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for suffix in ("", temperature.SUFFIX) if case.validation else ("",):
         scaled = suffix == temperature.SUFFIX
-        posterior, marginal = (of(case.test, scaled=scaled) for of in (case.decider.posterior, case.decider.marginal))
+        log_posterior, logits = case.test.log_posterior, case.test.label_logits
+        if scaled:
+            log_posterior = numpy.log(case.decider.posterior(case.test, scaled=True))
+            logits = temperature.scale_logits(logits, case.decider.node_temperature)
         sections[f"posterior{suffix}"] = {
             "temperature": case.decider.posterior_temperature if scaled else 1.0,
-            **calibration.of_posterior(posterior=posterior, truth=case.truth, hierarchy=case.hierarchy),
+            **calibration.of_posterior(log_posterior=log_posterior, truth=case.labels, hierarchy=case.hierarchy),
         }
-        sections[f"marginal{suffix}"] = {
-            "temperature": case.decider.marginal_temperature if scaled else 1.0,
-            **calibration.of_marginal(marginal=marginal, truth=case.test.truth),
+        sections[f"labels{suffix}"] = {
+            "temperature": case.decider.node_temperature if scaled else 1.0,
+            **calibration.of_labels(logits=logits, truth=case.test.truth),
         }
     return sections
 
@@ -233,13 +257,13 @@ def _baselines(case: _Case, seed: int) -> dict[str, Any]:
     )
     sets = baselines.label_sets(validation=seen, images=images, seed=seed)
     return {
-        "single_decision": {name: _brief(ranking, case, case.cost) for name, ranking in orders.items()},
+        "single_decision": {name: _brief(ranking, case.truth, case.cost) for name, ranking in orders.items()},
         "multi_label": _score_sets(sets, case, case.hierarchy, case.cost),
     }
 
 
-def _brief(ranking: numpy.ndarray, case: _Case, cost: numpy.ndarray) -> dict[str, Any]:
-    metrics = class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+def _brief(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
+    metrics = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     return {metric.name: metrics[metric.name] for metric in catalogue.baselines()}
 
 
@@ -260,8 +284,10 @@ def _null_hierarchies(
         without_knowledge[name] = {
             "rules": {
                 rule: {
-                    "remade": _brief(case.decider.rank(rule, case.test, hierarchy=tree, cost=cost), case, case.cost),
-                    "rescored": _brief(ranking, case, cost),
+                    "remade": _brief(
+                        case.decider.rank(rule, case.test, hierarchy=tree, cost=cost), case.truth, case.cost
+                    ),
+                    "rescored": _brief(ranking, case.truth, cost),
                 }
                 for rule, ranking in rankings.items()
             },

@@ -68,6 +68,7 @@ class Predictions:
         label_logits: numpy.ndarray | None = None,
         node_logits: numpy.ndarray | None = None,
         record: dict[str, Any] | None = None,
+        exclusive: bool | None = None,
     ) -> "Predictions":
         """Predictions on a tree, from what is known of the N images; what is not given follows from what is.
 
@@ -75,17 +76,18 @@ class Predictions:
             log_posterior: (N, K); alone, classes exclude one another, and a node has the sum of those below it.
             label_logits: (N, K) log-odds that each label is present.
             node_logits: (N, n) log-odds of all nodes.
+            exclusive: whether classes exclude one another; by default where the log posterior alone is given.
 
         Raises:
             SeverityError: none of the three is given.
         """
-        exclusive = label_logits is None and node_logits is None
-        if exclusive and log_posterior is None:
+        alone = label_logits is None and node_logits is None
+        if alone and log_posterior is None:
             raise SeverityError("Predictions need a log posterior, or the log-odds of labels or of nodes.")
         if node_logits is None:
             node_logits = (
                 tree_model.node_logits_of_classes(log_posterior, hierarchy)
-                if exclusive
+                if alone
                 else tree_model.node_logits_of_labels(label_logits, hierarchy)
             )
         if log_posterior is None:
@@ -100,7 +102,7 @@ class Predictions:
             classes=numpy.array(hierarchy.classes),
             nodes=numpy.array(hierarchy.names),
             label_nodes=hierarchy.stands_for,
-            exclusive=numpy.array(exclusive),
+            exclusive=numpy.array(alone if exclusive is None else exclusive),
             class_hash=numpy.array(hierarchy.class_hash),
             run=numpy.array(run),
             dataset=numpy.array(dataset),

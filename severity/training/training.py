@@ -349,8 +349,8 @@ def _validate(
     logits = inference.logits(network, images, validation.rows, batch_size=4 * batch_size, on=on, group=group).to(on)
     with torch.no_grad():
         value = float(loss(logits=logits, targets=torch.from_numpy(validation.targets).to(on)))
-        marginal = loss.marginal(logits).cpu().numpy()
-    labels = discrimination.per_label(marginal=marginal, truth=validation.targets, classes=loss.classes)
+        scores = loss.label_logits(logits).cpu().numpy()
+    labels = discrimination.per_label(scores=scores, truth=validation.targets, classes=loss.classes)
     auroc = discrimination.macro(labels, "auroc")
     if auroc is None:
         raise SeverityError(

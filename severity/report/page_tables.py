@@ -10,7 +10,7 @@ import pandas
 from severity.core import documents
 from severity.core.documents import Bullets, Document, Heading, Number, Paragraph
 from severity.report import best_rows, contents
-from severity.report.best_rows import AXES, Leader
+from severity.report.best_rows import AXES, BestRow
 
 LONGEST = 40  # rows of a table that are shown without being asked for
 # How the columns of the comparisons are headed.
@@ -45,7 +45,7 @@ class Cell:
     """One cell.
 
     words: what is shown. number: whether it belongs to a column of numbers. value: to sort by, None where there is none.
-    mark: of the best median of a column, `shown` or `open` (`best_rows.Leader.shown`). verdict: strong words behind the
+    mark: of the best median of a column, `shown` or `open` (`best_rows.BestRow.shown`). verdict: strong words behind the
     number. below: less prominent words below it. title: shown where one points at it. head: whether it heads its row.
     """
 
@@ -117,11 +117,11 @@ def splits(counts: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("Images of each split", columns, rows)
 
 
-def summary(table: pandas.DataFrame, best: Mapping[tuple[int, str], Leader]) -> Table:
+def summary(table: pandas.DataFrame, best: Mapping[tuple[int, str], BestRow]) -> Table:
     """The configurations, a row each, with the smallest and the largest value over the seeds below each median.
 
     Args:
-        table: of configurations. best: of `best_rows.leaders`.
+        table: of configurations. best: of `best_rows.find`.
     """
     headings = best_rows.columns(table)
     columns = [
@@ -138,11 +138,11 @@ def summary(table: pandas.DataFrame, best: Mapping[tuple[int, str], Leader]) -> 
     return Table("Summary of all configurations", columns, rows, id="summary-table", choices=choices)
 
 
-def _median(row: Mapping[str, Any], place: int, key: str, leader: Leader | None) -> Cell:
+def _median(row: Mapping[str, Any], place: int, key: str, best: BestRow | None) -> Cell:
     title = f"{contents.TABLE}, line {place + 2}, column {key}"
     if pandas.isna(row[key]):
         return number(None, title=title)
-    mark = "" if leader is None else "shown" if leader.shown else "open"
+    mark = "" if best is None else "shown" if best.shown else "open"
     spread = f"{row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f}" if row["runs"] > 1 else ""
     return number(row[key], f"{row[key]:.3f}", mark=mark, below=spread, title=title)
 

@@ -8,7 +8,7 @@ import pandas
 from severity.core import markdown
 from severity.metrics import catalogue
 from severity.report import best_rows, latex
-from severity.report.best_rows import AXES, Leader
+from severity.report.best_rows import AXES, BestRow
 from severity.report.contents import Contents
 
 PREAMBLE = "% \\usepackage{booktabs,longtable}\n"
@@ -19,7 +19,7 @@ BEST = "the best median, but no difference is shown in at least one comparison, 
 def summary_latex(study: Contents) -> str:
     """Medians of every configuration under every rule, below each the smallest and the largest over the seeds."""
     columns = best_rows.columns(study.table)
-    best = best_rows.leaders(study.table, study.compared)
+    best = best_rows.find(study.table, study.compared)
     groups = []
     for number, row in enumerate(study.table.to_dict("records")):
         first = [*(latex.escape(row[axis]) for axis in AXES), str(row["runs"])]
@@ -34,17 +34,17 @@ def summary_latex(study: Contents) -> str:
     return PREAMBLE + latex.table(headings, groups, words=len(AXES), caption=caption, label="tab:severity-summary")
 
 
-def _latex_value(value: float | None, leader: Leader | None) -> str:
+def _latex_value(value: float | None, best: BestRow | None) -> str:
     if pandas.isna(value):
         return "n/a"
     words = latex.number(value, ".3f")
-    return words if leader is None else f"\\{'textbf' if leader.shown else 'underline'}{{{words}}}"
+    return words if best is None else f"\\{'textbf' if best.shown else 'underline'}{{{words}}}"
 
 
 def summary_markdown(study: Contents) -> str:
     """The same in Markdown."""
     columns = best_rows.columns(study.table)
-    best = best_rows.leaders(study.table, study.compared)
+    best = best_rows.find(study.table, study.compared)
     lines = []
     for number, row in enumerate(study.table.to_dict("records")):
         values = [_markdown_value(row, key, best.get((number, key))) for key in columns]
@@ -53,10 +53,10 @@ def summary_markdown(study: Contents) -> str:
     return f"{table}\n{_about(study)} {SHOWN}Italic: {BEST}\n"
 
 
-def _markdown_value(row: Mapping[str, Any], key: str, leader: Leader | None) -> str:
+def _markdown_value(row: Mapping[str, Any], key: str, best: BestRow | None) -> str:
     if pandas.isna(row[key]):
         return "n/a"
-    mark = "" if leader is None else "**" if leader.shown else "*"
+    mark = "" if best is None else "**" if best.shown else "*"
     return f"{mark}{row[key]:.3f}{mark} ({row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f})"
 
 

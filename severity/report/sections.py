@@ -142,14 +142,14 @@ def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
     if study.table.empty:
         return {"table": None}
     headings = best_rows.columns(study.table)
-    best = best_rows.leaders(study.table, study.compared)
+    best = best_rows.find(study.table, study.compared)
     return {
         "table": page_tables.summary(study.table, best),
         "columns": list(headings),
         "more": [headings[key] for key in best_rows.MORE if key in headings],
         "best": [
-            {"heading": headings[key], "name": "-".join(study.table.loc[row, list(AXES)]), "words": leader.words}
-            for (row, key), leader in best.items()
+            {"heading": headings[key], "name": "-".join(study.table.loc[row, list(AXES)]), "words": each.words}
+            for (row, key), each in best.items()
         ],
         "for_a_paper": for_a_paper,
         "baselines": _baselines(study),

@@ -1,4 +1,4 @@
-"""A headless Chromium that opens a page from disk and tells what a script found there."""
+"""A headless Chromium that opens a page from disk and returns what a script found there."""
 
 import html
 import json

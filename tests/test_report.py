@@ -207,11 +207,11 @@ def test_the_words_of_the_comparisons_and_of_the_card_are_shown(small):
 
 
 def test_a_run_says_what_it_was_trained_with(small):
-    told = section((small / "report/report.html").read_text(encoding="utf-8"), "runs")
+    words = section((small / "report/report.html").read_text(encoding="utf-8"), "runs")
     record = files.read_json(small / "data/models/resnet18-ce-0/record.json")
-    assert all(f"{name}: {version}" in told for name, version in record["versions"].items())
-    assert record["prepared"]["table.csv"] in told and study.tree(study.HOSTILE).class_hash in told
-    assert all(run.name in told for run in runs.grid({"grid": SMALL}))
+    assert all(f"{name}: {version}" in words for name, version in record["versions"].items())
+    assert record["prepared"]["table.csv"] in words and study.tree(study.HOSTILE).class_hash in words
+    assert all(run.name in words for run in runs.grid({"grid": SMALL}))
 
 
 def test_the_same_study_gives_the_same_bytes_wherever_and_whenever(small, copy):
@@ -243,10 +243,10 @@ def test_pictures_of_cases_are_made_smaller_and_those_beyond_a_number_are_named(
 
 
 def test_of_a_whole_study_only_what_the_data_lack_is_missing(small):
-    told = section((small / "report/report.html").read_text(encoding="utf-8"), "missing")
-    assert "Labels without a positive test image: R & D." in told
-    assert "Labels without AUROC in any run: R & D." in told
-    assert told.count(".") == 2, told
+    missing = section((small / "report/report.html").read_text(encoding="utf-8"), "missing")
+    assert "Labels without a positive test image: R & D." in missing
+    assert "Labels without AUROC in any run: R & D." in missing
+    assert missing.count(".") == 2, missing
 
 
 def test_nothing_missing_is_said(copy):
@@ -315,10 +315,10 @@ def imageless(copy) -> Path:
 def test_a_study_without_images_says_what_there_is_and_why_the_rest_is_not(imageless):
     page = write_report(imageless)
     tree = Tree(page)
-    told = section(page, "missing")
+    missing = section(page, "missing")
     figures = '"Least and most severe mistakes", "Training", "An image of each label"'
-    assert f"{without_images.WHY.capitalize()}. Left out for that: " in told and f"the figures {figures}." in told
-    assert "There is no figure" not in told and "page.json" not in told and "No single decisions" not in told
+    assert f"{without_images.WHY.capitalize()}. Left out for that: " in missing and f"the figures {figures}." in missing
+    assert "There is no figure" not in missing and "page.json" not in missing and "No single decisions" not in missing
     assert not re.search('id="(cases|data)"|href="#(cases|data)"', page)
     assert [link["href"] for link in tree.all("a") if link["href"].startswith("#")] == [
         f"#{name}" for name in ("run", "missing", "summary", "comparisons", "figures", "mistakes", "runs")
@@ -337,12 +337,12 @@ def test_without_images_a_figure_of_the_scores_that_is_not_there_is_still_named(
     for stem in ("scores/tradeoff", "images/mistakes"):
         for path in (imageless / "plots").glob(f"{stem}.*"):
             path.unlink()
-    told = section(write_report(imageless), "missing")
+    missing = section(write_report(imageless), "missing")
     assert (
-        "There is no figure plots/scores/tradeoff.png." in told
-        and "There is no figure plots/images/mistakes.png." in told
+        "There is no figure plots/scores/tradeoff.png." in missing
+        and "There is no figure plots/images/mistakes.png." in missing
     )
-    assert 'the figures "Training", "An image of each label".' in told
+    assert 'the figures "Training", "An image of each label".' in missing
 
 
 def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):
@@ -356,9 +356,9 @@ def test_a_cell_without_a_value_is_named_and_has_no_number(copy):
     table.loc[0, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
     files.write_csv(copy / "metrics/table.csv", table.iloc[:-2])
     page = write_report(copy)
-    told = section(page, "missing")
-    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in told
-    assert "The configuration densenet121-bce has no row in metrics/table.csv." in told
+    missing = section(page, "missing")
+    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in missing
+    assert "The configuration densenet121-bce has no row in metrics/table.csv." in missing
     (cell,) = re.findall(r'<td[^>]*line 2, column mistake_severity"[^>]*>(.*?)</td>', page)
     assert cell == "n/a"
 
@@ -371,9 +371,9 @@ def test_runs_that_do_not_belong_together_are_named(copy):
     metrics = files.read_json(copy / "metrics/runs/resnet18-ce-1.json")
     files.write_json(copy / "metrics/runs/resnet18-ce-1.json", metrics | {"class_hash": "other"})
     page = write_report(copy)
-    told = section(page, "missing")
-    assert "trained with different versions of libraries" in told and "on different data" not in told
-    assert "Run resnet18-ce-1 was scored with other classes (class hash other)." in told
+    missing = section(page, "missing")
+    assert "trained with different versions of libraries" in missing and "on different data" not in missing
+    assert "Run resnet18-ce-1 was scored with other classes (class hash other)." in missing
     assert "torch 1.0" in section(page, "run")
 
 
@@ -398,8 +398,8 @@ def test_labels_without_auroc_name_their_runs_where_not_all_lack_it(copy):
     record = files.read_json(path)
     record["labels"]["R & D"]["auroc"] = 0.5
     files.write_json(path, record)
-    told = section(write_report(copy), "missing")
-    assert "Labels without AUROC in the runs resnet18-ce-0, " in told and "resnet18-ce-1" not in told
+    missing = section(write_report(copy), "missing")
+    assert "Labels without AUROC in the runs resnet18-ce-0, " in missing and "resnet18-ce-1" not in missing
 
 
 @pytest.mark.parametrize("path", ["metrics/table.csv", "metrics/comparisons/rules.csv"])
@@ -416,7 +416,7 @@ def test_images_that_are_not_those_of_the_metrics_are_an_error(copy):
         stage.main()
 
 
-def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
+def test_the_lock_file_gives_the_folders_that_it_knows(tmp_path):
     lock = tmp_path / "dvc.lock"
     assert contents.locked(lock, ["a"]) == {}
     lock.write_text("")
@@ -428,15 +428,15 @@ def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
 
 def test_the_run_shown_is_the_best_seed_of_the_headlines_configuration(small):
     with study.inside(small):
-        found = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
-    run = contents.shown_run(found)
-    assert f"{run.backbone}-{run.loss}" == found.headline["configuration"]
-    mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
-    scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
+        whole = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
+    run = contents.shown_run(whole)
+    assert f"{run.backbone}-{run.loss}" == whole.headline["configuration"]
+    mates = [each for each in whole.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
+    scores = {each: whole.metrics[each]["validation"]["macro_auroc"] for each in mates}
     assert len(mates) == 2 and scores[run] == max(scores.values())
 
 
-# --- Which row leads
+# --- Which row is best
 
 ROWS = [("x", "ce", "argmax"), ("x", "ce", "crm"), ("y", "ce", "argmax"), ("y", "ce", "crm")]
 
@@ -464,9 +464,9 @@ NONE = "no difference shown"
 
 
 def test_a_best_is_shown_where_all_its_comparisons_are_won():
-    found = best_rows.find(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
-    assert found == {(1, "hd_at_1"): best_rows.BestRow(2, ())}
-    assert found[1, "hd_at_1"].shown and "each of its 2 comparisons" in found[1, "hd_at_1"].words
+    best = best_rows.find(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
+    assert best == {(1, "hd_at_1"): best_rows.BestRow(2, ())}
+    assert best[1, "hd_at_1"].shown and "each of its 2 comparisons" in best[1, "hd_at_1"].words
 
 
 @pytest.mark.parametrize(
@@ -624,10 +624,10 @@ def test_numbers_for_people(value, words):
 
 @given(strategies.text(alphabet="ab\\{}_&%$#~^<>|\"'−\n é"))
 def test_escaped_text_holds_no_command_of_its_own(text):
-    found = latex.escape(text)
+    escaped = latex.escape(text)
     for command in {*latex.ESCAPES.values()}:
-        found = found.replace(command, "")
-    assert not set(found) & set("\\{}_&%$#~^<>|\n")
+        escaped = escaped.replace(command, "")
+    assert not set(escaped) & set("\\{}_&%$#~^<>|\n")
 
 
 def rows_of(text: str) -> list[str]:
@@ -653,8 +653,8 @@ def test_captions_tell_images_patients_and_seeds(small, big):
         for name in ("summary.tex", "summary.md"):
             text = (folder / "report/tables" / name).read_text(encoding="utf-8")
             assert f"Medians over {seeds}, with minimum and maximum, on 78 test images of 50 patients" in text
-        told = (folder / "report/tables/comparisons.tex").read_text(encoding="utf-8")
-        assert f"78 test images of 42 patients, means over {seeds}" in told and r"95 \% intervals" in told
+        words = (folder / "report/tables/comparisons.tex").read_text(encoding="utf-8")
+        assert f"78 test images of 42 patients, means over {seeds}" in words and r"95 \% intervals" in words
 
 
 def test_the_tables_hold_the_numbers_of_the_study(small):
@@ -673,7 +673,7 @@ def test_the_tables_hold_the_numbers_of_the_study(small):
         assert f"[{row['lower']:+.3f}, {row['upper']:+.3f}]" in text
 
 
-def test_a_comparison_without_a_value_or_an_interval_is_told_as_such():
+def test_a_comparison_without_a_value_or_an_interval_says_so():
     row = {"difference": None, "lower": None, "upper": None, "verdict": NONE}
     assert report_tables._difference(row) == ("n/a", "")
     assert report_tables._difference(row | {"difference": -1.0, "verdict": "A milder"}) == ("\\textbf{$-$1.000}", "")
@@ -704,7 +704,7 @@ def test_the_latex_tables_compile_and_fit_the_page(which, request, tmp_path):
 @pytest.mark.parametrize("which", ["small", "big"])
 def test_the_page_never_scrolls_sideways_and_its_tables_do_where_they_must(which, width, request):
     page = request.getfixturevalue(which) / "report/report.html"
-    found = browser.look(
+    seen = browser.look(
         page,
         """
         const widths = () => [innerWidth, document.documentElement.scrollWidth];
@@ -719,10 +719,10 @@ def test_the_page_never_scrolls_sideways_and_its_tables_do_where_they_must(which
         """,
         width=width,
     )
-    for inner, scrolled in (found["closed"], found["open"]):
+    for inner, scrolled in (seen["closed"], seen["open"]):
         assert inner == width and scrolled <= inner
-    assert found["boxes"] > 10 and found["hinted"] == found["cut"] and found["wrong"] == 0
-    assert found["cut"] > 0 or width > 1000
+    assert seen["boxes"] > 10 and seen["hinted"] == seen["cut"] and seen["wrong"] == 0
+    assert seen["cut"] > 0 or width > 1000
 
 
 def test_a_table_sorts_by_any_column_in_both_directions_missing_values_last(copy):
@@ -730,58 +730,58 @@ def test_a_table_sorts_by_any_column_in_both_directions_missing_values_last(copy
     table.loc[2, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
     files.write_csv(copy / "metrics/table.csv", table)
     write_report(copy)
-    found = browser.look(
+    seen = browser.look(
         copy / "report/report.html",
         """
         const table = document.getElementById("summary-table"), heads = Array.from(table.tHead.rows[0].cells);
         const column = (place) => Array.from(table.tBodies[0].rows, (row) => row.cells[place].dataset.v ?? row.cells[place].textContent);
-        const place = heads.findIndex((head) => head.textContent === "mistake severity"), found = {place};
-        found.before = heads.map((head) => head.getAttribute("aria-sort"));
+        const place = heads.findIndex((head) => head.textContent === "mistake severity"), seen = {place};
+        seen.before = heads.map((head) => head.getAttribute("aria-sort"));
         heads[place].querySelector("button").click();
-        found.up = column(place), found.ariaUp = heads.map((head) => head.getAttribute("aria-sort"));
+        seen.up = column(place), seen.ariaUp = heads.map((head) => head.getAttribute("aria-sort"));
         heads[place].querySelector("button").focus();
-        found.focused = document.activeElement.closest("th") === heads[place];
+        seen.focused = document.activeElement.closest("th") === heads[place];
         document.activeElement.click();
-        found.down = column(place), found.ariaDown = heads[place].getAttribute("aria-sort");
+        seen.down = column(place), seen.ariaDown = heads[place].getAttribute("aria-sort");
         heads[1].querySelector("button").click();
-        found.words = column(1), found.ariaOther = heads[place].getAttribute("aria-sort");
-        return found;
+        seen.words = column(1), seen.ariaOther = heads[place].getAttribute("aria-sort");
+        return seen;
         """,
         width=1280,
     )
     wanted = [f"{value:.10g}" for value in sorted(table["mistake_severity"].dropna())]
-    assert found["up"] == [*wanted, ""] and found["down"] == [*wanted[::-1], ""] and found["focused"]
-    assert not any(found["before"]) and [each for each in found["ariaUp"] if each] == ["ascending"]
-    assert found["ariaUp"][found["place"]] == "ascending" and found["ariaDown"] == "descending"
-    assert found["words"] == sorted(found["words"]) and found["ariaOther"] is None
+    assert seen["up"] == [*wanted, ""] and seen["down"] == [*wanted[::-1], ""] and seen["focused"]
+    assert not any(seen["before"]) and [each for each in seen["ariaUp"] if each] == ["ascending"]
+    assert seen["ariaUp"][seen["place"]] == "ascending" and seen["ariaDown"] == "descending"
+    assert seen["words"] == sorted(seen["words"]) and seen["ariaOther"] is None
 
 
 def test_a_table_is_filtered_by_words_and_by_free_text(big):
-    found = browser.look(
+    seen = browser.look(
         big / "report/report.html",
         """
-        const form = document.querySelector("form[data-table=summary-table]"), found = {};
+        const form = document.querySelector("form[data-table=summary-table]"), seen = {};
         const rows = Array.from(document.getElementById("summary-table").tBodies[0].rows);
         const shown = () => rows.filter((row) => row.offsetHeight > 0).map((row) => Array.from(row.cells).slice(0, 3).map((cell) => cell.textContent).join(" "));
         const set = (control, value) => { control.value = value; control.dispatchEvent(new Event("input", {bubbles: true})); };
         const [backbone, loss, rule] = form.querySelectorAll("select"), text = form.querySelector("input");
-        found.all = shown().length;
-        set(loss, "hxe"); found.loss = shown();
-        set(rule, "crm"); found.both = shown();
-        set(loss, ""); set(rule, ""); set(text, "NUMBER_3"); found.text = shown();
-        found.told = form.querySelector("output").textContent;
-        set(text, "nowhere"); found.none = shown();
+        seen.all = shown().length;
+        set(loss, "hxe"); seen.loss = shown();
+        set(rule, "crm"); seen.both = shown();
+        set(loss, ""); set(rule, ""); set(text, "NUMBER_3"); seen.text = shown();
+        seen.words = form.querySelector("output").textContent;
+        set(text, "nowhere"); seen.none = shown();
         const folded = document.querySelector("form[data-table=losses-table]");
-        found.first = folded.querySelector("output").textContent;
-        return found;
+        seen.first = folded.querySelector("output").textContent;
+        return seen;
         """,
         width=1280,
     )
-    assert found["all"] == 90 and found["none"] == [] and found["told"] == "10 of 90 rows"
-    assert len(found["loss"]) == 18 and all(" hxe " in row for row in found["loss"])
-    assert found["both"] == [row for row in found["loss"] if row.endswith(" crm")] != []
-    assert len(found["text"]) == 10 and all("number_3" in row for row in found["text"])
-    shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", found["first"]).groups()
+    assert seen["all"] == 90 and seen["none"] == [] and seen["words"] == "10 of 90 rows"
+    assert len(seen["loss"]) == 18 and all(" hxe " in row for row in seen["loss"])
+    assert seen["both"] == [row for row in seen["loss"] if row.endswith(" crm")] != []
+    assert len(seen["text"]) == 10 and all("number_3" in row for row in seen["text"])
+    shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", seen["first"]).groups()
     assert int(shown) * 4 == int(whole)  # One metric of four, until another is asked for.
 
 

@@ -1,8 +1,8 @@
 """Compare rules, losses and backbones image by image, and say what the differences are worth.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv
-Writes  metrics/comparisons/: rules.csv, losses.csv, backbones.csv, labels.csv, correlation.csv, distribution.csv, and the
-        page in words: comparisons.md to read, page.json for the report
+Writes  metrics/comparisons/: rules.csv, losses.csv, backbones.csv, labels.csv, correlation.csv, distribution.csv, and
+        the page in words: comparisons.md to read, page.json for the report
 Run     python -m stages.compare     seconds; a minute for 45 runs of 22,433 images
 """
 

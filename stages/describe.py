@@ -1,13 +1,13 @@
 """Describe the prepared collection: the data card.
 
 Reads   params.yaml; data/images, data/prepared
-Writes  metrics/data/: card.json, card.md to read, page.json for the report, labels.csv, cooccurrence.csv, violations.csv,
-        near_duplicates.csv
-        plots/data: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py). Without images
-        (severity/core/without_images.py) these say so, and metrics/data a note of it
+Writes  metrics/data/: card.json, card.md to read, page.json for the report, labels.csv, cooccurrence.csv,
+        violations.csv, near_duplicates.csv
+        plots/data: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py). Without
+        images (severity/core/without_images.py) these say so, and metrics/data a note of it
 Run     python -m stages.describe
-Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
-        of 223,414 images of 224 x 224 take a minute
+Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs;
+        thumbnails of 223,414 images of 224 x 224 take a minute
 """
 
 from severity.collections import collection

@@ -2,8 +2,8 @@
 
 Reads   params.yaml; of the runs that the grid names metrics/runs/<run>.json, data/models/<run>/record.json and
         plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots;
-        data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the MD5 of
-        data/images and data/prepared
+        data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the
+        MD5 of data/images and data/prepared
 Writes  report/: report.html; tables/summary.tex, summary.md, comparisons.tex
 Run     python -m stages.report     seconds
 """

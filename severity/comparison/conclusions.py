@@ -38,17 +38,18 @@ def page(study: Study) -> Document:
 def _opening(study: Study) -> Paragraph:
     settings, scores = study.settings, study.scores
     return paragraph(
-        f"{len(scores.truth):,} test images of {scores.patients:,} patients, {len(scores.runs)} runs. Severity: smaller is "
-        f"milder. Brackets are {100 * settings.level:g} % intervals over {settings.resamples:,} resamples of the patients; p "
-        f"comes from swapping A and B patient by patient ({settings.permutations:,} times, or all ways there are) and is "
-        "corrected by Holm's method over all comparisons of one table in one metric. ",
+        f"{len(scores.truth):,} test images of {scores.patients:,} patients, {len(scores.runs)} runs. Severity: "
+        f"smaller is milder. Brackets are {100 * settings.level:g} % intervals over {settings.resamples:,} resamples "
+        f"of the patients; p comes from swapping A and B patient by patient ({settings.permutations:,} times, or all "
+        "ways there are) and is corrected by Holm's method over all comparisons of one table in one metric. ",
         documents.emphasis("Milder"),
         " (of the top-1 error: ",
         documents.emphasis("errs less"),
         f") is said where the corrected p is below {1 - settings.level:g} and the interval leaves out 0; ",
         documents.emphasis("no difference shown"),
-        " is no proof of equality. Networks are taken as they were trained: how much another seed changes is told by the "
-        "spread over seeds in the tables, not by the interval. All numbers stand in the CSV files beside this page.",
+        " is no proof of equality. Networks are taken as they were trained: how much another seed changes is told by "
+        "the spread over seeds in the tables, not by the interval. All numbers stand in the CSV files beside this "
+        "page.",
     )
 
 
@@ -88,8 +89,9 @@ def _hopeless(study: Study, name: str) -> Iterator[str]:
         least = max(1 / (1 + settings.permutations), 2.0 ** (1 - patients.max())) if len(patients) else 0
         if least * len(patients) >= round(1 - settings.level, 12):
             yield (
-                f"{name}.csv, {HEADINGS.get(metric, metric)}: {len(patients):,} comparisons are too many to show a difference "
-                f"with {settings.permutations:,} permutations (compare.permutations) of {patients.max():,.0f} patients."
+                f"{name}.csv, {HEADINGS.get(metric, metric)}: {len(patients):,} comparisons are too many to show a "
+                f"difference with {settings.permutations:,} permutations (compare.permutations) of "
+                f"{patients.max():,.0f} patients."
             )
 
 
@@ -147,8 +149,8 @@ def _skewness(study: Study) -> list[Block]:
     sentences.append(f"Mean and median are further apart than the interval of the mean is wide in {len(apart)}.")
     if len(skewed):
         sentences.append(
-            f"Skewness is from {skewed.min():+.2f} to {skewed.max():+.2f}; above 0 a few severe decisions pull the mean up, "
-            "below 0 a few mild ones pull it down."
+            f"Skewness is from {skewed.min():+.2f} to {skewed.max():+.2f}; above 0 a few severe decisions pull the "
+            "mean up, below 0 a few mild ones pull it down."
         )
     lines = [
         [
@@ -174,8 +176,8 @@ def _labels(study: Study) -> list[Block]:
     if rows.empty:
         return [heading, paragraph(f"Told where evaluate.rules names a rule beside {study.baseline}.")]
     explained = paragraph(
-        f"Shares of all severity under {study.baseline}, an image with several labels divided among them; in brackets the "
-        "share of the images. Behind them the labels on which another rule shows a difference."
+        f"Shares of all severity under {study.baseline}, an image with several labels divided among them; in brackets "
+        "the share of the images. Behind them the labels on which another rule shows a difference."
     )
     items = [
         f"{backbone}-{loss}: {_of_configuration(configuration, study.baseline)}"
@@ -229,8 +231,8 @@ def _batches(study: Study) -> list[Block]:
     sentences = [f"Means of {size:g} consecutive test images, in the order of the data set."]
     if len(ratio):
         sentences.append(
-            f"Their standard deviation is {ratio.min():.2f} to {ratio.max():.2f} times what a random order of the images "
-            "would give; well above 1, neighbouring images (of one patient, of one label) are alike."
+            f"Their standard deviation is {ratio.min():.2f} to {ratio.max():.2f} times what a random order of the "
+            "images would give; well above 1, neighbouring images (of one patient, of one label) are alike."
         )
     lines = [
         [

@@ -1,7 +1,7 @@
 """Pages for people as data: headings, paragraphs, bullets and tables.
 
-A stage makes a document once and writes it twice: as Markdown, to be read beside its numbers, and as JSON, from which the
-report renders it in HTML. A table's numbers keep their values, so that the report can sort by them.
+A stage makes a document once and writes it twice: as Markdown, to be read beside its numbers, and as JSON, from which
+the report renders it in HTML. A table's numbers keep their values, so that the report can sort by them.
 """
 
 import math
@@ -84,7 +84,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; each row has as many cells as there are headings. words: how many of the first columns are left-aligned."""
+    """A table; each row has a cell for every heading. words: how many of the first columns are left-aligned."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str | Number, ...], ...]

@@ -15,7 +15,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: int 
 
 
 def marked(path: Path | str, name: str) -> str:
-    """The part of a page between ``<!-- name: begin -->`` and ``<!-- name: end -->``, without the blank lines around it.
+    """The part of a page between ``<!-- name: begin -->`` and ``<!-- name: end -->``, without the blank lines around
+    it.
 
     Raises:
         SeverityError: the page or its marks are missing.

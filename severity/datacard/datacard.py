@@ -2,7 +2,8 @@
 page.json).
 
 A positive is a target of exactly 1 throughout: a soft target (between 0 and 1) and a masked one (blank) are neither
-positive nor negative. States are what the collection's own tables say; targets are what the label policies made of them.
+positive nor negative. States are what the collection's own tables say; targets are what the label policies made of
+them.
 """
 
 import json
@@ -58,8 +59,8 @@ def cooccurrence(table: Table) -> pandas.DataFrame:
     """How many images are positive for two labels at once.
 
     Returns:
-        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and one
-        for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
+        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and
+        one for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
     """
     labels = numpy.array(table.labels)
     counts = {}
@@ -81,7 +82,8 @@ def violations(summary: Mapping[str, Any]) -> pandas.DataFrame:
 def card(
     table: Table, summary: Mapping[str, Any], decoded: Mapping[str, Any], boxes: pandas.DataFrame, found: Found
 ) -> dict[str, Any]:
-    """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or null.
+    """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or
+    null.
 
     Args:
         table: of data/prepared. summary: its summary.json. boxes: its boxes.csv.
@@ -171,8 +173,8 @@ def page(content: Mapping[str, Any], broken: pandas.DataFrame, pairs: pandas.Dat
         _people(content),
         Heading("Labels"),
         paragraph(
-            "States are what the collection's tables say, targets what the label policies made of them. A soft target lies "
-            "between 0 and 1, a masked one counts for nothing; prevalence is positives / (positives + negatives)."
+            "States are what the collection's tables say, targets what the label policies made of them. A soft target "
+            "lies between 0 and 1, a masked one counts for nothing; prevalence is positives / (positives + negatives)."
         ),
         *_labels(content),
         Heading("Labels of an image"),
@@ -265,8 +267,8 @@ def _near_duplicates(content: Mapping[str, Any], pairs: pandas.DataFrame) -> Ite
     about = content["near_duplicates"]
     yield paragraph(
         "Pairs of images of different splits that show the same picture: their perceptual hashes differ in at most "
-        f"{about['hash_distance']} of 64 bits and their thumbnails correlate at least {about['correlation']:g}. Mirrored, "
-        "turned, inverted or strongly cropped copies are not found."
+        f"{about['hash_distance']} of 64 bits and their thumbnails correlate at least {about['correlation']:g}. "
+        "Mirrored, turned, inverted or strongly cropped copies are not found."
     )
     yield documents.table(["splits", "pairs"], [[name, count(number)] for name, number in about["pairs"].items()])
     if not pairs.empty:

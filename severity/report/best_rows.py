@@ -18,8 +18,8 @@ COMPARED = {"rules": "rule", "losses": "loss", "backbones": "backbone"}
 class BestRow:
     """The row with the best median of a column.
 
-    comparisons: how many comparisons there are of it with another row in this metric. open: the rows among them, in words,
-    from which no difference in its favour is shown.
+    comparisons: how many comparisons there are of it with another row in this metric. open: the rows among them, in
+    words, from which no difference in its favour is shown.
     """
 
     comparisons: int
@@ -39,8 +39,8 @@ class BestRow:
             return f"Best median of the column, and shown to be better in each of its {self.comparisons} comparisons."
         others = ", ".join(self.open)
         return (
-            f"Best median of the column, but in {len(self.open)} of its {self.comparisons} comparisons no difference in its "
-            f"favour is shown: {others}."
+            f"Best median of the column, but in {len(self.open)} of its {self.comparisons} comparisons no difference "
+            f"in its favour is shown: {others}."
         )
 
 

@@ -59,11 +59,11 @@ class Figure:
 class Contents:
     """What there is of a study; all paths are relative to the folder that it was read in.
 
-    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
-    table: of configurations, empty if there is none. compared: the tables of `compare` by name. conclusions, card: the comparisons in words and
-    the data card, None if there are none. counts: of the prepared images by split. decoded: how images were made
-    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. images: False where predictions made
-    elsewhere are scored without them. missing: sentences.
+    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have
+    them. table: of configurations, empty if there is none. compared: the tables of `compare` by name. conclusions,
+    card: the comparisons in words and the data card, None if there are none. counts: of the prepared images by split.
+    decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
+    explained images. images: False where external predictions are scored without them. missing: sentences.
     """
 
     settings: dict[str, Any]
@@ -290,7 +290,7 @@ def label_positives(study: Contents, split: str) -> dict[str, int]:
 
 
 def shown_run(study: Contents) -> Run | None:
-    """The run that is looked at in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
+    """The run shown in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
     scores = {
         run: record["validation"]["macro_auroc"] or 0.0
         for run, record in study.metrics.items()

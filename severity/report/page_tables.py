@@ -44,9 +44,10 @@ class Column:
 class Cell:
     """One cell.
 
-    words: what is shown. number: whether it belongs to a column of numbers. value: to sort by, None where there is none.
-    mark: of the best median of a column, `shown` or `open` (`best_rows.BestRow.shown`). verdict: strong words behind the
-    number. below: less prominent words below it. title: shown where one points at it. head: whether it heads its row.
+    words: what is shown. number: whether it belongs to a column of numbers. value: to sort by, None where there is
+    none. mark: of the best median of a column, `shown` or `open` (`best_rows.BestRow.shown`). verdict: strong words
+    behind the number. below: less prominent words below it. title: shown where one points at it. head: whether it
+    heads its row.
     """
 
     words: str
@@ -74,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """Words that a column can be filtered by. column: its place, from 0. chosen: the words chosen at first, '' for all."""
+    """Words that a column can be filtered by. column: its place, from 0. chosen: those chosen at first, '' for all."""
 
     heading: str
     column: int

@@ -1,7 +1,8 @@
 """The report: one HTML page with everything a study found, each number with the file that it comes from.
 
-`sections` prepares what is shown as plain data, the templates put it into words and elements. The page needs nothing beside
-it: no network, no library; images are part of it. The same study gives the same bytes, so it names neither date nor machine.
+`sections` prepares what is shown as plain data, the templates put it into words and elements. The page needs nothing
+beside it: no network, no library; images are part of it. The same study gives the same bytes, so it names neither date
+nor machine.
 """
 
 import os

@@ -72,8 +72,8 @@ def _about(study: Contents) -> str:
     patients = study.counts.get("test", {}).get("patients")
     of = f" of {patients:,} patients" if patients is not None else ""
     return (
-        f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test images{of}; data "
-        f"set {name}, tree {tree}, cost {cost}."
+        f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test "
+        f"images{of}; data set {name}, tree {tree}, cost {cost}."
     )
 
 
@@ -106,9 +106,9 @@ def _pairs(study: Contents, name: str, frame: pandas.DataFrame, places: list[str
     images, patients = (frame[column].max() for column in ("images", "patients"))
     words = f"{images:,.0f} test images of {patients:,.0f} patients, " if pandas.notna(images) else ""
     caption = (
-        f"Differences A minus B between {name}: {words}means over {runs} seed{'' if runs == '1' else 's'}. Below zero A is "
-        f"milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's correction over "
-        "the table leaves a difference shown. What is not bold is not shown to be equal."
+        f"Differences A minus B between {name}: {words}means over {runs} seed{'' if runs == '1' else 's'}. Below zero "
+        f"A is milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's "
+        "correction over the table leaves a difference shown. What is not bold is not shown to be equal."
     )
     headings = [*places, "A", "B", *(latex.stacked(catalogue.named(metric).heading) for metric in metrics)]
     return latex.table(

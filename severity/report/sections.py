@@ -116,7 +116,7 @@ def tree_nodes(tree: Hierarchy, positives: dict[str, int]) -> list[dict[str, Any
 
 
 def _provenance(study: Contents) -> dict[str, Any]:
-    """Libraries and data of the trained runs: a group for each set of versions and of hashes, with its runs if not all."""
+    """Libraries and data of the trained runs: a group for each set of versions and hashes, with its runs if not all."""
     groups: dict[tuple[str, str], list[str]] = {}
     for heading, key in (("Trained with", "versions"), ("Trained on (SHA-256)", "prepared")):
         for run, record in study.records.items():

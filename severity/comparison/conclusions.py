@@ -7,16 +7,11 @@ import numpy
 import pandas
 
 from severity.comparison.comparisons import Study
-from severity.comparison.scores import METRICS
 from severity.core import documents
 from severity.core.documents import Block, Bullets, Document, Heading, Number, Paragraph, paragraph
+from severity.metrics import catalogue
+from severity.metrics.catalogue import Metric
 
-HEADINGS = {
-    "hierarchical_distance_at_1": "hd@1",
-    "hierarchical_distance_at_5": "hd@5",
-    "top1_error": "top-1 error",
-    "mistake_severity": "mistake severity",
-}
 # What each table of comparisons is about: heading, and the columns that say where a comparison is made.
 PLACES = {
     "rules": ("Decision rules", ("backbone", "loss")),
@@ -83,13 +78,13 @@ def _missing(study: Study) -> list[Block]:
 
 def _hopeless(study: Study, name: str) -> Iterator[str]:
     """A sentence for each family in which no corrected p can fall below the level, however large the difference."""
-    settings = study.settings
+    settings, headings = study.settings, {metric.name: metric.heading for metric in catalogue.compared()}
     for metric, family in study.tables[name].groupby("metric", sort=False):
         patients = family.loc[family["p"].notna(), "patients"]
         least = max(1 / (1 + settings.permutations), 2.0 ** (1 - patients.max())) if len(patients) else 0
         if least * len(patients) >= round(1 - settings.level, 12):
             yield (
-                f"{name}.csv, {HEADINGS.get(metric, metric)}: {len(patients):,} comparisons are too many to show a "
+                f"{name}.csv, {headings.get(metric, metric)}: {len(patients):,} comparisons are too many to show a "
                 f"difference with {settings.permutations:,} permutations (compare.permutations) of "
                 f"{patients.max():,.0f} patients."
             )
@@ -101,12 +96,12 @@ def _milder(study: Study, name: str) -> list[Block]:
     comparisons = study.tables[name]
     if comparisons.empty:
         return [heading, paragraph("There is nothing to compare.")]
-    rows = []
+    rows, compared = [], catalogue.compared()
     for keys, pair in comparisons.groupby([*places, "A", "B"], sort=False):
         by_metric = pair.set_index("metric")
-        rows.append([*keys, *(_difference(by_metric.loc[metric]) for metric in METRICS)])
-    headings = [*places, "A", "B", *(f"{HEADINGS[metric]}, A − B" for metric in METRICS)]
-    counts = Bullets(tuple(_count(comparisons, metric) for metric in METRICS))
+        rows.append([*keys, *(_difference(by_metric.loc[metric.name]) for metric in compared)])
+    headings = [*places, "A", "B", *(f"{metric.heading}, A − B" for metric in compared)]
+    counts = Bullets(tuple(_count(comparisons, metric) for metric in compared))
     return [heading, counts, documents.table(headings, rows, words=4)]
 
 
@@ -123,9 +118,9 @@ def _interval(row: Any, form: str) -> str:
     return f"({row['lower']:{form}} to {row['upper']:{form}})"
 
 
-def _count(rows: pandas.DataFrame, metric: str) -> str:
+def _count(rows: pandas.DataFrame, metric: Metric) -> str:
     """How many comparisons in one metric show what, and in how many of them the seeds disagree."""
-    rows = rows[rows["metric"] == metric]
+    rows = rows[rows["metric"] == metric.name]
     counts = rows["verdict"].value_counts().sort_index()
     verdicts = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
     shown = rows[~rows["verdict"].str.startswith("no ")]
@@ -136,7 +131,7 @@ def _count(rows: pandas.DataFrame, metric: str) -> str:
         if len(several)
         else ""
     )
-    return f"{HEADINGS[metric]}: of {len(rows)} comparisons {verdicts}.{seeds}"
+    return f"{metric.heading}: of {len(rows)} comparisons {verdicts}.{seeds}"
 
 
 def _skewness(study: Study) -> list[Block]:

@@ -12,10 +12,10 @@ import yaml
 
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
+from severity.metrics import catalogue
 from severity.report import best_rows, contents, page_tables, pictures
 from severity.report.best_rows import AXES
 from severity.report.contents import Contents, Figure
-from severity.summary import configurations
 
 # From ids of images to the images, (n, S, S) uint8.
 Images = Callable[[Sequence[str]], numpy.ndarray]
@@ -25,8 +25,6 @@ EXPLAINED_SHOWN = 24  # explained images that are part of the page; others are n
 # The sections of params.yaml that say what was run; of the data sets only the one that was used.
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
 PARAMS += ("explain", "external")
-# What is shown of a rule with every run.
-RULE_METRICS = ("top1_error", "mistake_severity", "hierarchical_distance_at_1", "hierarchical_distance_at_5")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the axes of the grid are headed.
 AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
@@ -41,7 +39,7 @@ def lead(study: Contents) -> dict[str, Any]:
     trained = ", ".join(_counted(len(study.settings["grid"][axis]), axis) for axis in PLURALS)
     external = len(study.scored) - len(study.trained)
     counts = [f"{trained} trained"] * bool(study.trained) + [f"{external} external"] * bool(external)
-    metrics = ("top1_error", "mistake_severity", "hd_at_1")
+    of_rules = [metric for metric in catalogue.headline() if metric.source != "run"]
     return {
         "scored": len(study.metrics),
         "named": len(study.scored),
@@ -49,9 +47,16 @@ def lead(study: Contents) -> dict[str, Any]:
         "rules": rules,
         "headline": headline,
         "decided": [
-            {"name": rule, **{metric: headline[f"{rule}_{metric}"] for metric in metrics}}
+            {
+                "rule": rule,
+                "numbers": [
+                    {"heading": metric.heading, "value": headline[f"{rule}_{metric.key}"]}
+                    for metric in of_rules
+                    if f"{rule}_{metric.key}" in headline
+                ],
+            }
             for rule in rules
-            if f"{rule}_hd_at_1" in headline
+            if headline
         ],
     }
 
@@ -164,8 +169,7 @@ def _baselines(study: Contents) -> dict[str, Any] | None:
     rules = record.get("baselines", {}).get("single_decision", {})
     if not rules:
         return None
-    known = next(iter(rules.values()))
-    headings = {metric: heading for metric, heading in configurations.METRICS.values() if metric in known}
+    headings = {metric.name: metric.heading for metric in catalogue.baselines()}
     return {"table": page_tables.baselines(rules, headings), "path": f"metrics/runs/{run.name}.json"}
 
 
@@ -280,7 +284,7 @@ def _run(study: Contents, run: Run) -> dict[str, Any]:
         "name": run.name,
         "metrics": metrics,
         "rules": {
-            rule: {metric: values[metric] for metric in RULE_METRICS if metric in values}
+            rule: {metric.heading: values[metric.name] for metric in catalogue.per_run()}
             for rule, values in rules.items()
         },
         "record": _yaml({key: record[key] for key in keys if key in record}) if record else "",

@@ -12,6 +12,7 @@ from severity.comparison import comparisons, conclusions, profiles, scores
 from severity.core import documents
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
+from severity.decisions import class_rules
 from severity.metrics import class_metrics, evaluation
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
@@ -221,7 +222,7 @@ def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_image
                 marginal=test.marginal[images], truth=test.truth[images], classes=TREE.classes
             )
             found[0].append([each["auroc"] for each in labels.values()])
-            ranking = scores.decisions.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
+            ranking = class_rules.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
             truth = test.truth[known] == 1
             of_image = class_metrics.severities(ranking=ranking, truth=truth, cost=COST)
             found[1].append(

@@ -174,10 +174,9 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
     tree = arguments.hierarchy(hierarchy)
     matrix = costs.lca_height(tree) if cost is None else arguments.cost(cost, tree)
     losses = _extra("severity.losses", "A loss", "train")
-    try:
-        return losses.build(arguments.name(name, "A loss"), hierarchy=tree, cost=matrix, **params)
-    except SeverityError as error:  # Numbers came from the call, not from params.yaml.
-        raise SeverityError(str(error).removeprefix("params.yaml: ")) from None
+    if arguments.name(name, "A loss") in losses.names():
+        _extra("severity.core.params", "A loss", "train").check_loss(name, params)
+    return losses.build(name, hierarchy=tree, cost=matrix, **params)
 
 
 def load(run_folder: str | os.PathLike) -> "Model":

@@ -140,9 +140,9 @@ def single_decision(
         images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions;
         mistake_severity: mean cost of the mistakes alone, None without any; hierarchical_distance_at_1, _5, _20: mean
         over images of the mean cost of the first k classes (Bertinetto et al., CVPR 2020), of which the first is
-        top1_error x mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness over all
-        images; severity_percent: 100 x mean / largest cost; levels: severity -> number of images. Costs have the unit
-        of `cost`; for ``lca_height`` that is levels of the tree.
+        top1_error x mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness
+        over all images; severity_percent: 100 x mean / largest cost; levels: severity -> number of images. Costs have
+        the unit of `cost`; for ``lca_height`` that is levels of the tree.
 
     Raises:
         SeverityError: shapes or types that do not fit, a ranking that does not rank, no image with a true class.

@@ -19,4 +19,4 @@ def test_a_small_study_goes_from_predictions_to_figures(tmp_path):
     assert len(found) == 9 and len({json.dumps(record["rules"]["argmax"]) for record in found}) == 9
     # A signal, but no certainty: neither chance nor perfect.
     assert all(0.6 < record["macro_auroc"] < 0.99 for record in found)
-    assert (folder / "plots/tradeoff.png").stat().st_size > 1000
+    assert (folder / "plots/scores/tradeoff.png").stat().st_size > 1000

@@ -34,8 +34,8 @@ SUFFIXES = (".png", ".svg", ".csv", ".caption.txt")
 
 def tiny(params: dict) -> dict:
     """The smallest study that still has everything: two backbones, two losses, one seed."""
-    params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64, "workers": 1}
-    params["decode"] |= {"size": 32, "workers": 1}
+    params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64}
+    params["decode"]["size"] = 32
     params["prepare"] |= {"min_positives": 0, "validation_fraction": 0.3}
     params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "haf"], "seed": [0]}
     for name in params["grid"]["backbone"]:

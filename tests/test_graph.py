@@ -15,6 +15,7 @@ import yaml
 
 from severity.figures import catalogue
 from severity.report import report
+from tests.checks import every
 from tests.trees import TOP
 
 GRAPH = yaml.safe_load((TOP / "dvc.yaml").read_text())
@@ -147,7 +148,7 @@ def test_deps_cover_the_imports_and_name_nothing_in_vain(stage):
 @pytest.mark.parametrize("stage", EXACT)
 def test_the_expensive_stages_name_exactly_what_they_import(stage):
     named = code_deps(stage)
-    assert all(dep.endswith(".py") for dep in named) and len(named) > 20
+    assert every(dep.endswith(".py") for dep in named) and len(named) > 20
     assert set().union(*named.values()) == imports(stage)
 
 

@@ -574,8 +574,8 @@ def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data
     case = chexnet.with_no_finding(marginal, truth, patients)
     cost = costs.lca_height(case.tree)
     for rule in ("argmax", "crm"):
-        ranking = chexnet.decisions.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree)
-        wanted = chexnet.metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+        ranking = chexnet.class_rules.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree)
+        wanted = chexnet.class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
         for metric in chexnet.COMPARED:
             assert found["rules"][rule][metric] == pytest.approx(wanted[metric], abs=1e-6)
     published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]

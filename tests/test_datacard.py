@@ -548,10 +548,8 @@ def test_the_stage_names_what_is_missing_and_writes_nothing(tmp_path, monkeypatc
     assert not (tmp_path / "metrics").exists() and not (tmp_path / "plots").exists()
 
 
-def test_the_stage_refuses_unknown_options_and_images_of_another_table(tmp_path, monkeypatch):
+def test_the_stage_refuses_images_of_another_table(tmp_path, monkeypatch):
     write_tiny(tmp_path)
-    with pytest.raises(SeverityError, match=r"describe: unknown key 'distance'\. Did you mean 'hash_distance'"):
-        run(tmp_path, monkeypatch, distance=3)
     numpy.save(tmp_path / "data/images/images.npy", pictures(7))
     with pytest.raises(SeverityError):
         run(tmp_path, monkeypatch)

@@ -16,6 +16,9 @@ from severity.report.sections import Images
 
 TEMPLATES = Path(__file__).with_name("templates")
 FOLDER = "report"  # where the page lies: links are relative to it
+# The sections of params.yaml that say what was run; of the data sets only the one that was used.
+PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
+PARAMS += ("explain", "external")
 # What the stage writes beside the page.
 TABLES = ("report/tables/summary.tex", "report/tables/summary.md", "report/tables/comparisons.tex")
 
@@ -28,7 +31,7 @@ def page(study: Contents, images: Images | None = None) -> str:
         images: the images of the study by their ids; without it mistakes are shown without pictures.
     """
     parts = [
-        ("run", "What was run", sections.run(study)),
+        ("run", "What was run", sections.run(study, PARAMS)),
         ("missing", "What is missing", sections.missing(study)),
         ("summary", "Summary", sections.summary(study, TABLES)),
         ("comparisons", "Comparisons", sections.comparisons(study)),

@@ -22,9 +22,6 @@ Images = Callable[[Sequence[str]], numpy.ndarray]
 
 OPEN = 40  # nodes of a tree that are shown without being asked for
 EXPLAINED_SHOWN = 24  # explained images that are part of the page; others are named
-# The sections of params.yaml that say what was run; of the data sets only the one that was used.
-PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
-PARAMS += ("explain", "external")
 ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the axes of the grid are headed.
 AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
@@ -65,12 +62,12 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing if number == 1 else PLURALS[thing]}"
 
 
-def run(study: Contents) -> dict[str, Any]:
-    """What was run: the data, the tree, the grid, every parameter."""
+def run(study: Contents, shown_params: Sequence[str]) -> dict[str, Any]:
+    """What was run: the data, the tree, the grid, and these sections of params.yaml."""
     settings, tree = study.settings, study.hierarchy
     name = settings["data"]["name"]
     positives = contents.label_positives(study, "train")
-    params = {section: settings[section] for section in PARAMS if section in settings}
+    params = {section: settings[section] for section in shown_params if section in settings}
     params["datasets"] = {name: settings["datasets"][name]}
     return {
         "dataset": name,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from severity.figures import catalogue
-from severity.report import sections
+from severity.report import report
 from tests.checks import every
 from tests.trees import TOP
 
@@ -254,7 +254,7 @@ def test_explaining_and_figures_rerun_the_report_alone_and_are_read_by_no_other_
 
 
 def test_the_report_shows_exactly_the_params_that_it_depends_on():
-    shown = set(sections.PARAMS) | {"datasets.${data.name}"}
+    shown = set(report.PARAMS) | {"datasets.${data.name}"}
     assert shown == set(STAGES["report"]["params"])
 
 

@@ -225,7 +225,7 @@ def test_the_table_has_every_kind_of_edit():
 
 
 def test_what_is_computed_is_what_dvc_runs(workspace):
-    for edit in ("severity/report/report.html", "cost.name"):
+    for edit in ("severity/report/templates/page.html", "cost.name"):
         with edited(workspace, edit):
             expected, _ = would_run(workspace, edit)
             assert expected and reproduced(workspace) == expected, edit

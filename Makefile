@@ -29,8 +29,11 @@ $(VENV)/.extra: $(VENV)/.installed requirements-extra.txt
 repro: setup
 	dvc repro
 
+# Tests are divided among processes by file. WORKERS: how many at a time.
+WORKERS ?= 2
+
 test: extra
-	python -m pytest
+	python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	python -m benchmarks.losses --threads 1

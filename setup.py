@@ -1,4 +1,4 @@
-"""What of the package pyproject.toml cannot say: facts from CITATION.cff, their one home, and the trees of data/hierarchies."""
+"""What of the package pyproject.toml cannot say: facts from CITATION.cff, their one home, and where the trees are."""
 
 from pathlib import Path
 

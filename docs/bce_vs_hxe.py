@@ -121,7 +121,7 @@ def probabilities_table() -> str:
                 f"{mass[node] / above:.4f}",
             ]
         )
-    return markdown.table(["node", "depth", "P(n)", "P(n \\| parent)"], rows)
+    return markdown.table(["node", "depth", "P(n)", "P(n | parent)"], rows)
 
 
 def levels_table() -> str:
@@ -192,7 +192,7 @@ def multilabel_table() -> str:
                 *("0" if silent else f"{gradient[node]:+.4f}" for gradient in gradients),
             ]
         )
-    headings = ["node", "depth", "y", "z", "P(n \\| parent)", "P(n)", "α = 0", "α = 0.5", "α = 1"]
+    headings = ["node", "depth", "y", "z", "P(n | parent)", "P(n)", "α = 0", "α = 0.5", "α = 1"]
     return markdown.table(headings, rows)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pandas
 
-from severity.core import errors, files, markdown
+from severity.core import errors, files, markdown, tables
 
 PAGE = Path("README.md")
-COLUMNS = ["backbone", "loss", "A", "B", "metric", "verdict"], ["value_B", "difference"]
+WORDS, NUMBERS = ["backbone", "loss", "A", "B", "metric", "verdict"], ["value_B", "difference"]
 
 
 def main() -> None:
-    rules = files.read_csv("metrics/comparisons/rules.csv", *COLUMNS, "Run `dvc repro compare`.")
+    rules = tables.read("metrics/comparisons/rules.csv", [*WORDS, *NUMBERS], NUMBERS, "Run `dvc repro compare`.")
     markdown.renew(PAGE, "result", textwrap.fill(result(rules), 120, break_on_hyphens=False))
     with files.replacing("docs/tradeoff.png") as beside:
         shutil.copyfile("plots/scores/tradeoff.png", beside)

@@ -1,8 +1,8 @@
-"""Compare rules, losses and backbones image by image, and tell what the differences are worth.
+"""Compare rules, losses and backbones image by image, and say what the differences are worth.
 
 Reads   data/predictions/<run>.npz, data/hierarchy/hierarchy.json, data/cost/cost.csv
-Writes  metrics/comparisons/: rules.csv, losses.csv, backbones.csv, labels.csv, correlation.csv, distribution.csv, and the
-        page in words, comparisons.md
+Writes  metrics/comparisons/: rules.csv, losses.csv, backbones.csv, labels.csv, correlation.csv, distribution.csv, and
+        the page in words: comparisons.md to read, page.json for the report
 Run     python -m stages.compare     seconds; a minute for 45 runs of 22,433 images
 """
 
@@ -31,7 +31,9 @@ def main() -> None:
         folder.mkdir()
         for name, table in study.tables.items():
             files.write_csv(folder / f"{name}.csv", table)
-        files.write_text(folder / "comparisons.md", conclusions.page(study))
+        page = conclusions.page(study)
+        files.write_text(folder / "comparisons.md", page.markdown())
+        page.write(folder / "page.json")
     print(f"metrics/comparisons: {', '.join(f'{len(table)} {name}' for name, table in study.tables.items())}")
 
 

@@ -1,12 +1,13 @@
 """Describe the prepared collection: the data card.
 
 Reads   params.yaml; data/images, data/prepared
-Writes  metrics/data/: card.json, card.md, labels.csv, cooccurrence.csv, violations.csv, near_duplicates.csv
-        plots/data: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py). Without images
-        (severity/core/without_images.py) these say so, and metrics/data a note of it
+Writes  metrics/data/: card.json, card.md to read, page.json for the report, labels.csv, cooccurrence.csv,
+        violations.csv, near_duplicates.csv
+        plots/data: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py). Without
+        images (severity/core/without_images.py) these say so, and metrics/data a note of it
 Run     python -m stages.describe
-Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs; thumbnails
-        of 223,414 images of 224 x 224 take a minute
+Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s go into comparing 3 billion pairs;
+        thumbnails of 223,414 images of 224 x 224 take a minute
 """
 
 from severity.collections import collection
@@ -38,7 +39,9 @@ def main() -> None:
     with files.replacing("metrics/data") as folder:
         folder.mkdir()
         files.write_json(folder / "card.json", card)
-        files.write_text(folder / "card.md", datacard.page(card, broken, found.pairs))
+        page = datacard.page(card, broken, found.pairs)
+        files.write_text(folder / "card.md", page.markdown())
+        page.write(folder / "page.json")
         files.write_csv(folder / "labels.csv", labels)
         files.write_csv(folder / "cooccurrence.csv", together)
         files.write_csv(folder / "violations.csv", broken)

@@ -1,14 +1,14 @@
-"""Tell the study: one page that needs nothing beside it, and the tables of a paper.
+"""Report the study: one page that needs nothing beside it, and the tables of a paper.
 
 Reads   params.yaml; of the runs that the grid names metrics/runs/<run>.json, data/models/<run>/record.json and
         plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots;
-        data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the MD5 of
-        data/images and data/prepared
+        data/hierarchy/hierarchy.json, data/prepared/summary.json, data/images; of dvc.lock, where there is one, the
+        MD5 of data/images and data/prepared
 Writes  report/: report.html; tables/summary.tex, summary.md, comparisons.tex
 Run     python -m stages.report     seconds
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -17,21 +17,22 @@ import pandas
 from severity.core import errors, files, params
 from severity.prepared import decoded
 from severity.report import contents, report, report_tables
+from severity.report.sections import Images
 
 
 def main() -> None:
-    found = contents.read(params.load())
-    page = report.page(found, read_images())
+    study = contents.read(params.load())
+    page = report.page(study, read_images())
     with files.replacing("report") as folder:
         files.write_text(folder / "report.html", page)
-        files.write_text(folder / "tables/summary.tex", report_tables.summary_latex(found))
-        files.write_text(folder / "tables/summary.md", report_tables.summary_markdown(found))
-        files.write_text(folder / "tables/comparisons.tex", report_tables.comparisons_latex(found))
+        files.write_text(folder / "tables/summary.tex", report_tables.summary_latex(study))
+        files.write_text(folder / "tables/summary.md", report_tables.summary_markdown(study))
+        files.write_text(folder / "tables/comparisons.tex", report_tables.comparisons_latex(study))
     size = len(page.encode()) / 2**20
-    print(f"report/report.html: {len(found.metrics)} runs, {size:.1f} MiB; what is missing: {len(found.missing)}")
+    print(f"report/report.html: {len(study.metrics)} runs, {size:.1f} MiB; what is missing: {len(study.missing)}")
 
 
-def read_images() -> Callable[[Sequence[str]], numpy.ndarray] | None:
+def read_images() -> Images | None:
     """A function from ids to their images, (n, S, S) uint8; None where no images are decoded."""
     if not Path("data/images/summary.json").exists():
         return None

@@ -1,4 +1,4 @@
-"""A headless Chromium that opens a page from disk and tells what a script found there."""
+"""A headless Chromium that opens a page from disk and returns what a script found there."""
 
 import html
 import json
@@ -28,7 +28,8 @@ PROBE = """<script>addEventListener("load", async () => {{
 
 
 def look(page: Path, script: str, *, width: int) -> Any:
-    """What the body of a function, `script`, returns in the page at a width in pixels. Skips where there is no Chromium.
+    """What the body of a function, `script`, returns in the page at a width in pixels. Skips where there is no
+    Chromium.
 
     Whatever the page writes to the console fails the test, as does an exception.
     """

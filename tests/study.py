@@ -12,11 +12,12 @@ import yaml
 from PIL import Image
 
 from severity.comparison import comparisons, conclusions
-from severity.core import files, runs
+from severity.core import documents, files, runs
+from severity.core.documents import Document
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
+from severity.figures import catalogue
 from severity.predictions.predictions import Predictions
-from severity.report import contents
 from severity.summary import configurations
 from severity.tree import costs
 from tests import records
@@ -30,7 +31,7 @@ HOSTILE = ("</script><b>x", "R & D", 'say "ah"', "it's <i>", "50 % $5_{a}^~#\\",
 
 
 def tree(classes: tuple[str, ...] = ()) -> Hierarchy:
-    """The six-class tree, its classes named anew if names are given."""
+    """The six-class tree, its classes renamed if names are given."""
     plain = six_classes()
     given = plain.given_nodes
     return Hierarchy.from_parents(plain.parents[:given].tolist(), plain.stands_for.tolist(), classes or plain.classes)
@@ -66,9 +67,9 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
     for run in predictions:
         record = runs.record(run, params, prepared={"table.csv": "0" * 64}, hierarchy={})
         files.write_json(folder / f"data/models/{run.name}/record.json", record)
-    for name in [*contents.FIGURES, *contents.CARD_FIGURES]:
-        _draw(folder / f"plots/{name}", (300, 200))
-    files.write_text(folder / "plots/tradeoff.caption.txt", "Lower left is better. <Captions> are text.\n")
+    for stem in catalogue.FIGURES:
+        _draw(folder / f"plots/{stem}", (300, 200))
+    files.write_text(folder / "plots/scores/tradeoff.caption.txt", "Lower left is better. <Captions> are text.\n")
     explained = folder / "plots/explain" / next(iter(predictions)).name
     for case in ("least_1", "most_1"):
         _draw(explained / case, (1600, 900))
@@ -83,22 +84,29 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
 
 def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: dict[Run, Predictions]) -> None:
     cost = costs.lca_height(known)
-    found = {
+    evaluated = {
         run: records.of(each, known, cost, settings=params, **params["evaluate"]) for run, each in predictions.items()
     }
-    for run, metrics in found.items():
+    for run, metrics in evaluated.items():
         files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)
-    files.write_csv(folder / "metrics/table.csv", configurations.comparison(found, RULES))
-    files.write_json(folder / "metrics/headline.json", configurations.headline(found, RULES))
+    files.write_csv(folder / "metrics/table.csv", configurations.comparison(evaluated, RULES))
+    files.write_json(folder / "metrics/headline.json", configurations.headline(evaluated, RULES))
     study = comparisons.compare(
         predictions.get, list(predictions), known, cost, rules=RULES, batch_size=16, **params["compare"]
     )
     for name, table in study.tables.items():
         files.write_csv(folder / f"metrics/comparisons/{name}.csv", table)
-    files.write_text(folder / "metrics/comparisons/comparisons.md", conclusions.page(study))
-    card = "# Data card: phantom\n\n## Images\n\n| split | images |\n| --- | ---: |\n| all | 120 |\n\n- a `note`\n"
-    files.write_text(folder / "metrics/data/card.md", card)
+    _write_page(folder / "metrics/comparisons", "comparisons", conclusions.page(study))
+    images = documents.table(["split", "images"], [["all", documents.count(120)]])
+    note = documents.paragraph("a ", documents.code("note"), " of the collection")
+    card = Document("Data card: phantom", (documents.Heading("Images"), images, note))
+    _write_page(folder / "metrics/data", "card", card)
     files.write_json(folder / "metrics/data/card.json", {"images": {"all": 120}})
+
+
+def _write_page(folder: Path, name: str, page: Document) -> None:
+    files.write_text(folder / f"{name}.md", page.markdown())
+    page.write(folder / "page.json")
 
 
 def _write_data(folder: Path, known: Hierarchy) -> None:

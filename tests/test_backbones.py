@@ -13,6 +13,7 @@ from severity import losses
 from severity.core.errors import SeverityError
 from severity.networks import backbones
 from severity.tree import costs
+from tests.checks import every
 from tests.trees import TOP, six_classes
 
 NINE = {
@@ -52,7 +53,7 @@ def test_a_checkpoint_file_is_loaded_with_the_stem_summed_over_colours(tmp_path)
         loaded = network.state_dict()
         kept = [name for name, value in source.state_dict().items() if loaded[name].shape == value.shape]
         assert len(kept) > 20
-        assert all(torch.equal(loaded[name], source.state_dict()[name]) for name in kept)
+        assert every(torch.equal(loaded[name], source.state_dict()[name]) for name in kept)
         stem = next(name for name, value in source.state_dict().items() if value.dim() == 4)
         assert torch.allclose(loaded[stem], source.state_dict()[stem].sum(dim=1, keepdim=True))
         assert network.get_classifier().out_features == 3
@@ -99,7 +100,7 @@ def test_weights_of_a_run_come_back_and_others_are_refused(tmp_path):
     network = backbones.build(model="test_resnet", pretrained=False, outputs=4)
     safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
     again = backbones.load(tmp_path / "weights.safetensors", model="test_resnet", outputs=4)
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+    assert every(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
     with pytest.raises(SeverityError, match="no weights of 'test_resnet' with 5 outputs"):
         backbones.load(tmp_path / "weights.safetensors", model="test_resnet", outputs=5)
     with pytest.raises(SeverityError, match="are missing"):
@@ -118,8 +119,8 @@ def test_a_losss_own_weights_are_loaded_with_the_networks(tmp_path):
     safetensors.torch.save_file(network.state_dict() | trained.state_dict(prefix="loss."), path)
     loaded = loss()
     again = backbones.load(path, model="test_resnet", outputs=6, loss=loaded)
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
-    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in trained.state_dict().items())
+    assert every(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+    assert every(torch.equal(loaded.state_dict()[name], value) for name, value in trained.state_dict().items())
     for other in (None, losses.build("barz_denzler", hierarchy=tree, cost=costs.lca_height(tree))):
         with pytest.raises(SeverityError, match=r"and this loss: .*rows\.0"):
             backbones.load(path, model="test_resnet", outputs=6, loss=other)

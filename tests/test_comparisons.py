@@ -9,8 +9,10 @@ import scipy.stats
 
 from severity.arrays import discrimination
 from severity.comparison import comparisons, conclusions, profiles, scores
+from severity.core import documents
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
+from severity.decisions import class_rules
 from severity.metrics import class_metrics, evaluation
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
@@ -220,7 +222,7 @@ def test_what_is_drawn_for_the_correlation_is_computed_anew_from_the_drawn_image
                 marginal=test.marginal[images], truth=test.truth[images], classes=TREE.classes
             )
             found[0].append([each["auroc"] for each in labels.values()])
-            ranking = scores.decisions.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
+            ranking = class_rules.rank("crm", posterior=test.posterior[known], cost=COST, hierarchy=TREE)
             truth = test.truth[known] == 1
             of_image = class_metrics.severities(ranking=ranking, truth=truth, cost=COST)
             found[1].append(
@@ -236,7 +238,7 @@ def test_the_one_that_sees_better_is_milder_and_the_page_says_so(whole):
     assert (rows(whole.tables["losses"], metric="top1_error", rule="argmax")["verdict"] == "A errs less").all()
     backbones = rows(whole.tables["backbones"], metric="hierarchical_distance_at_1")
     assert (backbones["verdict"] == "no difference shown").all()
-    page = conclusions.page(whole)
+    page = conclusions.page(whole).markdown()
     assert "- hd@1: of 6 comparisons A milder in 6. Of the 6 shown with several seeds 0 have seeds" in page
     assert "**A milder**" in page and "## What is missing\n\nA test image" not in page
     assert "equal" not in page.replace("proof of equality", "")
@@ -276,7 +278,7 @@ class TestWhatIsMissing:
         a, b = (evaluated[Run("one", loss, 1)]["rules"]["argmax"]["severity_mean"] for loss in ("hxe", "ce"))
         assert row["difference"] == pytest.approx(a - b) and row["seed_min"] == row["seed_max"]
         assert (rows(found.tables["rules"], backbone="one", loss="ce")["seeds"] == 2).all()
-        assert "Runs without predictions: one-ce-0, one-hxe-2." in conclusions.page(found)
+        assert "Runs without predictions: one-ce-0, one-hxe-2." in conclusions.page(found).markdown()
 
     def test_a_cell_without_runs_and_seeds_that_never_meet(self):
         found = study(
@@ -291,9 +293,9 @@ class TestWhatIsMissing:
         for name in ("correlation", "distribution", "intervals", "label_intervals"):
             assert (rows(found.tables[name], backbone="one", loss="ce")["note"] == "no run").all()
             assert (rows(found.tables[name], backbone="two", loss="ce")["note"] == "one seed").all()
-        page = conclusions.page(found)
-        assert "Cells without any run: one-ce." in page
-        assert "Cells of one seed, whose spread over seeds is unknown: two-ce." in page
+        page = conclusions.page(found).markdown()
+        assert "Configurations without any run: one-ce." in page
+        assert "Configurations of one seed, whose spread over seeds is unknown: two-ce." in page
         assert "n/a: no seed in common" in page
 
     def test_a_label_without_positives(self):
@@ -312,7 +314,7 @@ class TestWhatIsMissing:
         assert alone[["severity", "severity_lower", "auroc", "auroc_upper"]].isna().all(axis=None)
         correlation = found.tables["correlation"]
         assert (correlation["left_out"] == TREE.classes[3]).all() and (correlation["labels"] == 5).all()
-        page = conclusions.page(found)
+        page = conclusions.page(found).markdown()
         assert f"Labels without a positive test image: {TREE.classes[3]}." in page
         assert f"Labels without AUROC, left out of its correlation with severity: {TREE.classes[3]}." in page
 
@@ -327,7 +329,7 @@ class TestWhatIsMissing:
         assert found.tables["correlation"]["spearman"].isna().all()
         assert "nothing varies in 200 resamples" in found.tables["correlation"]["note"][0]
         assert (rows(found.tables["intervals"], metric="mistake_severity")["note"] == "no mistake").all()
-        page = conclusions.page(found)
+        page = conclusions.page(found).markdown()
         assert "n/a: A makes no mistake; B makes no mistake" in page and "no severity at all" in page
 
     def test_few_mistakes_leave_some_resamples_without_one(self):
@@ -340,7 +342,7 @@ class TestWhatIsMissing:
     def test_one_rule_alone(self):
         found = study(rules=["argmax"])
         assert found.tables["rules"].empty and found.tables["labels"].empty
-        page = conclusions.page(found)
+        page = conclusions.page(found).markdown()
         assert "evaluate.rules names no other" in page and "There is nothing to compare" in page
 
     def test_one_patient(self):
@@ -350,8 +352,8 @@ class TestWhatIsMissing:
         assert (found.tables["losses"]["verdict"] == "no difference shown").all()
 
     def test_more_comparisons_than_permutations_can_tell_apart(self, whole):
-        assert "to show a difference" not in conclusions.page(whole)
-        few = conclusions.page(study(permutations=19))
+        assert "to show a difference" not in conclusions.page(whole).markdown()
+        few = conclusions.page(study(permutations=19)).markdown()
         assert "losses.csv, hd@1: 6 comparisons are too many to show a difference with 19 permutations" in few
 
 
@@ -398,7 +400,7 @@ def test_a_rule_that_a_run_cannot_have_is_named_and_in_no_comparison():
     found = study(lambda run: predictions(run).part("test"), rules=["argmax", "crm", "crm_ts"])
     assert found.scores.rules == ("argmax", "crm")
     assert set(found.tables["rules"]["A"]) == {"crm"}
-    page = conclusions.page(found)
+    page = conclusions.page(found).markdown()
     names = ", ".join(run.name for run in GRID)
     assert f"The rule crm_ts is in no comparison: {names} have no validation images to fit it on." in page
     with pytest.raises(SeverityError, match="compare.baseline_rule is 'crm_ts', but one-ce-0"):
@@ -416,6 +418,7 @@ def test_the_golden_study(tmp_path, capsys):
             pandas.read_csv(found / path.name), pandas.read_csv(path), rtol=1e-6, atol=1e-9, obj=path.name
         )
     assert (found / "comparisons.md").read_text() == (kept / "comparisons.md").read_text()
+    assert documents.read(found / "page.json").markdown() == (kept / "comparisons.md").read_text()
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path):

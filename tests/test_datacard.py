@@ -15,7 +15,7 @@ from PIL import Image
 
 from severity.collections.collection import BOX
 from severity.collections.splits import SPLITS
-from severity.core import files, markdown, params, tables
+from severity.core import documents, files, markdown, params, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -35,7 +35,7 @@ DESCRIBE = {"hash_distance": 10, "correlation": 0.985, "workers": 1}
 POLICIES = {"uncertain": "smooth", "unmentioned": "ignore", "closure": True}
 STEMS = ("labels", "cooccurrence", "ages", "near_duplicates")
 FILES = {
-    *(f"metrics/data/{name}" for name in ("card.json", "card.md")),
+    *(f"metrics/data/{name}" for name in ("card.json", "card.md", "page.json")),
     *(f"metrics/data/{name}.csv" for name in ("labels", "cooccurrence", "violations", "near_duplicates")),
     *(f"plots/data/{name}.{kind}" for name in STEMS for kind in ("png", "svg", "csv", "caption.txt")),
 }
@@ -114,7 +114,7 @@ class Card:
         self.content = datacard.card(self.table, self.summary, decoded, self.boxes, self.found)
 
     def page(self):
-        return datacard.page(self.content, self.violations, self.found.pairs)
+        return datacard.page(self.content, self.violations, self.found.pairs).markdown()
 
     def drawn(self):
         card = datacard_figures.Card(self.table, self.labels, self.together, self.found, self.images, "tiny")
@@ -308,7 +308,7 @@ def test_long_tables_are_cut_and_say_so(tmp_path, monkeypatch):
     pairs = pandas.DataFrame([("a", "train", "p", "b", "test", "q", 3, 0.99)] * 9, columns=list(duplicates.HEADER))
     content = card.content | {"near_duplicates": card.content["near_duplicates"] | {"pairs": {"all": 12}}}
     monkeypatch.setattr(datacard, "SHOWN", 4)
-    page = datacard.page(content, broken, pairs)
+    page = datacard.page(content, broken, pairs).markdown()
     positives = card.labels.query("split == 'train'").set_index("label")["target_positives"]
     shown = re.findall(r"^\| (\d{4}-\d00-500-000) ", section(page, "Labels").split("### Train")[1], re.MULTILINE)
     assert len(shown) == 12 and set(positives[shown[:4]]) == set(positives.nlargest(4))
@@ -514,6 +514,7 @@ def test_the_files_hold_the_card(described, tiny, drawn, tmp_path):
     folder = top / "metrics/data"
     assert files.read_json(folder / "card.json") == card.content
     assert (folder / "card.md").read_text(encoding="utf-8") == card.page()
+    assert documents.read(folder / "page.json").markdown() == card.page()
     for name, frame in (
         ("labels", card.labels),
         ("cooccurrence", card.together),
@@ -547,10 +548,8 @@ def test_the_stage_names_what_is_missing_and_writes_nothing(tmp_path, monkeypatc
     assert not (tmp_path / "metrics").exists() and not (tmp_path / "plots").exists()
 
 
-def test_the_stage_refuses_unknown_options_and_images_of_another_table(tmp_path, monkeypatch):
+def test_the_stage_refuses_images_of_another_table(tmp_path, monkeypatch):
     write_tiny(tmp_path)
-    with pytest.raises(SeverityError, match=r"describe: unknown key 'distance'\. Did you mean 'hash_distance'"):
-        run(tmp_path, monkeypatch, distance=3)
     numpy.save(tmp_path / "data/images/images.npy", pictures(7))
     with pytest.raises(SeverityError):
         run(tmp_path, monkeypatch)

@@ -14,7 +14,8 @@ from severity.tree import trees
 from tests.trees import TOP
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
-SECTIONS = yaml.safe_load((TOP / "params.yaml").read_text(encoding="utf-8"))["datasets"]
+PARAMS = yaml.safe_load((TOP / "params.yaml").read_text(encoding="utf-8"))
+SECTIONS, MACHINE = PARAMS["datasets"], set(PARAMS["machine"])
 FIRST = {"collect": ["root", "out"], "read": ["root"]}
 RETURNED = {"collect": int, "read": Collection}
 
@@ -39,7 +40,7 @@ class TestEveryDataSet:
         first = [each for each, parameter in parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY]
         assert first == FIRST[function]
         required = {each for each, parameter in options(called).items() if parameter.default is parameter.empty}
-        assert required <= set(SECTIONS[name][function]) <= set(options(called))
+        assert required - MACHINE <= set(SECTIONS[name][function]) <= set(options(called)) - MACHINE
         assert inspect.signature(called).return_annotation is RETURNED[function]
 
     @pytest.mark.parametrize("function", FIRST)

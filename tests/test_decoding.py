@@ -1171,7 +1171,7 @@ def test_the_stage(tmp_path, monkeypatch, capsys):
     run_stage(tmp_path, monkeypatch, with_metadata(names), "raw")
     assert capsys.readouterr().out == "made: 80 images at 16 x 16 (squash); 0 rejected\n"
     assert decoded.open_images(tmp_path / "data/images").shape == (80, 16, 16)
-    assert sorted(contents(tmp_path / "data/images")) == ["images.npy", "index.csv", "unreadable.csv", "summary.json"]
+    assert sorted(contents(tmp_path / "data/images")) == ["images.npy", "index.csv", "summary.json", "unreadable.csv"]
 
 
 def test_the_stage_on_real_images(tmp_path, monkeypatch, shared_data, capsys):

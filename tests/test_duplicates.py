@@ -17,6 +17,7 @@ from severity.collections.splits import SPLITS
 from severity.core.errors import SeverityError
 from severity.datacard import duplicates
 from severity.decoding import decoding
+from tests.checks import every
 
 LIMITS = {"hash_distance": 10, "correlation": 0.985, "workers": 1}
 SIZE = 64
@@ -226,7 +227,7 @@ def test_pictures_stored_many_times_are_compared_once_and_every_pair_counts(monk
     monkeypatch.setattr(duplicates, "LISTED", listed)
     found = duplicates.find(images, table, **LIMITS)
     assert sum(found.counts.values()) == len(expected) > 500 and len(found.pairs) == min(listed, len(expected))
-    assert all(len(first) <= 7 and len(second) <= 7 for first, second in compared)
+    assert every(len(first) <= 7 and len(second) <= 7 for first, second in compared)
     row = {id: number for number, id in enumerate(table["id"])}
     order = sorted(expected, key=lambda pair: (-round(expected[pair][1], 9), expected[pair][0], *map(row.get, pair)))
     assert list(found.pairs[["id", "other_id"]].itertuples(index=False, name=None)) == order[:listed]

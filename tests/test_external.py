@@ -488,7 +488,7 @@ class TestRuns:
 
 class TestLabelsAlone:
     def test_labels_of_several_files_are_joined(self, tmp_path):
-        shutil.copytree(golden.HERE / "external", tmp_path / "all")
+        shutil.copytree(golden.EXTERNAL, tmp_path / "all")
         found = labels_alone.read(tmp_path / "all")
         assert len(found.table) == 60 and len(found.labels) == 15 and found.notes == {}
         first = pandas.read_csv(tmp_path / "all/sigmoids-bce-0.csv", dtype=str)
@@ -540,8 +540,8 @@ class TestGolden:
 
     def test_the_stored_numbers_are_right_by_hand(self, study):
         """Top-1 error under argmax, from the file itself, for the images that were not divided off."""
-        frame = pandas.read_csv(golden.HERE / "elsewhere/softmax-ce-0.csv").set_index("id")
-        said = pandas.read_csv(golden.HERE / "elsewhere/sigmoids-bce-0.csv").set_index("id")
+        frame = pandas.read_csv(golden.EXTERNAL / "softmax-ce-0.csv").set_index("id")
+        said = pandas.read_csv(golden.EXTERNAL / "sigmoids-bce-0.csv").set_index("id")
         with numpy.load(study / "data/predictions/softmax-ce-0.npz") as made:
             test = made["ids"][made["split"] == "test"]
         decided = frame.loc[test].idxmax(axis=1).str.removeprefix("prob:")
@@ -568,14 +568,14 @@ def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data
     (tmp_path / "out").mkdir()
     params = golden.settings(runs=["chexnet-bce-0"], validation_fraction=0.0)
     params["evaluate"]["rules"] = ["argmax", "crm"]
-    golden.study(tmp_path / "out", params, elsewhere=tmp_path / "in")
+    golden.study(tmp_path / "out", params, external_files=tmp_path / "in")
     found = files.read_json(tmp_path / "out/metrics/runs/chexnet-bce-0.json")
     marginal, truth, patients = chexnet.read(folder)
     case = chexnet.with_no_finding(marginal, truth, patients)
     cost = costs.lca_height(case.tree)
     for rule in ("argmax", "crm"):
-        ranking = chexnet.decisions.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree)
-        wanted = chexnet.metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+        ranking = chexnet.class_rules.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree)
+        wanted = chexnet.class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
         for metric in chexnet.COMPARED:
             assert found["rules"][rule][metric] == pytest.approx(wanted[metric], abs=1e-6)
     published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]

@@ -816,10 +816,10 @@ def test_reliability(study, drawn, written):
         for when, suffix in (("before", ""), ("after", "_ts")):
             sections = [run["calibration"][kind + suffix] for run in runs]
             low, high = sorted(section["ece"] for section in sections)
-                coldest, hottest = sorted(section["temperature"] for section in sections)
-                ece, temperature = (low + high) / 2, (coldest + hottest) / 2  # Two runs: the median is the mean.
-                shown = f"{when}: ECE {ece:.3f} ({low:.3f} to {high:.3f}), T {temperature:.3f}"
-                assert any(entry.startswith(shown) for entry in legend)
+            coldest, hottest = sorted(section["temperature"] for section in sections)
+            ece, temperature = (low + high) / 2, (coldest + hottest) / 2  # Two runs: the median is the mean.
+            shown = f"{when}: ECE {ece:.3f} ({low:.3f} to {high:.3f}), T {temperature:.3f}"
+            assert any(entry.startswith(shown) for entry in legend)
             rows = table[(table["probabilities"] == kind) & (table["when"] == when)]
             pooled = rows[rows["seed"].isna()]
             assert pooled["n"].sum() == 140 * (len(CLASSES) if kind == "marginal" else 1)

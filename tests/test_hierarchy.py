@@ -9,6 +9,7 @@ from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert, nih14
 from severity.tree import trees
+from tests.checks import every
 from tests.trees import MEDMNIST, TOP, chexpert_default, random_trees, six_classes
 
 SHIPPED = {
@@ -60,7 +61,7 @@ def test_depth_and_height_against_their_definitions(tree):
 def test_top_down_names_each_node_once_after_its_parent(tree):
     order = list(tree.top_down)
     assert sorted(order) == list(range(len(tree.parents)))
-    assert all(order.index(tree.parents[node]) < order.index(node) for node in order if tree.parents[node] >= 0)
+    assert every(order.index(tree.parents[node]) < order.index(node) for node in order if tree.parents[node] >= 0)
 
 
 def test_writing_and_reading_gives_the_same_tree(tmp_path):

@@ -12,6 +12,10 @@ def test_a_table_aligns_words_left_and_numbers_right():
     assert markdown.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
 
 
+def test_a_cell_may_hold_what_markdown_takes_for_a_border():
+    assert markdown.table(["P(a | b)"], [["x|y"]]) == "| P(a \\| b) |\n| --- |\n| x\\|y |\n"
+
+
 def test_renewing_changes_the_marked_part_alone_and_again_changes_nothing(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)

@@ -16,6 +16,7 @@ from severity.phantoms import radiographs
 from severity.phantoms.anatomy import LEFT, RIGHT, Pose, drawn_heart_ratio, inspired, patient_anatomy
 from severity.phantoms.labels import DEVICES, NO_FINDING, OPACITIES, RATES, truth
 from severity.phantoms.signs import bend, finding
+from tests.checks import every
 
 OPTIONS = {
     "images": 30,
@@ -67,7 +68,7 @@ def test_a_larger_collection_begins_with_the_smaller_one(collection, tmp_path):
     part, whole = files(tmp_path / "part"), files(collection)
     images = [path for path in part if path.suffix == ".jpg"]
     assert len(images) == 12
-    assert all(part[path] == whole[path] for path in images)
+    assert every(part[path] == whole[path] for path in images)
     for name in ("train.csv", "valid.csv"):
         lines = (tmp_path / "part" / name).read_text().splitlines()
         assert (collection / name).read_text().splitlines()[: len(lines)] == lines
@@ -87,7 +88,7 @@ def test_form_is_that_of_chexpert(collection):
             assert 18 <= int(row["Age"]) <= 90
             assert row["Frontal/Lateral"].lower() == view
             assert row["AP/PA"] in (("AP", "PA") if view == "frontal" else ("",))
-            assert all(row[label] in ("1.0", "0.0", "-1.0", "") for label in LABELS)
+            assert every(row[label] in ("1.0", "0.0", "-1.0", "") for label in LABELS)
     assert patients["train"] and patients["valid"]
     assert not patients["train"] & patients["valid"]
     assert listed == {path.as_posix() for path in files(collection) if path.suffix == ".jpg"}
@@ -108,7 +109,7 @@ def test_views_of_a_study_share_their_labels_and_studies_their_patient(collectio
         study = row["Path"].rsplit("/", 1)[0]
         labels[study].add(tuple(row[label] for label in LABELS))
         people[row["Path"].split("/")[2]].add((row["Sex"], row["Age"]))
-    assert all(len(each) == 1 for each in [*labels.values(), *people.values()])
+    assert every(len(each) == 1 for each in [*labels.values(), *people.values()])
 
 
 def test_the_reader_of_chexpert_reads_it(collection):
@@ -116,7 +117,7 @@ def test_the_reader_of_chexpert_reads_it(collection):
     assert found.labels == LABELS and found.notes == {"official splits": {"valid.csv": "test"}}
     tidy = found.table
     assert len(tidy) == OPTIONS["images"]
-    assert all((collection / path).is_file() for path in tidy["path"])
+    assert every((collection / path).is_file() for path in tidy["path"])
     assert set(tidy["view"]) <= {"PA", "AP", "lateral"}
     clean = tidy[tidy["split"] == "test"]
     assert len(clean) and clean[list(LABELS)].isin([0.0, 1.0]).all(axis=None)
@@ -166,7 +167,7 @@ def test_no_finding_excludes_all_but_devices(studies):
         positive = {label for label in LABELS if truth(study.findings)[label]}
         assert (NO_FINDING in positive) == (positive <= {NO_FINDING, DEVICES})
         if clean[NO_FINDING] == 1:
-            assert all(clean[label] not in (1.0, -1.0) for label in LABELS if label not in (NO_FINDING, DEVICES))
+            assert every(clean[label] not in (1.0, -1.0) for label in LABELS if label not in (NO_FINDING, DEVICES))
 
 
 def test_an_opacity_of_any_kind_is_an_opacity():
@@ -314,7 +315,7 @@ def test_fracture_breaks_ribs_of_its_side_only():
     anatomy = patient()
     whole, broken = chest(anatomy), chest(anatomy, one_sided("Fracture", 0.5, LEFT))
     assert len(broken.ribs) >= len(whole.ribs) + 3
-    assert all(rib.side == LEFT for rib in broken.ribs[len(whole.ribs) :])
+    assert every(rib.side == LEFT for rib in broken.ribs[len(whole.ribs) :])
 
 
 # Where on a frontal view, in thorax units, a finding on the patient's left may change the film.

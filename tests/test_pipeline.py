@@ -1,6 +1,7 @@
-"""The real graph on toy data: what runs, what a change reruns, and that the same params give the same bytes.
+"""The real graph on toy data, end to end: what a study leaves, the same bytes for the same params, other collections.
 
-The tests of this file share one workspace and leave it as they found it, so each starts from a finished pipeline.
+What a change reruns is tested without running anything real: tests/test_reruns.py. One study is run here; the tests that
+change something do so in copies of it.
 """
 
 import json
@@ -9,8 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -20,23 +21,27 @@ from PIL import Image
 
 from severity.core.without_images import WHY
 from severity.datasets import nih14
+from severity.figures import catalogue
 from tests import golden
 from tests.trees import TOP
 
-CELLS = ["test_resnet-ce-0", "test_resnet-hxe-0", "test_efficientnet-ce-0", "test_efficientnet-hxe-0"]
+# A loss without weights of its own, and one with.
+RUNS = [f"{backbone}-{loss}-0" for backbone in ("test_resnet", "test_efficientnet") for loss in ("ce", "haf")]
+BEFORE = ["collect", "read", "decode", "prepare", "describe", "hierarchy"]
 AFTER = ["evaluate", "aggregate", "compare", "plot", "illustrate", "explain", "report"]
+SUFFIXES = (".png", ".svg", ".csv", ".caption.txt")
 
 
 def tiny(params: dict) -> dict:
     """The smallest study that still has everything: two backbones, two losses, one seed."""
     params["datasets"]["phantom"]["collect"] |= {"images": 160, "size": 64}
     params["decode"]["size"] = 32
-    params["machine"]["workers"] = 1
     params["prepare"] |= {"min_positives": 0, "validation_fraction": 0.3}
-    params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "hxe"], "seed": [0]}
+    params["grid"] = {"backbone": ["test_resnet", "test_efficientnet"], "loss": ["ce", "haf"], "seed": [0]}
     for name in params["grid"]["backbone"]:
         params["backbones"][name] = {"model": name, "pretrained": False}
     params["train"] |= {"epochs": 1, "warmup_epochs": 0.5}
+    params["compare"] |= {"resamples": 100, "permutations": 999}
     params["explain"] |= {"mistakes": 1, "maps": 2}
     return params
 
@@ -54,9 +59,7 @@ class Workspace:
             self.environment.pop(name, None)
 
     def run(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=900
-        )
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, text=True, capture_output=True)
         assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
@@ -64,35 +67,33 @@ class Workspace:
         """The stages that `dvc repro` really ran, in order."""
         return re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments))
 
-    def changed(self) -> set[str]:
-        """The stages that DVC would run because of what is in the workspace now, without what follows from them."""
-        return set(json.loads(self.run("dvc", "status", "--json").splitlines()[-1]))
+    def read_params(self) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / "params.yaml").read_text())
 
-    @contextmanager
-    def params(self):
-        """Change params.yaml for the length of the block."""
-        path = self.folder / "params.yaml"
-        before = path.read_text()
-        params = yaml.safe_load(before)
-        try:
-            yield params, lambda: path.write_text(yaml.safe_dump(params, sort_keys=False))
-        finally:
-            path.write_text(before)
+    def write_params(self, params: dict[str, Any]) -> None:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
-    @contextmanager
-    def text(self, name: str, extra: str):
-        """Append to a file for the length of the block."""
-        path = self.folder / name
-        before = path.read_text()
-        path.write_text(before + extra)
-        try:
-            yield
-        finally:
-            path.write_text(before)
+    def append(self, name: str, text: str) -> None:
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(text)
+
+    def copy(self, folder: Path) -> "Workspace":
+        return Workspace(Path(shutil.copytree(self.folder, folder, symlinks=True)))
+
+    def contents(self) -> dict[str, bytes]:
+        """Everything that a study leaves and that is not the network."""
+        paths = [
+            path
+            for part in ("metrics", "data/predictions", "plots", "report")
+            for path in (self.folder / part).rglob("*")
+        ]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths if path.is_file()}
 
 
-def copy_project(folder: Path) -> None:
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+def new_workspace(folder: Path, params: dict[str, Any]) -> Workspace:
+    """A fresh clone with these params."""
+    folder.mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(TOP / name, folder / name)
     for name in ("stages", "severity", "data/costs", "data/external_predictions", "data/hierarchies"):
         shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -101,276 +102,177 @@ def copy_project(folder: Path) -> None:
     (folder / ".dvc").mkdir()
     for name in (".dvc/config", ".dvc/plots.html"):
         shutil.copy(TOP / name, folder / name)
-
-
-def test_predictions_alone_are_scored_without_an_image(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    copy_project(folder)
-    shutil.copytree(golden.HERE / "external", folder / "data/external_predictions", dirs_exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(golden.settings(), sort_keys=False))
-    alone = Workspace(folder)
-    alone.run("git", "init", "--quiet")
-    adopted = [f"external@{run}" for run in golden.RUNS]
-    scored = {"evaluate", "aggregate", "compare", "plot", "report"}
-    wanting = {"decode", "prepare", "describe", "illustrate", "explain"}  # images; they say so
-    told = alone.run("dvc", "repro")
-    assert sorted(re.findall(r"Running stage '([^']+)'", told)) == sorted(
-        ["collect", "read", "hierarchy", *adopted, *scored, *wanting]
-    )
-    assert told.count(WHY) == len(wanting)
-    table = (folder / "metrics/table.csv").read_bytes()
-    assert b"softmax,ce,crm_ts" in table and (folder / "plots/tradeoff.png").stat().st_size > 1000
-    page = (folder / "plots/report.html").read_text(encoding="utf-8")
-    assert all(run in page for run in golden.RUNS)
-    links = [link for link in re.findall(r'(?:href|src)="([^"]*)"', page) if not link.startswith(("#", "data:"))]
-    assert links and all((folder / "plots" / link).exists() for link in links)
-    pictures = re.findall(r"<img[^>]*>", page)
-    assert pictures and not [each for each in pictures if re.search("mistakes|curves|contact_sheet|plots/data", each)]
-    assert alone.repro() == [] and "up to date" in alone.run("dvc", "repro")
-    with alone.params() as (params, save):
-        params["evaluate"]["mistakes"] = 2
-        save()
-        assert "external" not in " ".join(ran := alone.repro()) and not wanting & set(ran) - {"illustrate", "explain"}
-        params["external"]["runs"] = list(golden.RUNS[:1])
-        save()
-        assert set(alone.repro()) <= scored | {"illustrate", "explain"}
-        assert b"softmax" not in (folder / "metrics/table.csv").read_bytes()
-    with alone.text("data/external_predictions/README.md", "changed\n"):
-        assert alone.repro()[:2] == adopted
-    assert (folder / "metrics/table.csv").read_bytes() == table
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Workspace:
-    folder = tmp_path_factory.mktemp("pipeline") / "project"
-    folder.mkdir()
-    copy_project(folder)
-    params = tiny(yaml.safe_load((folder / "params.yaml").read_text()))
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     workspace = Workspace(folder)
+    workspace.write_params(params)
     workspace.run("git", "init", "--quiet")
-    every = ["collect", "read", "decode", "prepare", "describe", "hierarchy"]
-    every += [f"{stage}@{cell}" for stage in ("train", "predict") for cell in CELLS] + AFTER
-    assert sorted(workspace.repro()) == sorted(every)
     return workspace
 
 
-def cells(stage: str, *names: str) -> set[str]:
-    return {f"{stage}@{cell}" for cell in CELLS if any(name in cell for name in names)}
+def stages_run(text: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", text)
 
 
-def test_a_second_repro_runs_nothing(workspace):
-    assert "up to date" in workspace.run("dvc", "repro")
-    assert workspace.changed() == set()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Workspace:
+    """A fresh study, run to its report."""
+    params = tiny(yaml.safe_load((TOP / "params.yaml").read_text()))
+    workspace = new_workspace(tmp_path_factory.mktemp("pipeline") / "project", params)
+    networks = [f"{stage}@{run}" for stage in ("train", "predict") for run in RUNS]
+    assert sorted(workspace.repro()) == sorted([*BEFORE, *networks, *AFTER])
+    return workspace
 
 
-def test_what_a_run_leaves(workspace):
-    assert sorted(path.stem for path in (workspace.folder / "metrics/runs").iterdir()) == sorted(CELLS)
-    medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
-    assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in ("argmax", "crm")}
-    assert len(json.loads((workspace.folder / "metrics/headline.json").read_text())) < 15
-    stages = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
-    for declared in (stages["plot"], stages["illustrate"]):
-        for name in [*declared["plots"], *declared["outs"]]:
-            assert (workspace.folder / name).stat().st_size > 50, name
-    (explained,) = (workspace.folder / "plots/explain").iterdir()
-    assert explained.name in CELLS and (explained / "index.csv").stat().st_size > 50
-    assert not (workspace.folder / "data/unfinished").exists() or not any(
-        (workspace.folder / "data/unfinished").iterdir()
-    )
+@pytest.fixture
+def workspace(finished, tmp_path) -> Workspace:
+    """A copy of the finished study."""
+    return finished.copy(tmp_path / "project")
 
 
-def test_metrics_and_plots_are_shown(workspace):
-    shown = workspace.run("dvc", "metrics", "show", "--md")
-    assert "metrics/median/test_resnet-hxe-crm.json" in shown and "mistake_severity" in shown
-    page = workspace.run("dvc", "plots", "show", "--out", "page").strip().splitlines()[-1]
-    assert page.endswith("index.html")
-    written = (workspace.folder / "page/index.html").read_text()
-    assert "tradeoff.png" in written and "grid-template-columns" in written and "{" + "plot_divs}" not in written
-    shutil.rmtree(workspace.folder / "page")
+# --- The finished study -----------------------------------------------------------------------------------------------
 
 
-def test_a_losss_number_reruns_its_own_cells_and_comes_back_from_the_cache(workspace):
-    with workspace.params() as (params, save):
-        params["losses"]["hxe"]["alpha"] = 0.7
-        save()
-        assert workspace.changed() == cells("train", "hxe")  # predict takes the numbers from the network's folder
-        ran = workspace.repro()
-        assert set(ran) == cells("train", "hxe") | cells("predict", "hxe") | set(AFTER)
-    # The run cache holds the networks of before. Metrics live in git, not in the cache, and are computed again.
-    assert set(workspace.repro()) == {"evaluate", "aggregate", "compare", "report"}
-    assert workspace.changed() == set()
+def test_a_second_repro_runs_nothing(finished):
+    assert "up to date" in (told := finished.run("dvc", "repro")) and not stages_run(told)
 
 
-def test_a_losss_file_reruns_its_own_cells(workspace):
-    with workspace.text("severity/losses/hxe.py", "# changed\n"):
-        assert workspace.changed() == cells("train", "hxe") | cells("predict", "hxe")
+def test_what_a_study_leaves(finished):
+    folder = finished.folder
+    assert sorted(path.stem for path in (folder / "metrics/runs").iterdir()) == sorted(RUNS)
+    medians = {path.stem for path in (folder / "metrics/median").iterdir()}
+    assert medians == {f"{run[:-2]}-{rule}" for run in RUNS for rule in ("argmax", "crm")}
+    assert 0 < len(json.loads((folder / "metrics/headline.json").read_text())) < 15
+    drawn = {f"plots/{stem}{suffix}" for stem in catalogue.FIGURES for suffix in SUFFIXES}
+    parts = [folder / f"plots/{part}" for part in ("scores", "images", "data")]
+    there = {str(path.relative_to(folder)): path.stat().st_size for part in parts for path in part.iterdir()}
+    assert {name for name in there if not name.endswith(".gitignore")} == drawn
+    assert min(there[name] for name in drawn) > 0
+    (explained,) = [path for path in (folder / "plots/explain").iterdir()]
+    assert explained.name in RUNS and (explained / "index.csv").stat().st_size > 50
+    assert (folder / "report/report.html").stat().st_size > 10_000
+    assert {path.name for path in (folder / "report/tables").iterdir()} == {
+        "summary.tex", "summary.md", "comparisons.tex",
+    }  # fmt: skip
+    assert not [path for path in (folder / "data/unfinished").glob("*")]
+    weights = safetensors.numpy.load_file(folder / "data/models/test_resnet-haf-0/weights.safetensors")
+    assert {name.split(".")[0] for name in weights} == {"network", "loss"}
 
 
-def test_a_backbone_or_a_seed_added_trains_new_cells_alone(workspace):
-    with workspace.params() as (params, save):
-        params["backbones"]["test_vit"] = {"model": "test_vit", "pretrained": False}
-        params["grid"]["backbone"].insert(0, "test_vit")
-        save()
-        assert {stage for stage in workspace.changed() if "@" in stage} == {
-            f"{stage}@test_vit-{loss}-0" for stage in ("train", "predict") for loss in ("ce", "hxe")
-        }
-    with workspace.params() as (params, save):
-        params["grid"]["seed"] = [1, 0]
-        save()
-        assert {stage for stage in workspace.changed() if "@" in stage} == {
-            f"{stage}@{cell[:-1]}1" for stage in ("train", "predict") for cell in CELLS
-        }
+def test_metrics_and_plots_are_shown_without_a_warning(finished, tmp_path):
+    shown = finished.run("dvc", "metrics", "show", "--md")
+    assert "metrics/median/test_resnet-haf-crm.json" in shown and "mistake_severity" in shown
+    told = finished.run("dvc", "plots", "show", "--out", str(tmp_path / "page"))
+    assert "warning" not in told.lower() and told.strip().splitlines()[-1].endswith("index.html")
+    page = (tmp_path / "page/index.html").read_text()
+    assert [Path(stem).name for stem in catalogue.FIGURES if f"{stem.replace('/', '_')}.png" not in page] == []
+    assert "grid-template-columns" in page and "{" + "plot_divs}" not in page
 
 
-def test_evaluations_and_plots_numbers_rerun_no_network(workspace):
-    with workspace.params() as (params, save):
-        params["evaluate"]["batch_size"] = 16
-        save()
-        ran = workspace.repro()
-        assert "evaluate" in ran and set(ran) <= set(AFTER)
-        params["plot"]["mistakes"] = 2
-        save()
-        assert workspace.repro() == ["illustrate", "report"]
-        params["plot"]["labels"] = 5
-        save()
-        assert workspace.repro() == ["plot", "report"]
-        params["explain"]["maps"] = 1
-        save()
-        assert workspace.repro() == ["explain", "report"]
-        params["cost"]["name"] = "path"
-        save()
-        assert set(workspace.repro()) == {"hierarchy", *AFTER}
-    workspace.repro()
-    assert workspace.changed() == set()
-
-
-def test_a_changed_cost_file_reruns_hierarchy_and_evaluation_and_no_network(workspace):
-    cost = workspace.folder / "data/costs/chexpert_example.csv"
-    before = cost.read_text()
-    with workspace.params() as (params, save):
-        params["cost"]["name"] = "file"
-        save()
-        assert set(workspace.repro()) == {"hierarchy", *AFTER}
-        scored = (workspace.folder / "metrics/table.csv").read_bytes()
-        try:
-            cost.write_text(before.replace(",18", ",27"))
-            assert set(workspace.repro()) == {"hierarchy", *AFTER}
-            assert (workspace.folder / "metrics/table.csv").read_bytes() != scored
-        finally:
-            cost.write_text(before)
-    workspace.repro()
-    assert workspace.changed() == set()
-
-
-def test_every_rule_goes_through_to_the_table_and_the_figures(workspace):
-    rules = ["argmax", "crm", "hie", "top_down", "argmax_ts", "crm_ts"]
-    with workspace.params() as (params, save):
-        params["evaluate"]["rules"] = rules
-        save()
-        assert set(workspace.repro()) == set(AFTER)
-        medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
-        assert medians == {f"{cell[:-2]}-{rule}" for cell in CELLS for rule in rules}
-    workspace.repro()
-    assert workspace.changed() == set()
-
-
-def test_the_paths_of_predictions_are_told(workspace):
-    predictions = f"data/predictions/{CELLS[0]}.npz"
+def test_the_paths_of_predictions_are_printed(finished, tmp_path):
+    predictions, table = f"data/predictions/{RUNS[0]}.npz", tmp_path / "paths.csv"
     command = (sys.executable, "-m", "severity.explanation.paths", "--predictions", predictions)
-    workspace.run(*command, "--rule", "climb", "--out", "paths.csv")
-    lines = (workspace.folder / "paths.csv").read_text().splitlines()
+    finished.run(*command, "--rule", "climb", "--out", str(table))
+    lines = table.read_text().splitlines()
     image = lines[1].split(",")[0]
     assert lines[0] == "id,split,depth,node,probability,given_parent,decided"
-    assert "* 1.000  Chest radiograph" in workspace.run(*command, "--rule", "crm", "--id", image)
-    told = workspace.run(*command, "--id", image[:-1] + "?", fails=True)
+    assert "* 1.000  Chest radiograph" in finished.run(*command, "--rule", "crm", "--id", image)
+    told = finished.run(*command, "--id", image[:-1] + "?", fails=True)
     assert "error: " in told and f"Did you mean '{image[:8]}" in told and "Traceback" not in told
-    (workspace.folder / "paths.csv").unlink()
 
 
-@pytest.mark.parametrize(
-    "name", ["decisions", "metrics", "statistics", "comparisons", "figures", "evaluation", "explanation", "report"]
-)
-def test_the_code_after_prediction_reruns_no_network(workspace, name):
-    with workspace.text(f"severity/{name}.py", "# changed\n"):
-        assert workspace.changed() and workspace.changed() <= set(AFTER)
+# --- Changes, in copies -----------------------------------------------------------------------------------------------
 
 
-def test_a_label_tree_reruns_what_depends_on_it(workspace):
-    tree = workspace.folder / "data/hierarchies/chexpert_pleural.yaml"
-    with workspace.text("data/hierarchies/nih14.yaml", "# another collection's tree\n"):
-        assert sorted(workspace.repro()) == ["hierarchy", "prepare"]  # same tree, same bytes: nothing follows
-    before = tree.read_text()
-    try:
-        tree.write_text(before.replace("node: Pleural finding", "node: Pleura"))
-        assert workspace.repro("hierarchy") == ["hierarchy"]
-        # Predicting takes the tree from the network's folder, and so waits for the training.
-        assert {stage for stage in workspace.changed() if "@" in stage} == cells("train", "-")
-    finally:
-        tree.write_text(before)
-    workspace.repro()
-    assert workspace.changed() == set()
-
-
-def test_the_same_params_give_the_same_bytes(workspace):
-    folder = workspace.folder
-
-    def everything() -> dict[str, bytes]:
-        paths = [*folder.glob("metrics/**/*.*"), *folder.glob("data/predictions/*"), *folder.glob("plots/**/*")]
-        return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
-
-    before = everything()
-    cell = CELLS[1]
-    ran = workspace.repro("--force", "--single-item", f"train@{cell}", f"predict@{cell}", *AFTER)
-    assert ran == [f"train@{cell}", f"predict@{cell}", *AFTER]
-    assert everything() == before
-
-
-def test_a_loss_with_weights_of_its_own_is_trained_and_predicts(workspace):
-    with workspace.params() as (params, save):
-        params["grid"]["loss"].append("haf")
-        save()
-        cell = "test_resnet-haf-0"
-        assert workspace.repro(f"predict@{cell}") == [f"train@{cell}", f"predict@{cell}"]
-        weights = safetensors.numpy.load_file(workspace.folder / "data/models" / cell / "weights.safetensors")
-        assert {name.split(".")[0] for name in weights} == {"network", "loss"}
-    # What the grid no longer names may not stay beside what it does.
-    (workspace.folder / "data/predictions" / f"{cell}.npz").unlink()
-    shutil.rmtree(workspace.folder / "data/models" / cell)
-    assert workspace.changed() == set()
-
-
-def test_a_stray_run_is_not_counted(workspace):
+def test_the_same_params_give_the_same_bytes_and_a_stray_run_is_not_counted(workspace):
+    before, run = workspace.contents(), RUNS[1]
+    assert f"data/predictions/{run}.npz" in before and "metrics/table.csv" in before and "report/report.html" in before
     stray = workspace.folder / "data/predictions/resnet18-ce-9.npz"
     stray.write_bytes(b"left from another grid")
-    try:
-        before = (workspace.folder / "metrics/table.csv").read_bytes()
-        assert set(workspace.repro()) == {"evaluate", "compare", "explain"}
-        assert (workspace.folder / "metrics/table.csv").read_bytes() == before
-    finally:
-        stray.unlink()
-    workspace.repro()
+    stages = [f"train@{run}", f"predict@{run}", *AFTER]
+    assert workspace.repro("--force", "--single-item", *stages) == stages
+    stray.unlink()
+    assert workspace.contents() == before
 
 
-def test_predictions_made_elsewhere_are_scored_beside_images_without_a_trained_run(workspace):
-    made = numpy.load(workspace.folder / "data/predictions" / f"{CELLS[0]}.npz")
-    elsewhere = workspace.folder / "data/external_predictions/other-ce-0.npz"
+def test_an_experiment_reruns_what_it_changes_and_comes_back_from_the_cache(workspace):
+    params, table = workspace.read_params(), (workspace.folder / "metrics/table.csv").read_bytes()
+    rules = ["argmax", "crm", "hie", "top_down", "argmax_ts", "crm_ts"]
+    haf = [run for run in RUNS if "-haf-" in run]
+    changed = workspace.read_params()
+    changed["evaluate"]["rules"] = rules
+    changed["cost"]["name"] = "file"
+    changed["losses"]["haf"]["margin"] /= 2
+    workspace.write_params(changed)
+    networks = {f"{stage}@{run}" for stage in ("train", "predict") for run in haf}
+    assert set(workspace.repro()) == {"hierarchy", *networks, *AFTER}
+    medians = {path.stem for path in (workspace.folder / "metrics/median").iterdir()}
+    assert medians == {f"{run[:-2]}-{rule}" for run in RUNS for rule in rules}
+
+    scored = (workspace.folder / "metrics/table.csv").read_bytes()
+    cost = workspace.folder / "data/costs/chexpert_example.csv"
+    cost.write_text(cost.read_text().replace(",18", ",27"))
+    assert workspace.repro("aggregate") == ["hierarchy", "evaluate", "aggregate"]
+    assert (workspace.folder / "metrics/table.csv").read_bytes() != scored
+
+    shutil.copy(TOP / "data/costs/chexpert_example.csv", cost)
+    workspace.write_params(params)
+    # The run cache holds the networks of before. Metrics live in git, not in the cache, and are computed again.
+    ran = set(workspace.repro("aggregate", *(f"predict@{run}" for run in RUNS)))
+    assert ran == {"evaluate", "aggregate"}
+    assert (workspace.folder / "metrics/table.csv").read_bytes() == table
+
+
+def test_what_writes_the_same_bytes_reruns_nothing_after_it(workspace):
+    workspace.append("data/hierarchies/nih14.yaml", "# another collection's tree\n")
+    workspace.append("severity/report/latex.py", "# a comment\n")
+    assert sorted(workspace.repro()) == ["hierarchy", "prepare", "report"]
+
+
+def test_external_predictions_are_scored_beside_images_without_a_trained_run(workspace):
+    made = numpy.load(workspace.folder / "data/predictions" / f"{RUNS[0]}.npz")
     given = {"id": made["ids"], "classes": made["classes"], "prob": made["posterior"]}
-    numpy.savez(elsewhere, **given)
-    with workspace.params() as (params, save):
-        params["grid"]["seed"] = []
-        params["external"]["runs"] = ["other-ce-0"]
-        save()
-        assert {"external@other-ce-0", "evaluate", "illustrate", "explain", "report"} <= set(workspace.repro())
-        assert workspace.repro() == []
-        page = (workspace.folder / "plots/report.html").read_text()
-        assert "other-ce-0" in page and CELLS[0] not in page
-        assert [path.name for path in (workspace.folder / "plots/explain").iterdir()] == ["left_out.txt"]
-        assert "no run was trained here" in (workspace.folder / "plots/curves.caption.txt").read_text()
-    elsewhere.unlink()
-    workspace.repro()
-    assert workspace.changed() == set()
+    numpy.savez(workspace.folder / "data/external_predictions/other-ce-0.npz", **given)
+    params = workspace.read_params()
+    params["grid"]["seed"] = []
+    params["external"]["runs"] = ["other-ce-0"]
+    workspace.write_params(params)
+    assert set(workspace.repro()) == {"external@other-ce-0", *AFTER}
+    page = (workspace.folder / "report/report.html").read_text(encoding="utf-8")
+    assert "other-ce-0" in page and RUNS[0] not in page
+    assert [path.name for path in (workspace.folder / "plots/explain").iterdir()] == ["left_out.txt"]
+    assert "no run was trained here" in (workspace.folder / "plots/images/curves.caption.txt").read_text()
+
+
+def test_another_collection_and_back_prepares_nothing_again(workspace):
+    make_chest_xray14(workspace.folder / "data/external/ChestX-ray14")
+    before = (workspace.folder / "data/prepared/summary.json").read_bytes()
+    phantom, nih = workspace.read_params(), workspace.read_params()
+    nih["data"]["name"] = "nih14"
+    workspace.write_params(nih)
+    assert sorted(workspace.repro("describe", "hierarchy")) == sorted(BEFORE)
+    assert json.loads((workspace.folder / "data/prepared/summary.json").read_text())["dataset"] == "nih14"
+    workspace.write_params(phantom)
+    assert set(workspace.repro("describe", "hierarchy")) <= {"describe"}
+    assert (workspace.folder / "data/prepared/summary.json").read_bytes() == before
+    workspace.write_params(nih)
+    assert workspace.repro("prepare", "hierarchy") == []
+
+
+def test_what_is_damaged_stops_with_the_reason_and_changes_nothing(workspace):
+    good, params = workspace.read_params(), workspace.read_params()
+    params["datasets"]["chexpert"] |= {"root": "data/external/nowhere"}
+    params["data"]["name"] = "chexpert"
+    workspace.write_params(params)
+    told = workspace.run("dvc", "repro", "collect", fails=True)
+    assert all(word in told for word in ("error: ", "data/external/nowhere", "datasets.chexpert.root"))
+    assert "Traceback" not in told
+    params = workspace.read_params() | {"data": good["data"]}
+    params["evaluate"]["rulse"] = []
+    workspace.write_params(params)
+    told = workspace.run("dvc", "repro", "evaluate", fails=True)
+    assert all(word in told for word in ("evaluate", "'rulse'", "Did you mean 'rules'"))
+    workspace.write_params(good)
+    workspace.run("dvc", "checkout", "--force")
+    assert set(workspace.repro()) <= {"evaluate"}  # Its metrics are in git, not in the cache.
 
 
 def make_chest_xray14(folder: Path) -> None:
@@ -386,58 +288,29 @@ def make_chest_xray14(folder: Path) -> None:
     (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_a_policy_or_a_split_decodes_nothing(workspace):
-    with workspace.params() as (params, save):
-        params["datasets"]["phantom"]["labels"]["uncertain"] = "zeros"
-        params["prepare"]["seed"] = 1
-        save()
-        assert workspace.changed() == {"prepare", "report"}
-        params["machine"] |= {"workers": 2, "devices": 2, "compile": True}
-        save()
-        assert workspace.changed() == {"prepare", "report"}
-        params["decode"]["aspect"] = "pad"
-        save()
-        assert workspace.changed() == {"decode", "prepare", "report"}
+# --- Predictions alone ------------------------------------------------------------------------------------------------
 
 
-def test_code_that_reads_tables_decodes_nothing(workspace):
-    with workspace.text("severity/datasets/chexpert.py", "# changed\n"):
-        assert workspace.changed() == {"collect", "read"}
-    with workspace.text("severity/preparation/labelling.py", "# changed\n"):
-        assert workspace.changed() == {"prepare"}
-
-
-def test_another_collection_and_back_prepares_nothing_again(workspace):
-    make_chest_xray14(workspace.folder / "data/external/ChestX-ray14")
-    before = (workspace.folder / "data/prepared/summary.json").read_bytes()
-    first = ["collect", "read", "decode", "prepare", "describe", "hierarchy"]
-    with workspace.params() as (params, save):
-        params["data"]["name"] = "nih14"
-        save()
-        assert sorted(workspace.repro("describe", "hierarchy")) == sorted(first)
-        assert json.loads((workspace.folder / "data/prepared/summary.json").read_text())["dataset"] == "nih14"
-    assert set(workspace.repro("describe", "hierarchy")) <= {"describe"}
-    assert (workspace.folder / "data/prepared/summary.json").read_bytes() == before
-    with workspace.params() as (params, save):
-        params["data"]["name"] = "nih14"
-        save()
-        assert workspace.repro("prepare", "hierarchy") == []
-    workspace.repro()
-    assert workspace.changed() == set()
-
-
-def test_a_damaged_collection_stops_with_the_reason_and_a_failed_stage_changes_nothing(workspace):
-    with workspace.params() as (params, save):
-        params["datasets"]["chexpert"] |= {"root": "data/external/nowhere"}
-        params["data"]["name"] = "chexpert"
-        save()
-        told = workspace.run("dvc", "repro", "collect", fails=True)
-        assert "error: There is no folder data/external/nowhere. Set datasets.chexpert.root in params.yaml" in told
-        assert "Traceback" not in told
-    with workspace.params() as (params, save):
-        params["evaluate"]["rulse"] = []
-        save()
-        told = workspace.run("dvc", "repro", "evaluate", fails=True)
-        assert "evaluate: unknown key 'rulse'. Did you mean 'rules'" in told
-    workspace.repro()
-    assert workspace.changed() == set()
+def test_external_predictions_alone_are_scored_without_an_image(tmp_path):
+    alone = new_workspace(tmp_path / "project", golden.settings())
+    shutil.copytree(golden.EXTERNAL, alone.folder / "data/external_predictions", dirs_exist_ok=True)
+    external = [f"external@{run}" for run in golden.RUNS]
+    scored = {"evaluate", "aggregate", "compare", "plot", "report"}
+    without = {"decode", "prepare", "describe", "illustrate", "explain"}  # They need images, and say so.
+    told = alone.run("dvc", "repro")
+    assert sorted(stages_run(told)) == sorted(["collect", "read", "hierarchy", *external, *scored, *without])
+    assert told.count(WHY) == len(without)
+    table = (alone.folder / "metrics/table.csv").read_bytes()
+    assert b"softmax,ce,crm_ts" in table and (alone.folder / "plots/scores/tradeoff.png").stat().st_size > 1000
+    page = (alone.folder / "report/report.html").read_text(encoding="utf-8")
+    assert not [run for run in golden.RUNS if run not in page]
+    links = [link for link in re.findall(r'(?:href|src)="([^"]*)"', page) if not link.startswith(("#", "data:"))]
+    assert links and not [link for link in links if not (alone.folder / "report" / link).exists()]
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert pictures and not [each for each in pictures if re.search("plots/images|plots/data", each)]
+    assert alone.repro() == []
+    params = alone.read_params()
+    params["external"]["runs"] = list(golden.RUNS[:1])
+    alone.write_params(params)
+    assert set(alone.repro()) <= scored | {"illustrate", "explain"}
+    assert b"softmax" not in (alone.folder / "metrics/table.csv").read_bytes()

@@ -25,6 +25,7 @@ from stages import collect as collect_stage
 from stages import decode as decode_stage
 from stages import prepare as prepare_stage
 from stages import read as read_stage
+from tests.checks import every
 from tests.trees import TOP
 
 SHARED = Path(os.environ.get("SEVERITY_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -105,7 +106,7 @@ def test_other_patients_do_not_move_a_patient(patients, others, seed, order):
     together = [*patients, *others]
     order.shuffle(together)
     crowd = dict(zip(together, splits.divide(as_rows(together), **FRACTIONS, seed=seed), strict=True))
-    assert all(crowd[patient] == alone[patient] for patient in patients)
+    assert every(crowd[patient] == alone[patient] for patient in patients)
 
 
 def test_fractions_are_kept_and_do_not_disturb_each_other():

@@ -1,5 +1,6 @@
 """The report: its page, held against an HTML parser and a browser, and its tables, held against LaTeX."""
 
+import base64
 import io
 import re
 import shutil
@@ -8,6 +9,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jinja2
 import numpy
 import pandas
 import pytest
@@ -15,11 +17,20 @@ import yaml
 from hypothesis import given, strategies
 from PIL import Image
 
-from severity.core import files, runs, without_images
+from severity.core import documents, files, runs, without_images
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.report import best_rows, contents, latex, markup, report, report_tables
-from severity.report.markup import tag
+from severity.figures import catalogue
+from severity.report import (
+    best_rows,
+    contents,
+    latex,
+    page_tables,
+    pictures,
+    report,
+    report_tables,
+    sections,
+)
 from stages import decode, describe, explain, illustrate, prepare
 from stages import report as stage
 from tests import browser, study
@@ -32,6 +43,7 @@ BIG = {
     "seed": [0],
 }
 WIDTHS = (390, 1280)
+VOID = ("img", "input", "link", "meta", "wbr")  # elements without an end
 
 
 class Tree(HTMLParser):
@@ -47,7 +59,7 @@ class Tree(HTMLParser):
     def handle_starttag(self, name, attributes):
         assert len({key for key, _ in attributes}) == len(attributes), (name, attributes)
         self.elements.append((name, dict(attributes), tuple(self.open)))
-        if name not in (*markup.VOID, "meta", "link"):
+        if name not in VOID:
             self.open.append(name)
 
     def handle_endtag(self, name):
@@ -70,15 +82,15 @@ class Tree(HTMLParser):
 def small(tmp_path_factory) -> Path:
     """Two backbones, two losses, two seeds; class names made to break pages. Do not change it: take a `copy`."""
     folder = study.make(tmp_path_factory.mktemp("small"), grid=SMALL, classes=study.HOSTILE)
-    tell(folder)
+    write_report(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory) -> Path:
-    """45 cells of one seed."""
+    """45 configurations of one seed."""
     folder = study.make(tmp_path_factory.mktemp("big"), grid=BIG)
-    tell(folder)
+    write_report(folder)
     return folder
 
 
@@ -88,11 +100,11 @@ def copy(small, tmp_path) -> Path:
     return tmp_path / "study"
 
 
-def tell(folder: Path) -> str:
-    """The page, made anew."""
+def write_report(folder: Path) -> str:
+    """Run the stage; the page that it wrote."""
     with study.inside(folder):
         stage.main()
-    return (folder / "plots/report.html").read_text(encoding="utf-8")
+    return (folder / "report/report.html").read_text(encoding="utf-8")
 
 
 def section(page: str, name: str) -> str:
@@ -107,7 +119,7 @@ def section(page: str, name: str) -> str:
 
 @pytest.mark.parametrize("which", ["small", "big"])
 def test_the_page_is_well_formed_and_names_what_it_shows(which, request):
-    tree = Tree((request.getfixturevalue(which) / "plots/report.html").read_text(encoding="utf-8"))
+    tree = Tree((request.getfixturevalue(which) / "report/report.html").read_text(encoding="utf-8"))
     ids = [attributes["id"] for _, attributes, _ in tree.elements if "id" in attributes]
     assert [name for name, count in Counter(ids).items() if count > 1] == []
     for _, attributes, _ in tree.elements:
@@ -125,7 +137,7 @@ def test_the_page_is_well_formed_and_names_what_it_shows(which, request):
 
 
 def test_the_page_needs_nothing_beside_it(small):
-    tree = Tree((small / "plots/report.html").read_text(encoding="utf-8"))
+    tree = Tree((small / "report/report.html").read_text(encoding="utf-8"))
     ids = [attributes["id"] for _, attributes, _ in tree.elements if "id" in attributes]
     assert not tree.all("iframe") and not any("src" in script for script in tree.all("script"))
     assert {link["rel"] for link in tree.all("link")} == {"icon"}
@@ -139,11 +151,11 @@ def test_the_page_needs_nothing_beside_it(small):
         if target.startswith("#"):
             assert target[1:] in ids
         else:  # A link to a file of the study, which is there.
-            assert not re.match(r"\w+:|/", target) and (small / "plots" / target).exists(), target
+            assert not re.match(r"\w+:|/", target) and (small / "report" / target).exists(), target
 
 
 def test_names_are_text_wherever_they_stand(small):
-    page = (small / "plots/report.html").read_text(encoding="utf-8")
+    page = (small / "report/report.html").read_text(encoding="utf-8")
     assert page.count("</script>") == 1 and "<b>" not in page and "<i>" not in page and "<Captions>" not in page
     tree = Tree(page)
     for name in study.HOSTILE:
@@ -153,7 +165,7 @@ def test_names_are_text_wherever_they_stand(small):
 
 
 def test_every_number_of_the_summary_is_the_one_in_the_file_that_it_names(small):
-    tree = Tree((small / "plots/report.html").read_text(encoding="utf-8"))
+    tree = Tree((small / "report/report.html").read_text(encoding="utf-8"))
     cells = [each for each in tree.all("td") if each.get("title", "").startswith("metrics/table.csv")]
     table = pandas.read_csv(small / "metrics/table.csv")
     assert len(cells) == len(table) * len(best_rows.columns(table))
@@ -163,7 +175,7 @@ def test_every_number_of_the_summary_is_the_one_in_the_file_that_it_names(small)
 
 
 def test_every_line_of_a_comparison_is_the_one_in_the_file_that_it_names(small):
-    page = (small / "plots/report.html").read_text(encoding="utf-8")
+    page = (small / "report/report.html").read_text(encoding="utf-8")
     rows = re.findall(r'<tr title="(metrics/comparisons/\w+\.csv), line (\d+)">(.*?)</tr>', page)
     seen = Counter()
     for path, line, row in rows:
@@ -185,45 +197,45 @@ def _numbers(line: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["run", "summary", "comparisons", "figures", "mistakes", "cases", "data", "runs"])
 def test_every_section_names_its_source(small, name):
-    assert "Source: " in section((small / "plots/report.html").read_text(encoding="utf-8"), name)
+    assert "Source: " in section((small / "report/report.html").read_text(encoding="utf-8"), name)
 
 
-def test_the_words_of_the_comparisons_and_of_the_card_are_told(small):
-    page = (small / "plots/report.html").read_text(encoding="utf-8")
+def test_the_words_of_the_comparisons_and_of_the_card_are_shown(small):
+    page = (small / "report/report.html").read_text(encoding="utf-8")
     assert "no difference shown is no proof of equality" in section(page, "comparisons")
     assert "a note" in section(page, "data")
 
 
-def test_a_run_tells_what_it_was_trained_with(small):
-    told = section((small / "plots/report.html").read_text(encoding="utf-8"), "runs")
+def test_a_run_says_what_it_was_trained_with(small):
+    words = section((small / "report/report.html").read_text(encoding="utf-8"), "runs")
     record = files.read_json(small / "data/models/resnet18-ce-0/record.json")
-    assert all(f"{name}: {version}" in told for name, version in record["versions"].items())
-    assert record["prepared"]["table.csv"] in told and study.tree(study.HOSTILE).class_hash in told
-    assert all(run.name in told for run in runs.grid({"grid": SMALL}))
+    assert all(f"{name}: {version}" in words for name, version in record["versions"].items())
+    assert record["prepared"]["table.csv"] in words and study.tree(study.HOSTILE).class_hash in words
+    assert all(run.name in words for run in runs.grid({"grid": SMALL}))
 
 
 def test_the_same_study_gives_the_same_bytes_wherever_and_whenever(small, copy):
-    before = {path: (small / path).read_bytes() for path in ("plots/report.html", *report.TABLES)}
+    before = {path: (small / path).read_bytes() for path in ("report/report.html", *report.TABLES)}
     for path in copy.rglob("*"):
         path.touch()
-    tell(copy)
+    write_report(copy)
     assert {path: (copy / path).read_bytes() for path in before} == before
 
 
 def test_a_big_study_stays_light_and_folds_its_long_tables(big):
-    page = (big / "plots/report.html").read_text(encoding="utf-8")
+    page = (big / "report/report.html").read_text(encoding="utf-8")
     assert len(page) < 15e6
     tables = re.findall(r"<table(.*?)</table>", page, flags=re.DOTALL)
     assert max(each.count("<tr") for each in tables) > 1000
     folded = [part for part in re.split(r"<details", page)[1:]]
-    assert sum(each.count("<tr") > markup.LONGEST for each in tables) - 1 <= len(folded)  # All but the summary.
+    assert sum(each.count("<tr") > page_tables.LONGEST for each in tables) - 1 <= len(folded)  # All but the summary.
     assert page.count("<details") >= len(runs.grid({"grid": BIG}))
 
 
 def test_pictures_of_cases_are_made_smaller_and_those_beyond_a_number_are_named(copy, monkeypatch):
-    monkeypatch.setattr(report, "CASES", 1)
-    page = tell(copy)
-    assert f'width="{report.WIDEST}" height="675"' in page
+    monkeypatch.setattr(sections, "EXPLAINED_SHOWN", 1)
+    page = write_report(copy)
+    assert f'width="{pictures.WIDEST}" height="675"' in page
     assert "1 more are in plots/explain/resnet18-ce-0: most_1." in section(page, "cases")
 
 
@@ -231,10 +243,10 @@ def test_pictures_of_cases_are_made_smaller_and_those_beyond_a_number_are_named(
 
 
 def test_of_a_whole_study_only_what_the_data_lack_is_missing(small):
-    told = section((small / "plots/report.html").read_text(encoding="utf-8"), "missing")
-    assert "Labels without a positive test image: R & D." in told
-    assert "Labels without AUROC in any run: R & D." in told
-    assert told.count(".") == 2, told
+    missing = section((small / "report/report.html").read_text(encoding="utf-8"), "missing")
+    assert "Labels without a positive test image: R & D." in missing
+    assert "Labels without AUROC in any run: R & D." in missing
+    assert missing.count(".") == 2, missing
 
 
 def test_nothing_missing_is_said(copy):
@@ -245,32 +257,32 @@ def test_nothing_missing_is_said(copy):
     summary = files.read_json(copy / "data/prepared/summary.json")
     summary["counts"]["test"]["labels"]["R & D"]["positives"] = 1
     files.write_json(copy / "data/prepared/summary.json", summary)
-    assert "Nothing: every run has its metrics" in section(tell(copy), "missing")
+    assert "Nothing: every run has its metrics" in section(write_report(copy), "missing")
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
         ("metrics/runs/resnet18-ce-0.json", "Run resnet18-ce-0 is named in params.yaml and has no metrics"),
-        ("metrics/runs/resnet18-ce-0.json", "Cells of one seed, whose spread is unknown: resnet18-ce."),
+        ("metrics/runs/resnet18-ce-0.json", "Configurations of one seed, whose spread is unknown: resnet18-ce."),
         ("data/models/resnet18-ce-0/record.json", "Run resnet18-ce-0 has no record of its training"),
-        ("plots/curves.png", "There is no figure plots/curves.png."),
-        ("plots/curves.csv", "A figure has no table plots/curves.csv."),
+        ("plots/images/curves.png", "There is no figure plots/images/curves.png."),
+        ("plots/images/curves.csv", "A figure has no table plots/images/curves.csv."),
         ("plots/data/ages.png", "There is no figure plots/data/ages.png."),
         ("plots/explain", "No single decisions are explained"),
         ("metrics/comparisons", "There are no comparisons metrics/comparisons/rules.csv."),
-        ("metrics/comparisons", "There is no metrics/comparisons/comparisons.md."),
-        ("metrics/table.csv", "There is no table of cells"),
+        ("metrics/comparisons", "There is no metrics/comparisons/page.json."),
+        ("metrics/table.csv", "There is no table of configurations"),
         ("metrics/headline.json", "There is no metrics/headline.json."),
-        ("metrics/data", "There is no metrics/data/card.md."),
+        ("metrics/data", "There is no metrics/data/page.json."),
     ],
 )
 def test_what_is_taken_away_is_named(copy, path, words):
     _remove(copy / path)
-    page = tell(copy)
+    page = write_report(copy)
     assert words in section(page, "missing")
     for link in Tree(page).all("a"):
-        assert link["href"].startswith("#") or (copy / "plots" / link["href"]).exists(), link
+        assert link["href"].startswith("#") or (copy / "report" / link["href"]).exists(), link
 
 
 def _remove(path: Path) -> None:
@@ -280,10 +292,10 @@ def _remove(path: Path) -> None:
 def test_a_page_of_almost_nothing(copy):
     for name in ("metrics", "plots", "data/models", "data/prepared", "data/images", "dvc.lock"):
         _remove(copy / name)
-    page = tell(copy)
+    page = write_report(copy)
     Tree(page)
-    assert "Empty cells, without any run: all." in section(page, "missing")
-    assert "There is no table of cells." in section(page, "summary")
+    assert "Empty configurations, without any run: all." in section(page, "missing")
+    assert "There is no table of configurations." in section(page, "summary")
     assert "No run to take mistakes from." in section(page, "mistakes")
 
 
@@ -300,22 +312,21 @@ def imageless(copy) -> Path:
     return copy
 
 
-def test_a_study_without_images_tells_what_there_is_and_why_the_rest_is_not(imageless):
-    page = tell(imageless)
+def test_a_study_without_images_says_what_there_is_and_why_the_rest_is_not(imageless):
+    page = write_report(imageless)
     tree = Tree(page)
-    told = section(page, "missing")
+    missing = section(page, "missing")
     figures = '"Least and most severe mistakes", "Training", "An image of each label"'
-    assert f"{without_images.WHY.capitalize()}. Left out for that: " in told and f"the figures {figures}." in told
-    assert "There is no figure" not in told and "card.md" not in told and "No single decisions" not in told
+    assert f"{without_images.WHY.capitalize()}. Left out for that: " in missing and f"the figures {figures}." in missing
+    assert "There is no figure" not in missing and "page.json" not in missing and "No single decisions" not in missing
     assert not re.search('id="(cases|data)"|href="#(cases|data)"', page)
     assert [link["href"] for link in tree.all("a") if link["href"].startswith("#")] == [
         f"#{name}" for name in ("run", "missing", "summary", "comparisons", "figures", "mistakes", "runs")
     ]
     for link in tree.all("a"):
-        assert link["href"].startswith("#") or (imageless / "plots" / link["href"]).exists(), link
+        assert link["href"].startswith("#") or (imageless / "report" / link["href"]).exists(), link
     shown = [image["alt"].split(". The numbers")[0] for image in tree.all("img")]
-    left_out = ("mistakes", "curves", "contact_sheet")
-    assert shown == [title for name, title in contents.FIGURES.items() if name not in left_out]
+    assert shown == [figure.title for figure in catalogue.FIGURES.values() if figure.stage == "plot"]
     assert "not drawn" not in page and "5" * 32 not in page  # the MD5 of images that dvc.lock remembers
     words = section(page, "run")
     assert "resnet18-ce-0" in words and not re.search("Backbones|Seeds|Libraries|prepared/|positive training", words)
@@ -323,12 +334,15 @@ def test_a_study_without_images_tells_what_there_is_and_why_the_rest_is_not(imag
 
 
 def test_without_images_a_figure_of_the_scores_that_is_not_there_is_still_named(imageless):
-    for name in ("tradeoff", "mistakes"):
-        for path in (imageless / "plots").glob(f"{name}.*"):
+    for stem in ("scores/tradeoff", "images/mistakes"):
+        for path in (imageless / "plots").glob(f"{stem}.*"):
             path.unlink()
-    told = section(tell(imageless), "missing")
-    assert "There is no figure plots/tradeoff.png." in told and "There is no figure plots/mistakes.png." in told
-    assert 'the figures "Training", "An image of each label".' in told
+    missing = section(write_report(imageless), "missing")
+    assert (
+        "There is no figure plots/scores/tradeoff.png." in missing
+        and "There is no figure plots/images/mistakes.png." in missing
+    )
+    assert 'the figures "Training", "An image of each label".' in missing
 
 
 def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):
@@ -337,14 +351,14 @@ def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):
         stage.main()
 
 
-def test_a_cell_without_a_value_is_told_and_has_no_number(copy):
+def test_a_cell_without_a_value_is_named_and_has_no_number(copy):
     table = pandas.read_csv(copy / "metrics/table.csv")
     table.loc[0, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
     files.write_csv(copy / "metrics/table.csv", table.iloc[:-2])
-    page = tell(copy)
-    told = section(page, "missing")
-    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in told
-    assert "The cell densenet121-bce has no row in metrics/table.csv." in told
+    page = write_report(copy)
+    missing = section(page, "missing")
+    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in missing
+    assert "The configuration densenet121-bce has no row in metrics/table.csv." in missing
     (cell,) = re.findall(r'<td[^>]*line 2, column mistake_severity"[^>]*>(.*?)</td>', page)
     assert cell == "n/a"
 
@@ -356,10 +370,10 @@ def test_runs_that_do_not_belong_together_are_named(copy):
     files.write_json(path, record)
     metrics = files.read_json(copy / "metrics/runs/resnet18-ce-1.json")
     files.write_json(copy / "metrics/runs/resnet18-ce-1.json", metrics | {"class_hash": "other"})
-    page = tell(copy)
-    told = section(page, "missing")
-    assert "trained with different versions of libraries" in told and "on different data" not in told
-    assert "Run resnet18-ce-1 was scored with other classes (class hash other)." in told
+    page = write_report(copy)
+    missing = section(page, "missing")
+    assert "trained with different versions of libraries" in missing and "on different data" not in missing
+    assert "Run resnet18-ce-1 was scored with other classes (class hash other)." in missing
     assert "torch 1.0" in section(page, "run")
 
 
@@ -369,10 +383,10 @@ def test_runs_made_elsewhere_have_no_record_and_rules_that_cannot_be_had_are_nam
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     record = files.read_json(copy / "metrics/runs/resnet18-bce-0.json")
     why = "not available: no validation images"
-    record |= {"not_available": {"crm": why}, "validation": {"macro_auroc": None}}
+    record |= {"not_available": {"crm": why}, "validation": {"macro_auroc": None, "top1_error": {}}}
     del record["rules"]["crm"]
     files.write_json(copy / "metrics/runs/published-bce-0.json", record)
-    page = tell(copy)
+    page = write_report(copy)
     assert f"Rule crm ({why}): published-bce-0." in section(page, "missing")
     assert "Run published-bce-0" not in section(page, "missing")
     assert "9 of 9 runs: 2 backbones, 2 losses, 2 seeds trained and 1 external" in Tree(page).text
@@ -384,8 +398,8 @@ def test_labels_without_auroc_name_their_runs_where_not_all_lack_it(copy):
     record = files.read_json(path)
     record["labels"]["R & D"]["auroc"] = 0.5
     files.write_json(path, record)
-    told = section(tell(copy), "missing")
-    assert "Labels without AUROC in the runs resnet18-ce-0, " in told and "resnet18-ce-1" not in told
+    missing = section(write_report(copy), "missing")
+    assert "Labels without AUROC in the runs resnet18-ce-0, " in missing and "resnet18-ce-1" not in missing
 
 
 @pytest.mark.parametrize("path", ["metrics/table.csv", "metrics/comparisons/rules.csv"])
@@ -402,7 +416,7 @@ def test_images_that_are_not_those_of_the_metrics_are_an_error(copy):
         stage.main()
 
 
-def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
+def test_the_lock_file_gives_the_folders_that_it_knows(tmp_path):
     lock = tmp_path / "dvc.lock"
     assert contents.locked(lock, ["a"]) == {}
     lock.write_text("")
@@ -412,17 +426,17 @@ def test_the_lock_file_tells_the_folders_that_it_knows(tmp_path):
     assert contents.locked(lock, ["c", "a", "d"]) == {"a": "1"}
 
 
-def test_the_run_shown_is_the_best_seed_of_the_headlines_cell(small):
+def test_the_run_shown_is_the_best_seed_of_the_headlines_configuration(small):
     with study.inside(small):
-        found = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
-    run = contents.shown_run(found)
-    assert f"{run.backbone}-{run.loss}" == found.headline["configuration"]
-    mates = [each for each in found.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
-    scores = {each: found.metrics[each]["validation"]["macro_auroc"] for each in mates}
+        whole = contents.read(yaml.safe_load(Path("params.yaml").read_text()))
+    run = contents.shown_run(whole)
+    assert f"{run.backbone}-{run.loss}" == whole.headline["configuration"]
+    mates = [each for each in whole.scored if (each.backbone, each.loss) == (run.backbone, run.loss)]
+    scores = {each: whole.metrics[each]["validation"]["macro_auroc"] for each in mates}
     assert len(mates) == 2 and scores[run] == max(scores.values())
 
 
-# --- Which row leads
+# --- Which row is best
 
 ROWS = [("x", "ce", "argmax"), ("x", "ce", "crm"), ("y", "ce", "argmax"), ("y", "ce", "crm")]
 
@@ -449,10 +463,10 @@ def compared_of(*verdicts: str, metric: str = "hierarchical_distance_at_1") -> d
 NONE = "no difference shown"
 
 
-def test_a_leader_is_shown_where_all_its_comparisons_are_won():
-    found = best_rows.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
-    assert found == {(1, "hd_at_1"): best_rows.Leader(2, ())}
-    assert found[1, "hd_at_1"].shown and "each of its 2 comparisons" in found[1, "hd_at_1"].words
+def test_a_best_is_shown_where_all_its_comparisons_are_won():
+    best = best_rows.find(table_of([3.0, 1.0, 4.0, 2.0]), compared_of("A milder", NONE, NONE, "B milder"))
+    assert best == {(1, "hd_at_1"): best_rows.BestRow(2, ())}
+    assert best[1, "hd_at_1"].shown and "each of its 2 comparisons" in best[1, "hd_at_1"].words
 
 
 @pytest.mark.parametrize(
@@ -463,28 +477,28 @@ def test_a_leader_is_shown_where_all_its_comparisons_are_won():
         (("B milder", NONE, NONE, "A milder"), ("x-ce-argmax", "y-ce-crm")),
     ],
 )
-def test_a_leader_is_not_shown_where_a_comparison_is_open_or_lost(verdicts, unshown):
-    leader = best_rows.leaders(table_of([3.0, 1.0, 4.0, 2.0]), compared_of(*verdicts))[1, "hd_at_1"]
-    assert not leader.shown and leader.open == unshown
-    assert all(name in leader.words for name in unshown) and f"in {len(unshown)} of its 2" in leader.words
+def test_a_best_is_not_shown_where_a_comparison_is_open_or_lost(verdicts, unshown):
+    best = best_rows.find(table_of([3.0, 1.0, 4.0, 2.0]), compared_of(*verdicts))[1, "hd_at_1"]
+    assert not best.shown and best.open == unshown
+    assert all(name in best.words for name in unshown) and f"in {len(unshown)} of its 2" in best.words
 
 
 def test_comparisons_in_another_metric_or_none_at_all_show_nothing():
     table = table_of([3.0, 1.0, 4.0, 2.0])
     for compared in ({}, compared_of(*["A milder"] * 4, metric="top1_error")):
-        leader = best_rows.leaders(table, compared)[1, "hd_at_1"]
-        assert leader == best_rows.Leader(0, ()) and not leader.shown and "no other row" in leader.words
+        best = best_rows.find(table, compared)[1, "hd_at_1"]
+        assert best == best_rows.BestRow(0, ()) and not best.shown and "no other row" in best.words
 
 
-def test_ties_and_single_rows_have_no_leader_missing_values_never_lead_and_more_auroc_is_better():
-    assert best_rows.leaders(table_of([1.0, 1.0, 4.0, 2.0]), {}) == {}
-    assert best_rows.leaders(table_of([1.0, None, None, None]), {}) == {}
-    assert best_rows.leaders(table_of([None] * 4), {}) == {}
-    assert set(best_rows.leaders(table_of([None, 2.0, 1.0, 3.0]), {})) == {(2, "hd_at_1")}
-    assert set(best_rows.leaders(table_of([0.5, 0.6, 0.9, 0.7], "macro_auroc"), {})) == {(2, "macro_auroc")}
+def test_ties_and_single_rows_have_no_best_missing_values_never_lead_and_more_auroc_is_better():
+    assert best_rows.find(table_of([1.0, 1.0, 4.0, 2.0]), {}) == {}
+    assert best_rows.find(table_of([1.0, None, None, None]), {}) == {}
+    assert best_rows.find(table_of([None] * 4), {}) == {}
+    assert set(best_rows.find(table_of([None, 2.0, 1.0, 3.0]), {})) == {(2, "hd_at_1")}
+    assert set(best_rows.find(table_of([0.5, 0.6, 0.9, 0.7], "macro_auroc"), {})) == {(2, "macro_auroc")}
 
 
-def test_only_a_leader_that_is_shown_is_bold(copy):
+def test_only_a_best_that_is_shown_is_bold(copy):
     table = pandas.read_csv(copy / "metrics/table.csv")
     table["hd_at_1"] = numpy.arange(len(table), dtype=float)
     files.write_csv(copy / "metrics/table.csv", table)
@@ -495,7 +509,7 @@ def test_only_a_leader_that_is_shown_is_bold(copy):
             sides = frame[["A", "B"]].isin(table.loc[0, list(best_rows.AXES)].tolist())
             won = sides["A"].map({True: "A milder", False: "B milder"})
             files.write_csv(path, frame.assign(verdict=won if verdict != NONE else NONE))
-        page = tell(copy)
+        page = write_report(copy)
         (cell,) = re.findall(r'<td[^>]*line 2, column hd_at_1"[^>]*>(.*?)</td>', page)
         assert cell.startswith(mark), cell
         latex_row = next(line for line in (copy / report.TABLES[0]).read_text().splitlines() if "0.000" in line)
@@ -508,59 +522,101 @@ def test_only_a_leader_that_is_shown_is_bold(copy):
 # --- HTML
 
 
+def render(template: str, **values) -> str:
+    """A template of the page's own environment."""
+    return report.environment().from_string('{% import "macros.html" as macros %}' + template).render(**values)
+
+
 @given(strategies.text(), strategies.text())
-def test_text_and_attributes_come_back_as_they_were(words, value):
+def test_text_and_attributes_come_back_as_they_were(words, title):
     # The parser reads a carriage return as a line feed, as every browser does.
-    words, value = words.replace("\r", ""), value.replace("\r", "")
-    parsed = Tree(tag("p", words, title=value))
-    assert parsed.text == words and parsed.all("p") == [{"title": value}]
+    words, title = words.replace("\r", ""), title.replace("\r", "")
+    cell = page_tables.number(1.5, words or "1.5", title=title)
+    parsed = Tree(render("{{ macros.cell(cell) }}", cell=cell))
+    assert parsed.text == (words or "1.5")
+    assert parsed.all("td") == [{"class": "n", "data-v": "1.5", **({"title": title} if title else {})}]
 
 
-def test_html_stays_html_and_empty_attributes_are_left_out():
-    assert tag("p", tag("b", "<"), 1, class_="x", hidden=True, open=False, data_v=None) == (
-        '<p class="x" hidden><b>&lt;</b>1</p>'
+def test_a_name_that_a_template_is_not_given_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="nothing"):
+        render("{{ nothing }}")
+    with pytest.raises(jinja2.UndefinedError, match="width"):
+        render("{{ macros.image(picture, alt='') }}", picture={"src": ""})
+
+
+def test_a_document_becomes_html():
+    page = documents.Document(
+        "One",
+        (
+            documents.Heading("Two"),
+            documents.paragraph("three < ", documents.emphasis("f*ur"), documents.code("5 < 6"), " 2 * 3 * 4"),
+            documents.Bullets(("a", "**b**")),
+            documents.Heading("Nine", level=2),
+            documents.table(
+                ["w", "n", "r"],
+                [["a|b_c", documents.number(-1234.5, ",.1f", "(-2 to +3)", "A"), "low"]]
+                + [["c", documents.number(None, ".1f"), "high"]],
+            ),
+        ),
     )
-    assert tag("img", src="y") == '<img src="y">'
-
-
-def test_markdown_becomes_html():
-    page = (
-        "# One\n\nTwo *three* **four** `5 < 6`\nseven [eight](x.md) 2 * 3 * 4\n\n- a\n- **b**\n\n"
-        "## Nine\n\n| w | n | r |\n| --- | ---: | ---: |\n| a\\|b | -1,234.5 (-2 to +3) **A** | low |\n| c | +2 | high |\n"
-    )
-    found = markup.from_markdown(page, level=3, source="page.md")
-    assert found.startswith(
-        "<h3>One</h3>\n<p>Two <em>three</em> <strong>four</strong> <code>5 &lt; 6</code> seven eight 2 * 3 * 4</p>\n"
-        "<ul><li>a</li><li><strong>b</strong></li></ul>\n<h4>Nine</h4>\n"
-    )
+    blocks = page_tables.of_document(page, Path("page.json"))
+    drawn = render("{{ macros.document(blocks, level=3) }}", blocks=blocks)
+    assert "<h3>Two</h3>" in drawn and "<h4>Nine</h4>" in drawn and "One" not in drawn
+    assert "<p>three &lt; <em>f*ur</em><code>5 &lt; 6</code> 2 * 3 * 4</p>" in drawn
+    assert "<li>a</li><li>**b**</li>" in drawn and 'aria-label="page.json"' in drawn
     assert (
-        '<td>a|b</td><td class="n" data-v="-1234.5">-1,234.5 <strong>A</strong><small>(-2 to +3)</small></td>' in found
+        '<td>a|b_<wbr>c</td><td class="n" data-v="-1234.5">-1,234.5 <strong>A</strong> <small>(-2 to +3)</small></td>'
+        in drawn
     )
-    assert '<td class="n" data-v="2">+2</td><td>high</td>' in found and 'aria-label="page.md"' in found
-    Tree(found)
+    assert '<td class="n" data-v="">n/a</td><td>high</td>' in drawn
+    assert [head.get("class") for head in Tree(drawn).all("th")] == [None, "n", None]
 
 
-def test_a_long_table_of_a_page_is_folded():
-    lines = "| w | n |\n| --- | ---: |\n" + "| a | 1 |\n" * (markup.LONGEST + 1)
-    assert "<summary>41 rows</summary>" in markup.from_markdown(lines, level=2, source="x")
-    assert "<details" not in markup.from_markdown(lines[: -len("| a | 1 |\n")], level=2, source="x")
+def test_a_long_table_of_a_document_is_folded():
+    for rows, folded in ((page_tables.LONGEST, False), (page_tables.LONGEST + 1, True)):
+        table = documents.table(["w", "n"], [["a", documents.count(1)]] * rows)
+        blocks = page_tables.of_document(documents.Document("x", (table,)), Path("x"))
+        drawn = render("{{ macros.document(blocks, level=3) }}", blocks=blocks)
+        assert (f"<summary>{rows} rows</summary>" in drawn) == ("<details" in drawn) == folded
 
 
-def test_a_tree_of_any_depth_is_a_nested_list(small):
+def draw_tree(tree: Hierarchy, positives: dict[str, int]) -> str:
+    return render("{{ macros.tree(nodes) }}", nodes=sections.tree_nodes(tree, positives))
+
+
+def test_a_tree_of_any_depth_is_a_nested_list():
     depth = 3000
     chain = Hierarchy.from_parents([-1, *range(depth), 0], [depth, depth + 1], ["deep", "<flat>"])
-    drawn = report._tree(chain, {"deep": 1234})
+    drawn = draw_tree(chain, {"deep": 1234})
     assert drawn.count("<ul") == depth + 1 and "<strong>deep</strong> (1,234)" in drawn
-    assert "&lt;flat&gt;" in report._tree(chain, {})
-    Tree(report._tree(flat(100), {}))
+    assert "&lt;flat&gt;" in draw_tree(chain, {})
+    Tree(drawn)
+    assert len(Tree(draw_tree(flat(100), {})).all("strong")) == 100
+
+
+def test_every_node_of_the_tree_stands_in_the_list_of_its_parent():
+    tree = study.tree()
+    parsed = Tree(draw_tree(tree, {}))
+    items = [len([name for name in above if name == "li"]) for name, _, above in parsed.elements if name == "li"]
+    nodes = sections.tree_nodes(tree, {})
+    assert [node["name"] for node in nodes][0] == tree.names[tree.root] and len(nodes) == len(items) == len(tree.names)
+    assert items == [_depth(tree, node["name"]) for node in nodes]
+    assert {node["name"] for node in nodes if node["is_class"]} == {tree.names[node] for node in tree.class_nodes}
+
+
+def _depth(tree: Hierarchy, name: str) -> int:
+    node, depth = tree.names.index(name), 0
+    while node != tree.root:
+        node, depth = int(tree.parents[node]), depth + 1
+    return depth
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "words"),
     [(None, "n/a"), (float("nan"), "n/a"), (3.0, "3"), (12345, "12,345"), (0.12345, "0.1235"), (1.5e-7, "1.5e-7")],
 )
-def test_numbers_for_people(value, told):
-    assert report._digits(value) == told
+def test_numbers_for_people(value, words):
+    assert page_tables.digits(value) == words
 
 
 # --- LaTeX and Markdown
@@ -568,10 +624,10 @@ def test_numbers_for_people(value, told):
 
 @given(strategies.text(alphabet="ab\\{}_&%$#~^<>|\"'−\n é"))
 def test_escaped_text_holds_no_command_of_its_own(text):
-    found = latex.escape(text)
+    escaped = latex.escape(text)
     for command in {*latex.ESCAPES.values()}:
-        found = found.replace(command, "")
-    assert not set(found) & set("\\{}_&%$#~^<>|\n")
+        escaped = escaped.replace(command, "")
+    assert not set(escaped) & set("\\{}_&%$#~^<>|\n")
 
 
 def rows_of(text: str) -> list[str]:
@@ -581,7 +637,7 @@ def rows_of(text: str) -> list[str]:
 @pytest.mark.parametrize("which", ["small", "big"])
 @pytest.mark.parametrize("name", ["summary", "comparisons"])
 def test_the_latex_tables_have_as_many_cells_in_each_row_and_closed_groups(which, name, request):
-    text = (request.getfixturevalue(which) / f"metrics/tables/{name}.tex").read_text(encoding="utf-8")
+    text = (request.getfixturevalue(which) / f"report/tables/{name}.tex").read_text(encoding="utf-8")
     plain = re.sub(r"\\[\\{}&%]", "", text)
     assert plain.count("{") == plain.count("}") and text.count("\\begin") == text.count("\\end{")
     parts = re.split(r"(?=\\caption)", text)[1:]
@@ -595,31 +651,29 @@ def test_the_latex_tables_have_as_many_cells_in_each_row_and_closed_groups(which
 def test_captions_tell_images_patients_and_seeds(small, big):
     for folder, seeds in ((small, "2 seeds"), (big, "1 seed")):
         for name in ("summary.tex", "summary.md"):
-            text = (folder / "metrics/tables" / name).read_text(encoding="utf-8")
+            text = (folder / "report/tables" / name).read_text(encoding="utf-8")
             assert f"Medians over {seeds}, with minimum and maximum, on 78 test images of 50 patients" in text
-        told = (folder / "metrics/tables/comparisons.tex").read_text(encoding="utf-8")
-        assert f"78 test images of 42 patients, means over {seeds}" in told and r"95 \% intervals" in told
+        words = (folder / "report/tables/comparisons.tex").read_text(encoding="utf-8")
+        assert f"78 test images of 42 patients, means over {seeds}" in words and r"95 \% intervals" in words
 
 
 def test_the_tables_hold_the_numbers_of_the_study(small):
     table = pandas.read_csv(small / "metrics/table.csv")
-    text = (small / "metrics/tables/summary.md").read_text(encoding="utf-8")
+    text = (small / "report/tables/summary.md").read_text(encoding="utf-8")
     lines = [line.split(" | ") for line in text.splitlines()[2 : 2 + len(table)]]
     for row, line in zip(table.to_dict("records"), lines, strict=True):
         assert line[4].replace("*", "") == (
             f"{row['top1_error']:.3f} ({row['top1_error_min']:.3f} to {row['top1_error_max']:.3f})"
         )
     pairs = pandas.read_csv(small / "metrics/comparisons/losses.csv")
-    text = (
-        (small / "metrics/tables/comparisons.tex").read_text(encoding="utf-8").replace("$-$", "-").replace("$+$", "+")
-    )
+    text = (small / "report/tables/comparisons.tex").read_text(encoding="utf-8").replace("$-$", "-").replace("$+$", "+")
     for row in pairs.to_dict("records"):
         value = f"{row['difference']:+.3f}"
         assert (value if row["verdict"] == NONE else f"\\textbf{{{value}}}") in text
         assert f"[{row['lower']:+.3f}, {row['upper']:+.3f}]" in text
 
 
-def test_a_comparison_without_a_value_or_an_interval_is_told_as_such():
+def test_a_comparison_without_a_value_or_an_interval_says_so():
     row = {"difference": None, "lower": None, "upper": None, "verdict": NONE}
     assert report_tables._difference(row) == ("n/a", "")
     assert report_tables._difference(row | {"difference": -1.0, "verdict": "A milder"}) == ("\\textbf{$-$1.000}", "")
@@ -629,7 +683,7 @@ def test_a_comparison_without_a_value_or_an_interval_is_told_as_such():
 def test_the_latex_tables_compile_and_fit_the_page(which, request, tmp_path):
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex is installed")
-    folder = request.getfixturevalue(which) / "metrics/tables"
+    folder = request.getfixturevalue(which) / "report/tables"
     names = r"\par ".join(latex.escape(name) for name in (*study.HOSTILE, "a | b <c>"))
     tables = "".join(f"\\input{{{folder / name}.tex}}\n" for name in ("summary", "comparisons"))
     (tmp_path / "all.tex").write_text(
@@ -649,8 +703,8 @@ def test_the_latex_tables_compile_and_fit_the_page(which, request, tmp_path):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("which", ["small", "big"])
 def test_the_page_never_scrolls_sideways_and_its_tables_do_where_they_must(which, width, request):
-    page = request.getfixturevalue(which) / "plots/report.html"
-    found = browser.look(
+    page = request.getfixturevalue(which) / "report/report.html"
+    seen = browser.look(
         page,
         """
         const widths = () => [innerWidth, document.documentElement.scrollWidth];
@@ -665,74 +719,74 @@ def test_the_page_never_scrolls_sideways_and_its_tables_do_where_they_must(which
         """,
         width=width,
     )
-    for inner, scrolled in (found["closed"], found["open"]):
+    for inner, scrolled in (seen["closed"], seen["open"]):
         assert inner == width and scrolled <= inner
-    assert found["boxes"] > 10 and found["hinted"] == found["cut"] and found["wrong"] == 0
-    assert found["cut"] > 0 or width > 1000
+    assert seen["boxes"] > 10 and seen["hinted"] == seen["cut"] and seen["wrong"] == 0
+    assert seen["cut"] > 0 or width > 1000
 
 
 def test_a_table_sorts_by_any_column_in_both_directions_missing_values_last(copy):
     table = pandas.read_csv(copy / "metrics/table.csv")
     table.loc[2, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
     files.write_csv(copy / "metrics/table.csv", table)
-    tell(copy)
-    found = browser.look(
-        copy / "plots/report.html",
+    write_report(copy)
+    seen = browser.look(
+        copy / "report/report.html",
         """
         const table = document.getElementById("summary-table"), heads = Array.from(table.tHead.rows[0].cells);
         const column = (place) => Array.from(table.tBodies[0].rows, (row) => row.cells[place].dataset.v ?? row.cells[place].textContent);
-        const place = heads.findIndex((head) => head.textContent === "mistake severity"), found = {place};
-        found.before = heads.map((head) => head.getAttribute("aria-sort"));
+        const place = heads.findIndex((head) => head.textContent === "mistake severity"), seen = {place};
+        seen.before = heads.map((head) => head.getAttribute("aria-sort"));
         heads[place].querySelector("button").click();
-        found.up = column(place), found.ariaUp = heads.map((head) => head.getAttribute("aria-sort"));
+        seen.up = column(place), seen.ariaUp = heads.map((head) => head.getAttribute("aria-sort"));
         heads[place].querySelector("button").focus();
-        found.focused = document.activeElement.closest("th") === heads[place];
+        seen.focused = document.activeElement.closest("th") === heads[place];
         document.activeElement.click();
-        found.down = column(place), found.ariaDown = heads[place].getAttribute("aria-sort");
+        seen.down = column(place), seen.ariaDown = heads[place].getAttribute("aria-sort");
         heads[1].querySelector("button").click();
-        found.words = column(1), found.ariaOther = heads[place].getAttribute("aria-sort");
-        return found;
+        seen.words = column(1), seen.ariaOther = heads[place].getAttribute("aria-sort");
+        return seen;
         """,
         width=1280,
     )
     wanted = [f"{value:.10g}" for value in sorted(table["mistake_severity"].dropna())]
-    assert found["up"] == [*wanted, ""] and found["down"] == [*wanted[::-1], ""] and found["focused"]
-    assert not any(found["before"]) and [each for each in found["ariaUp"] if each] == ["ascending"]
-    assert found["ariaUp"][found["place"]] == "ascending" and found["ariaDown"] == "descending"
-    assert found["words"] == sorted(found["words"]) and found["ariaOther"] is None
+    assert seen["up"] == [*wanted, ""] and seen["down"] == [*wanted[::-1], ""] and seen["focused"]
+    assert not any(seen["before"]) and [each for each in seen["ariaUp"] if each] == ["ascending"]
+    assert seen["ariaUp"][seen["place"]] == "ascending" and seen["ariaDown"] == "descending"
+    assert seen["words"] == sorted(seen["words"]) and seen["ariaOther"] is None
 
 
 def test_a_table_is_filtered_by_words_and_by_free_text(big):
-    found = browser.look(
-        big / "plots/report.html",
+    seen = browser.look(
+        big / "report/report.html",
         """
-        const form = document.querySelector("form[data-table=summary-table]"), found = {};
+        const form = document.querySelector("form[data-table=summary-table]"), seen = {};
         const rows = Array.from(document.getElementById("summary-table").tBodies[0].rows);
         const shown = () => rows.filter((row) => row.offsetHeight > 0).map((row) => Array.from(row.cells).slice(0, 3).map((cell) => cell.textContent).join(" "));
         const set = (control, value) => { control.value = value; control.dispatchEvent(new Event("input", {bubbles: true})); };
         const [backbone, loss, rule] = form.querySelectorAll("select"), text = form.querySelector("input");
-        found.all = shown().length;
-        set(loss, "hxe"); found.loss = shown();
-        set(rule, "crm"); found.both = shown();
-        set(loss, ""); set(rule, ""); set(text, "NUMBER_3"); found.text = shown();
-        found.told = form.querySelector("output").textContent;
-        set(text, "nowhere"); found.none = shown();
+        seen.all = shown().length;
+        set(loss, "hxe"); seen.loss = shown();
+        set(rule, "crm"); seen.both = shown();
+        set(loss, ""); set(rule, ""); set(text, "NUMBER_3"); seen.text = shown();
+        seen.words = form.querySelector("output").textContent;
+        set(text, "nowhere"); seen.none = shown();
         const folded = document.querySelector("form[data-table=losses-table]");
-        found.first = folded.querySelector("output").textContent;
-        return found;
+        seen.first = folded.querySelector("output").textContent;
+        return seen;
         """,
         width=1280,
     )
-    assert found["all"] == 90 and found["none"] == [] and found["told"] == "10 of 90 rows"
-    assert len(found["loss"]) == 18 and all(" hxe " in row for row in found["loss"])
-    assert found["both"] == [row for row in found["loss"] if row.endswith(" crm")] != []
-    assert len(found["text"]) == 10 and all("number_3" in row for row in found["text"])
-    shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", found["first"]).groups()
+    assert seen["all"] == 90 and seen["none"] == [] and seen["words"] == "10 of 90 rows"
+    assert len(seen["loss"]) == 18 and all(" hxe " in row for row in seen["loss"])
+    assert seen["both"] == [row for row in seen["loss"] if row.endswith(" crm")] != []
+    assert len(seen["text"]) == 10 and all("number_3" in row for row in seen["text"])
+    shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", seen["first"]).groups()
     assert int(shown) * 4 == int(whole)  # One metric of four, until another is asked for.
 
 
 def test_without_scripts_the_page_is_whole(big):
-    page = (big / "plots/report.html").read_text(encoding="utf-8")
+    page = (big / "report/report.html").read_text(encoding="utf-8")
     forms = [attributes for name, attributes, _ in Tree(page).elements if name == "form"]
     assert forms and all("hidden" in form for form in forms)  # Controls that could do nothing are not shown.
     assert not re.search(r"<tr[^>]* hidden", page)
@@ -743,8 +797,8 @@ def test_thumbnails_are_the_images_of_the_study(small):
     with study.inside(small):
         images = stage.read_images()
         assert (images(["image7", "image3"]) == pixels[[7, 3]]).all()
-    content = report._thumbnail(pixels[7])
-
+    thumbnail = pictures.thumbnail(pixels[7])
+    content = base64.b64decode(thumbnail.src.removeprefix("data:image/png;base64,"))
     assert (numpy.asarray(Image.open(io.BytesIO(content))) == pixels[7]).all()
-    wide = Image.open(io.BytesIO(report._thumbnail(numpy.zeros((600, 600), dtype=numpy.uint8))))
-    assert wide.size == (report.THUMBNAIL, report.THUMBNAIL)
+    wide = pictures.thumbnail(numpy.zeros((600, 600), dtype=numpy.uint8))
+    assert (wide.width, wide.height) == (pictures.THUMBNAIL, pictures.THUMBNAIL)

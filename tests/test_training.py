@@ -22,6 +22,7 @@ from severity.networks.images import batch, mixing
 from severity.training import checkpoint, training
 from severity.training.optimisation import Optimiser, Schedule, Watch
 from severity.tree import costs
+from tests.checks import every
 from tests.trees import six_classes
 
 OPTIONS = {
@@ -105,7 +106,7 @@ def test_the_best_epoch_is_kept_and_marked(tmp_path):
 def test_the_same_arguments_give_the_same_weights(tmp_path):
     first, history = fit(tmp_path)
     second, again = fit(tmp_path)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert every(torch.equal(first[name], second[name]) for name in first)
     assert history.equals(again)
 
 
@@ -116,7 +117,7 @@ def test_the_losss_own_weights_are_trained_kept_and_needed(tmp_path, name):
     again, chosen = network(6), loss(name)
     own = {key.removeprefix("loss."): value for key, value in weights.items() if key.startswith("loss.")}
     assert own.keys() == dict(chosen.named_parameters()).keys()
-    assert all(not torch.equal(own[key], value) for key, value in chosen.named_parameters())
+    assert every(not torch.equal(own[key], value) for key, value in chosen.named_parameters())
     chosen.load_state_dict(own)
     again.load_state_dict({key: value for key, value in weights.items() if not key.startswith("loss.")})
     chosen.at_epoch(3, 4)
@@ -163,7 +164,7 @@ def test_a_killed_training_resumes_to_the_same_result(tmp_path, monkeypatch, cap
     resumed, continued = fit(tmp_path / "cut", name, params=params)
     assert "resuming after epoch 2" in capsys.readouterr().out
     assert history.equals(continued)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert every(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_images_without_a_label_for_the_loss_are_left_out(tmp_path):
@@ -285,7 +286,7 @@ def test_without_options_every_byte_is_that_of_a_plain_loop(name, tmp_path):
     weights, _ = fit(tmp_path, name, epochs=1)
     plain = plain_loop(name)
     assert weights.keys() == plain.keys()
-    assert all(torch.equal(value, plain[key]) for key, value in weights.items())
+    assert every(torch.equal(value, plain[key]) for key, value in weights.items())
 
 
 def test_the_default_arithmetic_is_that_of_earlier_versions(tmp_path):
@@ -309,7 +310,7 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(tmp_path, monkeypatch
     whole, one = fit(tmp_path, batch_size=32)
     halves, two = fit(tmp_path, batch_size=16, accumulate=2)
     other, _ = fit(tmp_path, batch_size=16)
-    assert all(torch.allclose(whole[key], halves[key], atol=1e-5) for key in whole)
+    assert every(torch.allclose(whole[key], halves[key], atol=1e-5) for key in whole)
     assert not all(torch.allclose(whole[key], other[key], atol=1e-3) for key in whole)
     assert two["train_loss"].tolist() == pytest.approx(one["train_loss"].tolist(), rel=1e-4)
 
@@ -342,7 +343,7 @@ def test_the_moving_average_is_what_is_kept(tmp_path):
             mixed = value if key.endswith("tracked") else decay * expected[key] + (1 - decay) * value
             expected[key] = mixed
     kept, _ = fit(tmp_path, epochs=1, ema=0.7)
-    assert all(torch.allclose(kept[key], value, atol=1e-6) for key, value in expected.items())
+    assert every(torch.allclose(kept[key], value, atol=1e-6) for key, value in expected.items())
     assert not torch.allclose(kept["1.weight"], seen[-1]["1.weight"], atol=1e-6)
 
 
@@ -359,7 +360,7 @@ def test_frozen_epochs_train_the_classifier_alone(tmp_path, monkeypatch):
     aurocs = iter([0.5, 0.6])
     monkeypatch.setattr(training, "_validate", lambda *args, **rest: (0.0, next(aurocs)))
     freed, _ = fit(tmp_path, epochs=2, freeze_epochs=1)
-    assert all(not torch.equal(freed[key], value) for key, value in start.items())
+    assert every(not torch.equal(freed[key], value) for key, value in start.items())
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "shufflenet_v2_x1_0", "googlenet"])
@@ -373,11 +374,11 @@ def test_layers_further_from_the_classifier_learn_more_slowly(model):
     rates = {value: group["lr"] for group in optimiser.adamw.param_groups for value in group["params"]}
     decays = {value: group["weight_decay"] for group in optimiser.adamw.param_groups for value in group["params"]}
     assert rates.keys() == set(both.parameters())
-    assert all(rates[value] == 1.0 for value in own.parameters())
+    assert every(rates[value] == 1.0 for value in own.parameters())
     (classifier,) = net.classifiers()
     assert {rates[value] for value in classifier.parameters()} == {1.0}
     assert rates[next(net.parameters())] == min(rates.values()) < 0.3
-    assert all((decays[value] > 0) == (value.dim() > 1) for value in both.parameters())
+    assert every((decays[value] > 0) == (value.dim() > 1) for value in both.parameters())
 
 
 def test_what_needs_a_classifier_is_refused_where_none_is_known(tmp_path):
@@ -464,7 +465,7 @@ def test_a_compiler_that_fails_is_a_warning_and_changes_nothing(tmp_path, monkey
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.warns(UserWarning, match=r"torch.compile fails on cpu \(no compiler here\)"):
         weights, _ = fit(tmp_path, epochs=1, compile=True)
-    assert all(torch.equal(weights[key], value) for key, value in plain.items())
+    assert every(torch.equal(weights[key], value) for key, value in plain.items())
 
 
 def test_a_compiled_network_shares_its_weights(tmp_path, monkeypatch):
@@ -477,7 +478,7 @@ def test_a_compiled_network_shares_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", marked)
     weights, _ = fit(tmp_path, epochs=1, compile=True)
     assert compiled == [16] * 5
-    assert all(torch.equal(weights[key], value) for key, value in plain.items())
+    assert every(torch.equal(weights[key], value) for key, value in plain.items())
 
 
 def test_a_failure_of_the_network_itself_is_no_compilers(monkeypatch):
@@ -560,7 +561,7 @@ def test_a_state_that_cannot_be_read_starts_afresh(tmp_path, monkeypatch, capsys
         (tmp_path / "state.pt").write_bytes(content)
         again, _ = fit(tmp_path)
         assert "cannot be read" in capsys.readouterr().out
-        assert all(torch.equal(whole[key], again[key]) for key in whole)
+        assert every(torch.equal(whole[key], again[key]) for key in whole)
 
 
 def test_saving_takes_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch):
@@ -577,7 +578,7 @@ def test_the_schedule_rises_and_falls():
     schedule = Schedule(0.1, warmup=10, total=110)
     rates = [schedule(step) for step in range(110)]
     assert rates[9] == rates[10] == max(rates) == 0.1
-    assert all(numpy.diff(rates[:10]) > 0) and all(numpy.diff(rates[10:]) < 0)
+    assert every(numpy.diff(rates[:10]) > 0) and all(numpy.diff(rates[10:]) < 0)
     assert rates[0] == pytest.approx(0.01) and 0 < rates[-1] < 1e-4
     assert rates[60] == pytest.approx(0.05)
 

@@ -11,9 +11,11 @@ from PIL import Image
 from severity.core import runs, without_images
 from severity.core.errors import SeverityError
 from severity.drawing import pictures
+from severity.figures import catalogue
 from tests import golden, study
 from tests.test_graph import STAGES, outs
 
+SUFFIXES = (".png", ".svg", ".csv", ".caption.txt")
 WANTING = ("decode", "prepare", "describe", "illustrate", "explain")
 
 
@@ -52,7 +54,9 @@ def test_a_stage_that_wants_images_says_why_not_and_leaves_all_that_the_graph_ex
     run(stage)
     assert capsys.readouterr().out == f"{without_images.WHY}\n"
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"params.yaml"}
-    assert there == {out if (folder / out).is_file() else f"{out}/{without_images.NOTE}" for out in outs(stage)}
+    figures = {f"plots/{stem}" for stem, figure in catalogue.FIGURES.items() if figure.stage == stage}
+    notes = {f"{out}/{without_images.NOTE}" for out in outs(stage) if not any(each.startswith(out) for each in figures)}
+    assert there and there == notes | {f"{stem}{suffix}" for stem in figures for suffix in SUFFIXES}
     for path in there:  # Each can be read as what it is.
         if path.endswith(".png"):
             with Image.open(path) as picture:
@@ -67,7 +71,8 @@ def test_a_stage_that_wants_images_says_why_not_and_leaves_all_that_the_graph_ex
 
 @pytest.mark.parametrize("stage", WANTING)
 def test_nothing_stays_of_the_study_before(stage, folder):
-    before = [folder / out / "old.csv" for out in outs(stage) if "." not in out]
+    before = [folder / out / "old.csv" for out in outs(stage)]
+    assert before
     for path in before:
         path.parent.mkdir(parents=True)
         path.write_text("old")

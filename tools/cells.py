@@ -1,5 +1,7 @@
 """Run the cells of the grid that are not up to date side by side on one machine, each pinned to its own devices.
 
+A cell is what DVC's matrix calls an entry of the grid: one run, its training and its prediction.
+
 Reads   what `dvc status` says
 Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
 Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores

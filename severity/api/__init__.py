@@ -1,1 +1,4 @@
-"""What `import severity` offers: thin functions over the other folders that check what users give. Nobody imports it."""
+"""What `import severity` offers: functions that check what users give and call the other folders.
+
+No other folder imports it.
+"""

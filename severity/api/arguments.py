@@ -35,7 +35,7 @@ def hierarchy(given: Any) -> Hierarchy:
     """A label tree."""
     if not isinstance(given, Hierarchy):
         raise SeverityError(
-            f"hierarchy is a {type(given).__name__}; give what severity.read_tree or severity.Hierarchy.from_parents return."
+            f"hierarchy is a {type(given).__name__}; give one of severity.read_tree or severity.Hierarchy.from_parents."
         )
     return given
 
@@ -86,8 +86,8 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
     """(N, K) bool, from booleans or from numbers that are 0 or 1."""
     if numpy.ndim(given) == 1:
         raise SeverityError(
-            "truth has one dimension; it must be (images, classes), 1 where a class is true. From the number of the one "
-            f"true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
+            "truth has one dimension; it must be (images, classes), 1 where a class is true. From the number of "
+            f"the one true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
         )
     array = table(given, "truth", len(tree.classes), "classes", rows=rows)
     if array.dtype.kind == "b":
@@ -96,8 +96,8 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
     if wrong.any():
         row, column = numpy.argwhere(wrong)[0]
         raise SeverityError(
-            f"truth is {array[row, column]} for image {row} and class {tree.classes[column]!r} ({int(wrong.sum())} such "
-            "values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave these images out."
+            f"truth is {array[row, column]} for image {row} and class {tree.classes[column]!r} ({int(wrong.sum())} "
+            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images out."
         )
     return array.astype(bool)
 
@@ -114,6 +114,6 @@ def ranking(given: Any, tree: Hierarchy) -> numpy.ndarray:
         if wrong.any():
             row = rows.start + int(wrong.argmax())
             raise SeverityError(
-                f"ranking: row {row} does not name each class from 0 to {array.shape[1] - 1} once: {array[row].tolist()}."
+                f"ranking: row {row} does not name each class from 0 to {array.shape[1] - 1} once: {array[row]}."
             )
     return array

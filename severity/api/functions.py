@@ -1,7 +1,8 @@
 """The functions of `import severity`: label trees, costs, decisions, numbers, losses, trained networks.
 
 They compute nothing themselves: each checks what it is given and calls the folder that does. Whatever is wrong with the
-input is a `severity.SeverityError`, a ValueError whose message says what came, what would be right and where to change it.
+input is a `severity.SeverityError`, a ValueError whose message says what came, what would be right and where to change
+it.
 """
 
 import importlib
@@ -33,11 +34,11 @@ def read_tree(name_or_path: str | os.PathLike, *, labels: Sequence[str] | None =
     """Read a label tree.
 
     Args:
-        name_or_path: a tree that comes with the project, such as ``chexpert_pleural`` (data/hierarchies; its sources are
-            in the files), or a null hierarchy made of one, ``<name>@flat`` (all classes under the root) or
+        name_or_path: a tree that comes with the project, such as ``chexpert_pleural`` (data/hierarchies; its sources
+            are in the files), or a null hierarchy made of one, ``<name>@flat`` (all classes under the root) or
             ``<name>@shuffled_<seed>`` (classes change places); or the path of a YAML file of the same form.
-        labels: of the data set, in any order; each must then be in the tree or in the list ``excluded`` of its file. None:
-            whatever labels the file has. The name ``flat`` stands for these labels right under the root.
+        labels: of the data set, in any order; each must then be in the tree or in the list ``excluded`` of its file.
+            None: whatever labels the file has. The name ``flat`` stands for these labels right under the root.
 
     Returns:
         The tree, whose `classes` are the labels in the order of the file. They are the columns of every table here.
@@ -63,9 +64,9 @@ def cost(name: str | os.PathLike, hierarchy: Hierarchy) -> numpy.ndarray:
     """How bad each mistake is.
 
     Args:
-        name: ``lca_height``, the height of the lowest common ancestor of both classes (Bertinetto et al., "Making better
-            mistakes", CVPR 2020); ``path``, the number of edges between them; or the path of a CSV with one row a
-            decision, one column a truth and class names on both axes (data/costs/README.md).
+        name: ``lca_height``, the height of the lowest common ancestor of both classes (Bertinetto et al., "Making
+            better mistakes", CVPR 2020); ``path``, the number of edges between them; or the path of a CSV with one row
+            a decision, one column a truth and class names on both axes (data/costs/README.md).
         hierarchy: the label tree of the K classes.
 
     Returns:
@@ -95,20 +96,22 @@ def rank(
     """Rank the classes of each image by a decision rule.
 
     Args:
-        rule: ``argmax`` (most probable first); ``crm``, conditional risk minimisation: least expected cost first (Karthik et
-            al., ICLR 2021); ``hie``: probability of the class times that of its parent (after Jain et al., NeurIPS 2023);
-            ``top_down``: from the root always to the most probable child. docs/methods.md has the formulas.
+        rule: ``argmax`` (most probable first); ``crm``, conditional risk minimisation: least expected cost first
+            (Karthik et al., ICLR 2021); ``hie``: probability of the class times that of its parent (after Jain et al.,
+            NeurIPS 2023); ``top_down``: from the root always to the most probable child. docs/methods.md has the
+            formulas.
         posterior: (N, K) distribution over classes, in the order of ``hierarchy.classes``; rows sum to one.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
-        nodes: (N, n) probability of each node of the tree, in the order of ``hierarchy.names``, for rules that use more than
-            the posterior; no rule does so yet.
+        nodes: (N, n) probability of each node of the tree, in the order of ``hierarchy.names``, for rules that use more
+            than the posterior; no rule does so yet.
 
     Returns:
         (N, K) int32 class indices, best first; column 0 is the decision.
 
     Raises:
-        SeverityError: an unknown rule, shapes that do not fit, a row that is no distribution, a cost matrix that is none.
+        SeverityError: an unknown rule, shapes that do not fit, a row that is no distribution, a cost matrix that is
+            none.
     """
     tree = arguments.hierarchy(hierarchy)
     given = arguments.posterior(posterior, tree)
@@ -126,20 +129,20 @@ def single_decision(
 
     Args:
         ranking: (N, K) class indices, best first, as `rank` returns them.
-        truth: (N, K) booleans, or numbers that are 0 or 1; several true classes are allowed. Images with none are left out
-            and counted.
+        truth: (N, K) booleans, or numbers that are 0 or 1; several true classes are allowed. Images with none are left
+            out and counted.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
         reading: what counts as right where several classes are true; ``any``: each of them does, and the severity of a
             mistake is the least cost to any of them.
 
     Returns:
-        images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions; mistake_severity:
-        mean cost of the mistakes alone, None without any; hierarchical_distance_at_1, _5, _20: mean over images of the
-        mean cost of the first k classes (Bertinetto et al., CVPR 2020), of which the first is top1_error x
-        mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness over all images;
-        severity_percent: 100 x mean / largest cost; levels: severity -> number of images. Costs have the unit of `cost`;
-        for ``lca_height`` that is levels of the tree.
+        images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions;
+        mistake_severity: mean cost of the mistakes alone, None without any; hierarchical_distance_at_1, _5, _20: mean
+        over images of the mean cost of the first k classes (Bertinetto et al., CVPR 2020), of which the first is
+        top1_error x mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness
+        over all images; severity_percent: 100 x mean / largest cost; levels: severity -> number of images. Costs have
+        the unit of `cost`; for ``lca_height`` that is levels of the tree.
 
     Raises:
         SeverityError: shapes or types that do not fit, a ranking that does not rank, no image with a true class.
@@ -163,9 +166,9 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
             that is not given is the default of the loss's class.
 
     Returns:
-        A torch module, called as ``loss(logits=(B, outputs), targets=(B, K))``, which gives the mean over the images; targets
-        are 1, 0, or NaN = masked. ``loss.outputs`` is how many logits the network must give; ``loss.posterior(logits)``
-        and ``loss.marginal(logits)`` are (B, K).
+        A torch module, called as ``loss(logits=(B, outputs), targets=(B, K))``, which gives the mean over the images;
+        targets are 1, 0, or NaN = masked. ``loss.outputs`` is how many logits the network must give;
+        ``loss.posterior(logits)`` and ``loss.marginal(logits)`` are (B, K).
 
     Raises:
         SeverityError: an unknown loss; a number that it does not know, or that is out of range; costs that are none.
@@ -174,10 +177,9 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
     tree = arguments.hierarchy(hierarchy)
     matrix = costs.lca_height(tree) if cost is None else arguments.cost(cost, tree)
     losses = _extra("severity.losses", "A loss", "train")
-    try:
-        return losses.build(arguments.name(name, "A loss"), hierarchy=tree, cost=matrix, **params)
-    except SeverityError as error:  # Numbers came from the call, not from params.yaml.
-        raise SeverityError(str(error).removeprefix("params.yaml: ")) from None
+    if arguments.name(name, "A loss") in losses.names():
+        _extra("severity.core.params", "A loss", "train").check_loss(name, params)
+    return losses.build(name, hierarchy=tree, cost=matrix, **params)
 
 
 def load(run_folder: str | os.PathLike) -> "Model":
@@ -188,8 +190,8 @@ def load(run_folder: str | os.PathLike) -> "Model":
 
     Returns:
         `network`, for (B, 1, H, W) floats in [0, 1], on the CPU and in evaluation mode; `loss`, whose ``posterior`` and
-        ``marginal`` turn its logits into (B, K) probabilities; `hierarchy`; `size` = (H, W); `record`, what it was trained
-        with.
+        ``marginal`` turn its logits into (B, K) probabilities; `hierarchy`; `size` = (H, W); `record`, what it was
+        trained with.
 
     Raises:
         SeverityError: a file is missing, is another's, or names a backbone or a loss that is no longer here.

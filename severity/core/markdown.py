@@ -8,13 +8,15 @@ from severity.core.errors import SeverityError
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A Markdown table; the first `words` columns are left-aligned, the others right-aligned."""
+    """A Markdown table; the first `words` columns are left-aligned, the others right-aligned. A cell may hold a |."""
     rule = ["---"] * words + ["---:"] * (len(headings) - words)
-    return "".join(f"| {' | '.join(line)} |\n" for line in [headings, rule, *rows])
+    lines = ([cell.replace("|", "\\|") for cell in line] for line in [headings, rule, *rows])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def marked(path: Path | str, name: str) -> str:
-    """The part of a page between ``<!-- name: begin -->`` and ``<!-- name: end -->``, without the blank lines around it.
+    """The part of a page between ``<!-- name: begin -->`` and ``<!-- name: end -->``, without the blank lines around
+    it.
 
     Raises:
         SeverityError: the page or its marks are missing.

@@ -36,6 +36,23 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     return content
 
 
+def check_loss(name: str, numbers: dict[str, Any]) -> None:
+    """Check numbers of a loss that come from elsewhere than params.yaml; those that are not given are not asked for.
+
+    Raises:
+        SeverityError: an unknown key, a value of another type or out of its range.
+    """
+    schema = importlib.import_module(SCHEMA)
+    try:
+        schema.losses.LOSSES[name].model_validate(numbers)
+    except ValueError as error:
+        section = ("losses", name)
+        errors = [each | {"loc": (*section, *each["loc"])} for each in error.errors() if each["type"] != "missing"]
+        problems = list(_problems(errors, {"losses": {name: numbers}}, schema.json_schema()))
+        if problems:
+            raise SeverityError("\n".join(problems)) from None
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, as YAML 1.2 has it, and a repeated key an error."""
 

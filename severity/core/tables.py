@@ -1,8 +1,8 @@
 """Reading CSV tables: every one is read here, under the same rules.
 
-The encoding is UTF-8, with or without a byte order mark. A name of a column or a cell such as NA is text, never "missing";
-only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a column that is asked
-for must be there once. Messages name the file and say what to do.
+The encoding is UTF-8, with or without a byte order mark. A name of a column or a cell such as NA is text, never
+"missing"; only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a column
+that is asked for must be there once. Messages name the file and say what to do.
 """
 
 import warnings

@@ -1,18 +1,21 @@
-"""The data card: what a prepared collection holds, in numbers (card.json, tables) and on a page for people (card.md).
+"""The data card: what a prepared collection holds, in numbers (card.json, tables) and on a page for people (card.md,
+page.json).
 
 A positive is a target of exactly 1 throughout: a soft target (between 0 and 1) and a masked one (blank) are neither
-positive nor negative. States are what the collection's own tables say; targets are what the label policies made of them.
+positive nor negative. States are what the collection's own tables say; targets are what the label policies made of
+them.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy
 import pandas
 
 from severity.collections.splits import SPLITS
-from severity.core import markdown
+from severity.core import documents
+from severity.core.documents import Block, Bullets, Document, Heading, Number, code, count, paragraph
 from severity.datacard.duplicates import LISTED, Found
 from severity.prepared.prepared import Table
 
@@ -56,8 +59,8 @@ def cooccurrence(table: Table) -> pandas.DataFrame:
     """How many images are positive for two labels at once.
 
     Returns:
-        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and one
-        for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
+        Columns label, other, all (of any split), and one a split; one row an ordered pair that some image shows, and
+        one for each label with itself. Of 193 classes that exclude each other, 193 rows and not 37,249.
     """
     labels = numpy.array(table.labels)
     counts = {}
@@ -79,7 +82,8 @@ def violations(summary: Mapping[str, Any]) -> pandas.DataFrame:
 def card(
     table: Table, summary: Mapping[str, Any], decoded: Mapping[str, Any], boxes: pandas.DataFrame, found: Found
 ) -> dict[str, Any]:
-    """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or null.
+    """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or
+    null.
 
     Args:
         table: of data/prepared. summary: its summary.json. boxes: its boxes.csv.
@@ -150,167 +154,150 @@ def _leaf(value: float) -> float | int | None:
 # --- The page
 
 
-def page(content: Mapping[str, Any], broken: pandas.DataFrame, pairs: pandas.DataFrame) -> str:
-    """The data card in Markdown.
+def page(content: Mapping[str, Any], broken: pandas.DataFrame, pairs: pandas.DataFrame) -> Document:
+    """The data card as a page.
 
     Args:
         content: what `card` gives. broken: what `violations` gives. pairs: near-duplicates (`Found.pairs`).
     """
-    parts = [
-        f"# Data card: {content['dataset']}\n",
-        "Numbers of `metrics/data/card.json`, for reading; the CSV files beside it hold the long tables whole.\n",
-        "## Images and patients\n",
-        _images(content),
-        "## Sex, view and age\n",
-        "Images of each sex and view, ages in years.\n",
+    blocks = [
+        paragraph(
+            "Numbers of ",
+            code("metrics/data/card.json"),
+            ", for reading; the CSV files beside it hold the long tables whole.",
+        ),
+        Heading("Images and patients"),
+        *_images(content),
+        Heading("Sex, view and age"),
+        paragraph("Images of each sex and view, ages in years."),
         _people(content),
-        "## Labels\n",
-        "States are what the collection's tables say, targets what the label policies made of them. A soft target lies "
-        "between 0 and 1, a masked one counts for nothing; prevalence is positives / (positives + negatives).\n",
+        Heading("Labels"),
+        paragraph(
+            "States are what the collection's tables say, targets what the label policies made of them. A soft target "
+            "lies between 0 and 1, a masked one counts for nothing; prevalence is positives / (positives + negatives)."
+        ),
         *_labels(content),
-        "## Labels of an image\n",
-        "Images by their number of positive targets.\n",
+        Heading("Labels of an image"),
+        paragraph("Images by their number of positive targets."),
         _labels_per_image(content),
-        "## Violations of the label tree\n",
+        Heading("Violations of the label tree"),
         *_violations(content, broken),
-        "## Near-duplicates across splits\n",
+        Heading("Near-duplicates across splits"),
         *_near_duplicates(content, pairs),
-        "## Boxes\n",
+        Heading("Boxes"),
         *_boxes(content),
-        "## Notes on the collection\n",
-        *_notes(content),
+        Heading("Notes on the collection"),
+        _notes(content),
     ]
-    return "\n".join(parts)
+    return Document(f"Data card: {content['dataset']}", tuple(blocks))
 
 
-def _images(content: Mapping[str, Any]) -> str:
+def _images(content: Mapping[str, Any]) -> Iterable[Block]:
     total = content["images"][ALL]
     rows = [
-        [name, _count(images), _percent(images, total), _count(content["patients"][name])]
+        [name, count(images), documents.share(images / total), count(content["patients"][name])]
         for name, images in content["images"].items()
     ]
+    yield documents.table(["split", "images", "share", "patients"], rows)
     size = content["image_size"]
-    told = f"Prepared at {size} x {size} pixels; {_count(content['unreadable'])} more images could not be read.\n"
-    return markdown.table(["split", "images", "share", "patients"], rows) + "\n" + told
+    yield paragraph(f"Prepared at {size} x {size} pixels; {content['unreadable']:,} more images could not be read.")
 
 
-def _people(content: Mapping[str, Any]) -> str:
+def _people(content: Mapping[str, Any]) -> documents.Table:
     rows = []
     for subject in ("sex", "views"):
         for word in content[subject][ALL]:
             counts = [content[subject][name].get(word, 0) for name in (ALL, *SPLITS)]
-            rows.append([f"{subject.removesuffix('s')}: {word}", *map(_count, counts)])
+            rows.append([f"{subject.removesuffix('s')}: {word}", *map(count, counts)])
     for level in (*QUARTILES, UNKNOWN):
-        levels = [content["ages"][name][level] for name in (ALL, *SPLITS)]
-        rows.append([f"age: {level.replace('_', ' ')}", *("n/a" if each is None else f"{each:,g}" for each in levels)])
-    return _table(["", ALL, *SPLITS], rows)
+        years = [content["ages"][name][level] for name in (ALL, *SPLITS)]
+        rows.append([f"age: {level.replace('_', ' ')}", *(documents.number(each, ",g") for each in years)])
+    return documents.table(["", ALL, *SPLITS], rows)
 
 
-def _labels(content: Mapping[str, Any]) -> Iterable[str]:
+def _labels(content: Mapping[str, Any]) -> Iterable[Block]:
     train = content["labels"]["train"]
     names = sorted(train, key=lambda label: -train[label]["target_positives"])[:SHOWN]
     names = [label for label in train if label in set(names)]
     if len(names) < len(train):
-        yield (
-            f"The {len(names)} labels with most positive training images of {_count(len(train))}; all are in `labels.csv`.\n"
+        yield paragraph(
+            f"The {len(names)} labels with most positive training images of {len(train):,}; all are in ",
+            code("labels.csv"),
+            ".",
         )
+    keys = [*(f"state_{state}" for state in STATES), *(f"target_{target}" for target in TARGETS)]
+    states, targets = [f"state: {state}" for state in STATES], [f"target: {target}" for target in TARGETS]
     for split in SPLITS:
+        of_label = content["labels"][split]
         rows = [
-            [
-                label,
-                *(_count(content["labels"][split][label][f"state_{state}"]) for state in STATES),
-                *(_count(content["labels"][split][label][f"target_{target}"]) for target in TARGETS),
-                _share(content["labels"][split][label]["prevalence"]),
-            ]
+            [label, *(count(of_label[label][key]) for key in keys), documents.share(of_label[label]["prevalence"])]
             for label in names
         ]
-        states, targets = [f"state: {state}" for state in STATES], [f"target: {target}" for target in TARGETS]
-        yield f"### {split.capitalize()}\n"
-        yield _table(["label", *states, *targets, "prevalence"], rows)
+        yield Heading(split.capitalize(), level=2)
+        yield documents.table(["label", *states, *targets, "prevalence"], rows)
 
 
-def _labels_per_image(content: Mapping[str, Any]) -> str:
-    numbers = [key for key in content["labels_per_image"][ALL] if key != "mean"]
-    rows = [
-        [number, *(_count(content["labels_per_image"][name].get(number, 0)) for name in (ALL, *SPLITS))]
-        for number in numbers
-    ]
-    rows.append(["mean", *(f"{content['labels_per_image'][name]['mean']:.2f}" for name in (ALL, *SPLITS))])
-    return _table(["labels", ALL, *SPLITS], rows)
+def _labels_per_image(content: Mapping[str, Any]) -> documents.Table:
+    by_split = [content["labels_per_image"][name] for name in (ALL, *SPLITS)]
+    numbers = [key for key in by_split[0] if key != "mean"]
+    rows = [[number, *(count(each.get(number, 0)) for each in by_split)] for number in numbers]
+    rows.append(["mean", *(documents.number(each["mean"], ".2f") for each in by_split)])
+    return documents.table(["labels", ALL, *SPLITS], rows)
 
 
-def _violations(content: Mapping[str, Any], broken: pandas.DataFrame) -> Iterable[str]:
+def _violations(content: Mapping[str, Any], broken: pandas.DataFrame) -> Iterable[Block]:
     if broken.empty:
-        yield "None: wherever a label is positive, so is every label above it.\n"
+        yield paragraph("None: wherever a label is positive, so is every label above it.")
         return
-    yield (
-        "Images in which a label is positive and one above it in the tree is not, before and after closure "
-        "(`datasets.<name>.labels.closure` in params.yaml), summed over pairs of labels.\n"
+    yield paragraph(
+        "Images in which a label is positive and one above it in the tree is not, before and after closure (",
+        code("datasets.<name>.labels.closure"),
+        " in params.yaml), summed over pairs of labels.",
     )
-    counts = [
-        [split, *(_count(content["violations"][split][when]) for when in ("before", "after"))] for split in SPLITS
-    ]
-    yield _table(["split", "before", "after"], counts)
+    counts = [[split, *(count(content["violations"][split][when]) for when in ("before", "after"))] for split in SPLITS]
+    yield documents.table(["split", "before", "after"], counts)
     most = broken.sort_values("before", ascending=False, kind="stable").head(SHOWN)
     if len(most) < len(broken):
-        yield f"The {len(most)} most frequent of {_count(len(broken))}; all are in `violations.csv`.\n"
-    rows = [[row.split, row.child, row.parent, _count(row.before), _count(row.after)] for row in most.itertuples()]
-    yield _table(["split", "positive", "not positive", "before", "after"], rows, words=3)
+        yield paragraph(f"The {len(most)} most frequent of {len(broken):,}; all are in ", code("violations.csv"), ".")
+    rows = [[row.split, row.child, row.parent, count(row.before), count(row.after)] for row in most.itertuples()]
+    yield documents.table(["split", "positive", "not positive", "before", "after"], rows, words=3)
 
 
-def _near_duplicates(content: Mapping[str, Any], pairs: pandas.DataFrame) -> Iterable[str]:
+def _near_duplicates(content: Mapping[str, Any], pairs: pandas.DataFrame) -> Iterable[Block]:
     about = content["near_duplicates"]
-    yield (
+    yield paragraph(
         "Pairs of images of different splits that show the same picture: their perceptual hashes differ in at most "
-        f"{about['hash_distance']} of 64 bits and their thumbnails correlate at least {about['correlation']:g}. Mirrored, "
-        "turned, inverted or strongly cropped copies are not found.\n"
+        f"{about['hash_distance']} of 64 bits and their thumbnails correlate at least {about['correlation']:g}. "
+        "Mirrored, turned, inverted or strongly cropped copies are not found."
     )
-    counts = about["pairs"]
-    yield _table(["splits", "pairs"], [[name, _count(count)] for name, count in counts.items()])
+    yield documents.table(["splits", "pairs"], [[name, count(number)] for name, number in about["pairs"].items()])
     if not pairs.empty:
-        first = pairs.head(SHOWN)
-        whole = f"the {LISTED:,} most alike" if counts[ALL] > len(pairs) else "all"
-        yield f"The most alike ({whole} are in `near_duplicates.csv`):\n"
+        whole = f"the {LISTED:,} most alike" if about["pairs"][ALL] > len(pairs) else "all"
+        yield paragraph(f"The most alike ({whole} are in ", code("near_duplicates.csv"), "):")
         rows = [
-            [row.id, row.split, row.other_id, row.other_split, str(row.hash_distance), f"{row.correlation:.4f}"]
-            for row in first.itertuples()
+            [
+                *(row.id, row.split, row.other_id, row.other_split),
+                Number(int(row.hash_distance), str(row.hash_distance)),
+                documents.number(row.correlation, ".4f"),
+            ]
+            for row in pairs.head(SHOWN).itertuples()
         ]
-        yield _table(["image", "split", "other image", "split", "bits", "correlation"], rows, words=4)
+        yield documents.table(["image", "split", "other image", "split", "bits", "correlation"], rows, words=4)
 
 
-def _boxes(content: Mapping[str, Any]) -> Iterable[str]:
+def _boxes(content: Mapping[str, Any]) -> Iterable[Block]:
     boxes = content["boxes"]
-    yield f"{_count(boxes[ALL])} boxes in {_count(boxes['images'])} images.\n"
+    yield paragraph(f"{boxes[ALL]:,} boxes in {boxes['images']:,} images.")
     if boxes["labels"]:
-        yield _table(["label", "boxes"], [[label, _count(count)] for label, count in boxes["labels"].items()])
+        yield documents.table(["label", "boxes"], [[label, count(number)] for label, number in boxes["labels"].items()])
 
 
-def _notes(content: Mapping[str, Any]) -> Iterable[str]:
-    if not content["notes"]:
-        yield "None.\n"
-    else:
-        yield "".join(f"- {_told(note, value)}\n" for note, value in content["notes"].items())
-
-
-def _told(note: str, value: Any) -> str:
-    return f"{note}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A table whose words may hold what Markdown takes for a border."""
-    return markdown.table(headings, [[cell.replace("|", "\\|") for cell in row] for row in rows], words=words)
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %"
-
-
-def _share(share: float | None) -> str:
-    return "n/a" if share is None else f"{100 * share:.1f} %"
+def _notes(content: Mapping[str, Any]) -> Block:
+    notes = [
+        f"{note}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for note, value in content["notes"].items()
+    ]
+    return Bullets(tuple(notes)) if notes else paragraph("None.")
 
 
 def sentence(content: Mapping[str, Any]) -> str:

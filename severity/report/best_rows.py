@@ -15,11 +15,11 @@ COMPARED = {"rules": "rule", "losses": "loss", "backbones": "backbone"}
 
 
 @dataclass(frozen=True)
-class Leader:
+class BestRow:
     """The row with the best median of a column.
 
-    comparisons: how many comparisons there are of it with another row in this metric. open: the rows among them, in words,
-    from which no difference in its favour is shown.
+    comparisons: how many comparisons there are of it with another row in this metric. open: the rows among them, in
+    words, from which no difference in its favour is shown.
     """
 
     comparisons: int
@@ -39,8 +39,8 @@ class Leader:
             return f"Best median of the column, and shown to be better in each of its {self.comparisons} comparisons."
         others = ", ".join(self.open)
         return (
-            f"Best median of the column, but in {len(self.open)} of its {self.comparisons} comparisons no difference in its "
-            f"favour is shown: {others}."
+            f"Best median of the column, but in {len(self.open)} of its {self.comparisons} comparisons no difference "
+            f"in its favour is shown: {others}."
         )
 
 
@@ -49,14 +49,14 @@ def columns(table: pandas.DataFrame) -> dict[str, str]:
     return {metric.key: metric.heading for metric in catalogue.table() if metric.key in table}
 
 
-def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -> dict[tuple[int, str], Leader]:
-    """The best row of each column that has one: (row number, key) -> Leader. A tie has no leader.
+def find(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -> dict[tuple[int, str], BestRow]:
+    """The best row of each column that has one: (row number, key) -> BestRow. A tie has no best row.
 
     Args:
         table: one row a configuration and rule, with the columns of `configurations.comparison`.
         compared: the tables rules, losses and backbones that the stage `compare` wrote, by name; any may be missing.
     """
-    leading = {}
+    best_rows = {}
     for metric in catalogue.table():
         if metric.key not in table:
             continue
@@ -64,11 +64,11 @@ def leaders(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -
         best = values.max() if metric.better == "more" else values.min()
         rows = values.index[values == best]
         if len(rows) == 1 and len(values) > 1:
-            leading[int(rows[0]), key] = _leader(table.loc[rows[0]], metric.name, compared)
-    return leading
+            best_rows[int(rows[0]), key] = _best_row(table.loc[rows[0]], metric.name, compared)
+    return best_rows
 
 
-def _leader(row: pandas.Series, metric: str, compared: Mapping[str, pandas.DataFrame]) -> Leader:
+def _best_row(row: pandas.Series, metric: str, compared: Mapping[str, pandas.DataFrame]) -> BestRow:
     comparisons, unshown = 0, []
     for name, axis in COMPARED.items():
         if name not in compared:
@@ -82,4 +82,4 @@ def _leader(row: pandas.Series, metric: str, compared: Mapping[str, pandas.DataF
                 comparisons += 1
                 if not pair["verdict"].startswith(f"{side} "):
                     unshown.append("-".join(pair[other] if place == axis else row[place] for place in AXES))
-    return Leader(comparisons, tuple(unshown))
+    return BestRow(comparisons, tuple(unshown))

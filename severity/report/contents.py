@@ -1,4 +1,4 @@
-"""Everything that a study left in its folders, as the report tells it, and what is not there."""
+"""Everything that a study left in its folders, as the report shows it, and what is not there."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,8 @@ from typing import Any
 import pandas
 import yaml
 
-from severity.core import files, runs, tables, without_images
+from severity.core import documents, files, runs, tables, without_images
+from severity.core.documents import Document
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.figures import catalogue
@@ -27,8 +28,8 @@ COMPARISONS = {
 WORDS = ("backbone", "loss", "rule", "label", "A", "B", "metric", "verdict", "unmatched_seeds", "note")
 WORDS += ("resampled", "reading", "left_out")
 TABLE = Path("metrics/table.csv")
-CARD = Path("metrics/data/card.md")
-PAGE = Path("metrics/comparisons/comparisons.md")
+CARD = Path("metrics/data/page.json")
+CONCLUSIONS = Path("metrics/comparisons/page.json")
 EXPLAINED = Path("plots/explain")
 
 
@@ -36,7 +37,7 @@ EXPLAINED = Path("plots/explain")
 class Figure:
     """A picture and the table of what it shows, by the stem of their files.
 
-    caption: what is told below it, '' where there is nothing but the title.
+    caption: what is said below it, '' where there is nothing but the title.
     """
 
     stem: Path
@@ -55,14 +56,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Contents:
     """What there is of a study; all paths are relative to the folder that it was read in.
 
-    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have them.
-    table: of configurations, empty if there is none. compared: the tables of `compare` by name. page, card: the comparisons and the
-    data card in Markdown, '' if there are none. counts: of the prepared images by split. decoded: how images were made
-    square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its cases. images: False where predictions made
-    elsewhere are scored without them. missing: sentences.
+    scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have
+    them. table: of configurations, empty if there is none. compared: the tables of `compare` by name. conclusions,
+    card: the comparisons in words and the data card, None if there are none. counts: of the prepared images by split.
+    decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
+    explained images. images: False where external predictions are scored without them. missing: sentences.
     """
 
     settings: dict[str, Any]
@@ -76,8 +77,8 @@ class Findings:
     headline: dict[str, Any]
     table: pandas.DataFrame
     compared: dict[str, pandas.DataFrame]
-    page: str
-    card: str
+    conclusions: Document | None
+    card: Document | None
     figures: list[Figure]
     card_figures: list[Figure]
     explained: dict[str, pandas.DataFrame]
@@ -86,15 +87,15 @@ class Findings:
     missing: list[str] = field(default_factory=list)
 
 
-def read(settings: dict[str, Any]) -> Findings:
+def read(settings: dict[str, Any]) -> Contents:
     """What the working folder holds of the study that `settings` (params.yaml) describe.
 
     Raises:
-        SeverityError: there is no label tree, or a file is damaged. What else is not there is told in `missing`.
+        SeverityError: there is no label tree, or a file is damaged. What else is not there is named in `missing`.
     """
     scored, trained, images = runs.scored(settings), runs.grid(settings), not without_images.without_images(settings)
     prepared = _json("data/prepared/summary.json")
-    found = Findings(
+    study = Contents(
         settings=settings,
         scored=scored,
         trained=trained,
@@ -106,20 +107,24 @@ def read(settings: dict[str, Any]) -> Findings:
         headline=_json("metrics/headline.json"),
         table=_table(),
         compared=dict(_compared()),
-        page=_text(PAGE),
-        card=_text(CARD),
+        conclusions=_document(CONCLUSIONS),
+        card=_document(CARD),
         figures=list(_figures(of_card=False)),
         card_figures=list(_figures(of_card=True)),
         explained=dict(_explained(scored)),
         locked=locked("dvc.lock", ("data/images", "data/prepared")) if images else {},
         images=images,
     )
-    found.missing.extend(_missing(found))
-    return found
+    study.missing.extend(_missing(study))
+    return study
 
 
 def _json(path: str) -> dict[str, Any]:
     return files.read_json(path) if Path(path).exists() else {}
+
+
+def _document(path: Path) -> Document | None:
+    return documents.read(path) if path.exists() else None
 
 
 def _text(path: Path) -> str:
@@ -127,8 +132,8 @@ def _text(path: Path) -> str:
 
 
 def _of_runs(named: Iterable[Run], pattern: str) -> dict[Run, dict[str, Any]]:
-    found = {run: _json(pattern.format(run.name)) for run in named}
-    return {run: content for run, content in found.items() if content}
+    records = {run: _json(pattern.format(run.name)) for run in named}
+    return {run: record for run, record in records.items() if record}
 
 
 def _table() -> pandas.DataFrame:
@@ -144,7 +149,7 @@ def _csv(path: Path, words: Iterable[str]) -> pandas.DataFrame:
 
 def _compared() -> Iterator[tuple[str, pandas.DataFrame]]:
     for name in COMPARISONS:
-        path = PAGE.with_name(f"{name}.csv")
+        path = CONCLUSIONS.with_name(f"{name}.csv")
         if path.exists():
             yield name, _csv(path, WORDS)
 
@@ -181,13 +186,13 @@ def locked(path: Path | str, outs: Iterable[str]) -> dict[str, str]:
     return {out: known[out] for out in outs if out in known}
 
 
-def _missing(found: Findings) -> Iterator[str]:
-    if not found.images:
+def _missing(study: Contents) -> Iterator[str]:
+    if not study.images:
         yield _left_out()
-    yield from _missing_runs(found)
-    yield from _missing_numbers(found)
-    yield from _missing_labels(found)
-    yield from _missing_parts(found)
+    yield from _missing_runs(study)
+    yield from _missing_numbers(study)
+    yield from _missing_labels(study)
+    yield from _missing_parts(study)
 
 
 def _left_out() -> str:
@@ -201,24 +206,24 @@ def _left_out() -> str:
     return f"{without_images.WHY.capitalize()}. Left out for that: {', '.join(left)}."
 
 
-def _missing_runs(found: Findings) -> Iterator[str]:
-    for run in found.scored:
-        if run not in found.metrics:
+def _missing_runs(study: Contents) -> Iterator[str]:
+    for run in study.scored:
+        if run not in study.metrics:
             yield f"Run {run.name} is named in params.yaml and has no metrics (metrics/runs/{run.name}.json)."
-        if run in found.trained and run not in found.records:
+        if run in study.trained and run not in study.records:
             yield f"Run {run.name} has no record of its training (data/models/{run.name}/record.json)."
     for key, words in (("versions", "with different versions of libraries"), ("prepared", "on different data")):
-        if len({str(record.get(key)) for record in found.records.values()}) > 1:
+        if len({str(record.get(key)) for record in study.records.values()}) > 1:
             yield f"The runs do not compare like with like: they were trained {words} (see Libraries and data)."
     lacking: dict[str, list[str]] = {}
-    for run, record in found.metrics.items():
+    for run, record in study.metrics.items():
         for rule, why in record.get("not_available", {}).items():
             lacking.setdefault(f"{rule} ({why})", []).append(run.name)
     for rule, names in lacking.items():
         yield f"Rule {rule}: {', '.join(names)}."
     seeds: dict[tuple[str, str], int] = {}
-    for run in found.scored:
-        seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in found.metrics)
+    for run in study.scored:
+        seeds[run.backbone, run.loss] = seeds.get((run.backbone, run.loss), 0) + (run in study.metrics)
     for number, words in (
         (0, "Empty configurations, without any run"),
         (1, "Configurations of one seed, whose spread is unknown"),
@@ -228,67 +233,67 @@ def _missing_runs(found: Findings) -> Iterator[str]:
             yield f"{words}: {'all' if len(names) == len(seeds) > 1 else ', '.join(names)}."
 
 
-def _missing_numbers(found: Findings) -> Iterator[str]:
+def _missing_numbers(study: Contents) -> Iterator[str]:
     if not TABLE.exists():
         yield f"There is no table of configurations ({TABLE})."
         return
-    rows = {(row.backbone, row.loss) for row in found.table.itertuples()}
-    for configuration in dict.fromkeys((run.backbone, run.loss) for run in found.metrics):
+    rows = {(row.backbone, row.loss) for row in study.table.itertuples()}
+    for configuration in dict.fromkeys((run.backbone, run.loss) for run in study.metrics):
         if configuration not in rows:
             yield f"The configuration {'-'.join(configuration)} has no row in {TABLE}."
-    for key, heading in best_rows.columns(found.table).items():
-        blank = found.table[found.table[key].isna()]
+    for key, heading in best_rows.columns(study.table).items():
+        blank = study.table[study.table[key].isna()]
         if len(blank):
             names = ["-".join(row) for row in blank[list(best_rows.AXES)].to_numpy()]
             yield f"n/a, since a seed lacks it: {heading} of {', '.join(names)}."
 
 
-def _missing_labels(found: Findings) -> Iterator[str]:
-    for split, content in found.counts.items():
+def _missing_labels(study: Contents) -> Iterator[str]:
+    for split, content in study.counts.items():
         labels = [label for label, counts in content["labels"].items() if not counts["positives"]]
         if labels:
             yield f"Labels without a positive {split} image: {', '.join(labels)}."
     blind: dict[str, list[str]] = {}
-    for run, record in found.metrics.items():
-        if record["class_hash"] != found.hierarchy.class_hash:
+    for run, record in study.metrics.items():
+        if record["class_hash"] != study.hierarchy.class_hash:
             yield f"Run {run.name} was scored with other classes (class hash {record['class_hash']})."
         labels = [label for label, values in record["labels"].items() if values["auroc"] is None]
         if labels:
             blind.setdefault(", ".join(labels), []).append(run.name)
     for labels, names in blind.items():
-        where = "any run" if len(names) == len(found.metrics) else f"the runs {', '.join(names)}"
+        where = "any run" if len(names) == len(study.metrics) else f"the runs {', '.join(names)}"
         yield f"Labels without AUROC in {where}: {labels}."
 
 
-def _missing_parts(found: Findings) -> Iterator[str]:
+def _missing_parts(study: Contents) -> Iterator[str]:
     for figure in catalogue.FIGURES:
         for suffix in (".png", ".csv"):
             path = Path("plots") / f"{figure}{suffix}"
             if not path.exists():
                 yield f"There is no figure {path}." if suffix == ".png" else f"A figure has no table {path}."
     for name in COMPARISONS:
-        if name not in found.compared:
+        if name not in study.compared:
             yield f"There are no comparisons metrics/comparisons/{name}.csv."
-    for content, path in ((found.page, PAGE), (found.headline, "metrics/headline.json")):
+    for content, path in ((study.conclusions, CONCLUSIONS), (study.headline, "metrics/headline.json")):
         if not content:
             yield f"There is no {path}."
-    if found.images and not found.card:
+    if study.images and not study.card:
         yield f"There is no {CARD}."
-    if found.images and not found.explained:
+    if study.images and not study.explained:
         yield f"No single decisions are explained ({EXPLAINED})."
 
 
-def label_positives(found: Findings, split: str) -> dict[str, int]:
+def label_positives(study: Contents, split: str) -> dict[str, int]:
     """How many images of a split show each label; nothing if the images are not prepared."""
-    labels = found.counts.get(split, {}).get("labels", {})
+    labels = study.counts.get(split, {}).get("labels", {})
     return {label: counts["positives"] for label, counts in labels.items()}
 
 
-def shown_run(found: Findings) -> Run | None:
-    """The run that is looked at in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
+def shown_run(study: Contents) -> Run | None:
+    """The run shown in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
     scores = {
         run: record["validation"]["macro_auroc"] or 0.0
-        for run, record in found.metrics.items()
-        if f"{run.backbone}-{run.loss}" == found.headline.get("configuration")
+        for run, record in study.metrics.items()
+        if f"{run.backbone}-{run.loss}" == study.headline.get("configuration")
     }
     return max(scores, key=scores.__getitem__) if scores else None

@@ -45,8 +45,8 @@ def table(
     """A table with horizontal rules only, on one page (table) or on several (longtable).
 
     Args:
-        headings: LaTeX. groups: sets of lines of cells, LaTeX; the lines of a set stay together, a little space follows.
-        words: how many of the first columns hold words, on the left; numbers are on the right.
+        headings: LaTeX. groups: sets of lines of cells, LaTeX; the lines of a set stay together, a little space
+        follows. words: how many of the first columns hold words, on the left; numbers are on the right.
         caption: LaTeX. label: to refer to it.
     """
     groups = [list(group) for group in groups]
@@ -56,13 +56,14 @@ def table(
         "".join(f"{' & '.join(line)} \\\\{'' if last else '*'}\n" for line, last in _marked(group)) for group in groups
     )
     head = f"\\toprule\n{' & '.join(headings)} \\\\\n\\midrule\n"
-    told = f"\\caption{{{caption}}}\\label{{{label}}}"
-    style = "\\setlength{\\abovecaptionskip}{0pt}\n\\setlength{\\belowcaptionskip}{6pt}\n\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
+    caption_line = f"\\caption{{{caption}}}\\label{{{label}}}"
+    style = "\\setlength{\\abovecaptionskip}{0pt}\n\\setlength{\\belowcaptionskip}{6pt}\n"
+    style += "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
     if sum(map(len, groups)) <= LONGEST:
         plain = body.replace("\\\\*", "\\\\")
         inner = f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n{head}{plain}\\bottomrule\n\\end{{tabular}}\n"
-        return f"\\begin{{table}}\n\\centering\n{style}{told}\n{inner}\\end{{table}}\n"
-    repeated = f"{told} \\\\\n{head}\\endfirsthead\n{head}\\endhead\n\\bottomrule\n\\endfoot\n"
+        return f"\\begin{{table}}\n\\centering\n{style}{caption_line}\n{inner}\\end{{table}}\n"
+    repeated = f"{caption_line} \\\\\n{head}\\endfirsthead\n{head}\\endhead\n\\bottomrule\n\\endfoot\n"
     return f"{{{style}\\begin{{longtable}}{{@{{}}{columns}@{{}}}}\n{repeated}{body}\\end{{longtable}}}}\n"
 
 

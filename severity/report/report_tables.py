@@ -8,20 +8,20 @@ import pandas
 from severity.core import markdown
 from severity.metrics import catalogue
 from severity.report import best_rows, latex
-from severity.report.best_rows import AXES, Leader
-from severity.report.contents import Findings
+from severity.report.best_rows import AXES, BestRow
+from severity.report.contents import Contents
 
 PREAMBLE = "% \\usepackage{booktabs,longtable}\n"
 SHOWN = "Bold: the best median of the column, shown to be better in every comparison made of it. "
 BEST = "the best median, but no difference is shown in at least one comparison, or none was made."
 
 
-def summary_latex(found: Findings) -> str:
+def summary_latex(study: Contents) -> str:
     """Medians of every configuration under every rule, below each the smallest and the largest over the seeds."""
-    columns = best_rows.columns(found.table)
-    best = best_rows.leaders(found.table, found.compared)
+    columns = best_rows.columns(study.table)
+    best = best_rows.find(study.table, study.compared)
     groups = []
-    for number, row in enumerate(found.table.to_dict("records")):
+    for number, row in enumerate(study.table.to_dict("records")):
         first = [*(latex.escape(row[axis]) for axis in AXES), str(row["runs"])]
         second = [""] * len(first)
         for key in columns:
@@ -29,67 +29,67 @@ def summary_latex(found: Findings) -> str:
             spread = f"{row[f'{key}_min']:.3f}--{row[f'{key}_max']:.3f}" if pandas.notna(row[key]) else ""
             second.append(f"\\scriptsize {spread}" if spread and row["runs"] > 1 else "")
         groups.append([first, second] if any(second) else [first])
-    caption = f"{latex.escape(_about(found))} {SHOWN}Underlined: {BEST}"
+    caption = f"{latex.escape(_about(study))} {SHOWN}Underlined: {BEST}"
     headings = [*AXES, "runs", *map(latex.stacked, columns.values())]
     return PREAMBLE + latex.table(headings, groups, words=len(AXES), caption=caption, label="tab:severity-summary")
 
 
-def _latex_value(value: float | None, leader: Leader | None) -> str:
+def _latex_value(value: float | None, best: BestRow | None) -> str:
     if pandas.isna(value):
         return "n/a"
     words = latex.number(value, ".3f")
-    return words if leader is None else f"\\{'textbf' if leader.shown else 'underline'}{{{words}}}"
+    return words if best is None else f"\\{'textbf' if best.shown else 'underline'}{{{words}}}"
 
 
-def summary_markdown(found: Findings) -> str:
+def summary_markdown(study: Contents) -> str:
     """The same in Markdown."""
-    columns = best_rows.columns(found.table)
-    best = best_rows.leaders(found.table, found.compared)
+    columns = best_rows.columns(study.table)
+    best = best_rows.find(study.table, study.compared)
     lines = []
-    for number, row in enumerate(found.table.to_dict("records")):
+    for number, row in enumerate(study.table.to_dict("records")):
         values = [_markdown_value(row, key, best.get((number, key))) for key in columns]
         lines.append([*(row[axis] for axis in AXES), str(row["runs"]), *values])
     table = markdown.table([*AXES, "runs", *columns.values()], lines, words=len(AXES))
-    return f"{table}\n{_about(found)} {SHOWN}Italic: {BEST}\n"
+    return f"{table}\n{_about(study)} {SHOWN}Italic: {BEST}\n"
 
 
-def _markdown_value(row: Mapping[str, Any], key: str, leader: Leader | None) -> str:
+def _markdown_value(row: Mapping[str, Any], key: str, best: BestRow | None) -> str:
     if pandas.isna(row[key]):
         return "n/a"
-    mark = "" if leader is None else "**" if leader.shown else "*"
+    mark = "" if best is None else "**" if best.shown else "*"
     return f"{mark}{row[key]:.3f}{mark} ({row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f})"
 
 
-def _about(found: Findings) -> str:
+def _about(study: Contents) -> str:
     """What the numbers are of: data set, tree, cost, how many images, patients and seeds."""
-    settings = found.settings
+    settings = study.settings
     name = settings["data"]["name"]
     tree, cost = settings["datasets"][name]["hierarchy"], settings["cost"]["name"]
-    seeds = sorted(found.table["runs"].unique())
+    seeds = sorted(study.table["runs"].unique())
     runs = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]]))) or "no"
-    scored = sorted({record["counts"]["scored"] for record in found.metrics.values()})
+    scored = sorted({record["counts"]["scored"] for record in study.metrics.values()})
     images = " or ".join(f"{count:,}" for count in scored) or "no"
-    patients = found.counts.get("test", {}).get("patients")
+    patients = study.counts.get("test", {}).get("patients")
     of = f" of {patients:,} patients" if patients is not None else ""
     return (
-        f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test images{of}; data "
-        f"set {name}, tree {tree}, cost {cost}."
+        f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test "
+        f"images{of}; data set {name}, tree {tree}, cost {cost}."
     )
 
 
-def comparisons_latex(found: Findings) -> str:
+def comparisons_latex(study: Contents) -> str:
     """A table each for rules, losses and backbones: A minus B in every metric, below it the interval."""
     parts = [PREAMBLE]
     for name, axis in best_rows.COMPARED.items():
-        frame = found.compared.get(name)
+        frame = study.compared.get(name)
         if frame is None or frame.empty:
             parts.append(f"% No comparisons of {name}.\n")
         else:
-            parts.append(_pairs(found, name, frame, [place for place in AXES if place != axis]))
+            parts.append(_pairs(study, name, frame, [place for place in AXES if place != axis]))
     return "\n".join(parts)
 
 
-def _pairs(found: Findings, name: str, frame: pandas.DataFrame, places: list[str]) -> str:
+def _pairs(study: Contents, name: str, frame: pandas.DataFrame, places: list[str]) -> str:
     metrics = list(dict.fromkeys(frame["metric"]))
     groups = []
     for keys, pair in frame.groupby([*places, "A", "B"], sort=False):
@@ -100,15 +100,15 @@ def _pairs(found: Findings, name: str, frame: pandas.DataFrame, places: list[str
             first.append(value)
             second.append(interval)
         groups.append([first, second] if any(second) else [first])
-    level = 100 * found.settings["compare"]["level"]
+    level = 100 * study.settings["compare"]["level"]
     seeds = sorted(int(count) for count in frame["seeds"].dropna().unique())
-    told = " or ".join(map(str, seeds)) or "no"
+    runs = " or ".join(map(str, seeds)) or "no"
     images, patients = (frame[column].max() for column in ("images", "patients"))
     words = f"{images:,.0f} test images of {patients:,.0f} patients, " if pandas.notna(images) else ""
     caption = (
-        f"Differences A minus B between {name}: {words}means over {told} seed{'' if told == '1' else 's'}. Below zero A is "
-        f"milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's correction over "
-        "the table leaves a difference shown. What is not bold is not shown to be equal."
+        f"Differences A minus B between {name}: {words}means over {runs} seed{'' if runs == '1' else 's'}. Below zero "
+        f"A is milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's "
+        "correction over the table leaves a difference shown. What is not bold is not shown to be equal."
     )
     headings = [*places, "A", "B", *(latex.stacked(catalogue.named(metric).heading) for metric in metrics)]
     return latex.table(

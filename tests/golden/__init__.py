@@ -1,6 +1,6 @@
 """A small study of external predictions, stored with what came of it.
 
-`elsewhere/` holds two runs on 60 made-up images of 40 patients, one as marginals without No Finding, one as a distribution,
+`external_predictions/` holds two runs on 60 made-up images of 40 patients, one as marginals without No Finding, one as a distribution,
 with labels of ChestX-ray14; `table.csv` and `lab.json` what the stages make of them. Renew both, after a change that is
 meant to change numbers, with ``python -m tests.golden``, and look at the difference before you commit it.
 """
@@ -18,6 +18,7 @@ from tests.study import inside
 from tests.trees import TOP
 
 HERE = Path(__file__).resolve().parent
+EXTERNAL = HERE / "external_predictions"
 RUNS = ("sigmoids-bce-0", "softmax-ce-0")
 RULES = ["argmax", "crm", "hie", "top_down", "crm_ts"]
 
@@ -33,10 +34,10 @@ def settings(**changes) -> dict:
     return params
 
 
-def study(folder: Path, params: dict, elsewhere: Path = HERE / "external") -> None:
+def study(folder: Path, params: dict, external_files: Path = EXTERNAL) -> None:
     """Run every stage that predictions alone want, in an empty folder."""
     shutil.copytree(TOP / "data/hierarchies", folder / "data/hierarchies")
-    shutil.copytree(elsewhere, folder / "data/external_predictions")
+    shutil.copytree(external_files, folder / "data/external_predictions")
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     with inside(folder):
         for stage in (collect, read, hierarchy):

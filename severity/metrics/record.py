@@ -18,7 +18,7 @@ from severity.core.errors import SeverityError
 from severity.core.runs import Run
 from severity.metrics import catalogue
 
-VERSION = 1
+VERSION = 2
 REMEDY = "Run `dvc repro evaluate`."
 
 
@@ -98,7 +98,7 @@ class Mistake(TypedDict):
 
 
 class Decision(TypedDict):
-    """Single decisions under one rule. Besides these keys it has each metric of the catalogue whose source is `rule`,
+    """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise. Besides these keys it has each metric of the catalogue whose source is `rule`,
     by name: a float, or null where its denominator is 0 (mistake_severity without mistakes).
 
     images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,
@@ -107,7 +107,8 @@ class Decision(TypedDict):
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
     distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
     with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
-    evaluate.mistakes or as there are.
+    evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors included. by_truths: 1, 2, 3+ most specific
+    true classes -> images, and the metrics of `Brief` on them; without those that no image has.
     """
 
     images: int
@@ -126,6 +127,8 @@ class Decision(TypedDict):
     confusion: dict[str, dict[str, int]]
     least: list[Mistake]
     most: list[Mistake]
+    any: Brief
+    by_truths: dict[str, dict[str, Any]]
 
 
 class NodeDecision(TypedDict):
@@ -186,7 +189,7 @@ class PosteriorCalibration(TypedDict):
     bins: Bins
 
 
-class MarginalCalibration(TypedDict):
+class LabelCalibration(TypedDict):
     """Calibration of probabilities of labels.
 
     temperature: 1 as they are. cells: scored pairs of image and label. ece: mean over labels of the expected
@@ -202,12 +205,12 @@ class MarginalCalibration(TypedDict):
 
 
 class Calibration(TypedDict):
-    """posterior, marginal: as they are. posterior_ts, marginal_ts: scaled; missing without validation images."""
+    """posterior, labels: as they are. posterior_ts, labels_ts: scaled; missing without validation images."""
 
     posterior: PosteriorCalibration
-    marginal: MarginalCalibration
+    labels: LabelCalibration
     posterior_ts: NotRequired[PosteriorCalibration]
-    marginal_ts: NotRequired[MarginalCalibration]
+    labels_ts: NotRequired[LabelCalibration]
 
 
 class LabelSets(TypedDict):
@@ -378,6 +381,7 @@ class Measured(TypedDict):
     baselines: Baselines
     null_hierarchies: dict[str, NullHierarchy]
     best_distance_curve: list[float]
+    distance_floor: dict[str, float]
     irma: NotRequired[Irma]
 
 

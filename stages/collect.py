@@ -19,9 +19,9 @@ def main() -> None:
     section = settings["datasets"][name]
     out = Path("data/raw") / name
     collect = datasets.find(name).collect
-    # Those that draw share the work.
-    wanted = {"workers"} & inspect.signature(collect).parameters.keys()
-    images = collect(section["root"], out, **section["collect"], **{key: settings["machine"][key] for key in wanted})
+    # Collections that are drawn are drawn by several processes.
+    shared = {"workers"} & inspect.signature(collect).parameters.keys()
+    images = collect(section["root"], out, **section["collect"], **{key: settings["machine"][key] for key in shared})
     print(f"{out}: {images} images")
 
 

@@ -148,8 +148,8 @@ def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
 
 def write_maps(path: Path, maps: list[explanation.Maps]) -> None:
     """Layer -> (m, h, w) float32, the maps in the order of the picture."""
-    with files.replacing(path) as beside:
-        numpy.savez(beside, **{each.layer: each.values for each in maps})
+    with files.replacing(path) as temporary:
+        numpy.savez(temporary, **{each.layer: each.values for each in maps})
 
 
 def write_cams(folder: Path, explanations: list[explanation.Explanation]) -> None:
@@ -157,8 +157,8 @@ def write_cams(folder: Path, explanations: list[explanation.Explanation]) -> Non
     if explanations:
         files.write_csv(folder / "cams.csv", pandas.concat([each.cams for each in explanations]))
         files.write_csv(folder / "boxes.csv", pandas.concat([each.inside for each in explanations]))
-        with files.replacing(folder / "cams.npy") as beside:
-            numpy.save(beside, numpy.concatenate([each.weighed for each in explanations]))
+        with files.replacing(folder / "cams.npy") as temporary:
+            numpy.save(temporary, numpy.concatenate([each.weighed for each in explanations]))
 
 
 if __name__ == "__main__":

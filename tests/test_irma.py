@@ -167,7 +167,7 @@ def test_a_code_is_taken_apart():
 def test_the_axes_that_a_word_names():
     assert irma_codes.axes_of("all") == ("technical", "directional", "anatomical", "biological")
     assert irma_codes.axes_of("anatomical") == ("anatomical",)
-    with pytest.raises(SeverityError, match="'anatomic' is no axis of the IRMA code. Did you mean 'anatomical'"):
+    with pytest.raises(SeverityError, match="'anatomic' is not an axis of the IRMA code. Did you mean 'anatomical'"):
         irma_codes.axes_of("anatomic")
 
 
@@ -200,7 +200,7 @@ class TestScheme:
     def test_wrong_codes_and_tables_are_refused(self):
         with pytest.raises(SeverityError, match="No IRMA code"):
             irma_codes.Scheme.from_codes([])
-        with pytest.raises(SeverityError, match="'tecnical' is no axis of the IRMA code. Did you mean 'technical'"):
+        with pytest.raises(SeverityError, match="'tecnical' is not an axis of the IRMA code. Did you mean 'technical'"):
             irma_codes.Scheme.from_tables({"tecnical": ["1"]})
         with pytest.raises(SeverityError, match="directional code table holds '12345'"):
             irma_codes.Scheme.from_tables({"technical": ["1"], "directional": ["12345"]})
@@ -266,7 +266,7 @@ class TestCost:
             assert expected[order[0]] == pytest.approx(min(expected))
 
     def test_a_code_twice_is_refused(self):
-        with pytest.raises(SeverityError, match="stands twice"):
+        with pytest.raises(SeverityError, match="is duplicated"):
             SCHEME.cost([CODES[0], CODES[0]])
 
 

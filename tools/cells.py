@@ -31,15 +31,15 @@ LOGS = Path("data/unfinished/logs")
 # The stages that all cells need, and the two that a cell is.
 BEFORE = ("prepare", "hierarchy")
 CELL = ("train", "predict")
-# A cell that is told to end gets so many seconds before it is killed.
+# Seconds that a cell has to end before it is killed.
 PATIENCE = 20.0
 
 
 def stale() -> list[str]:
     """The cells whose network or predictions DVC would make again, in the order of the grid."""
-    told = dvc("status", "--json", *CELL)
-    found = {name.partition("@")[2] for name in json.loads(told.splitlines()[-1])}
-    return [run.name for run in runs.grid(params.load()) if run.name in found]
+    status = dvc("status", "--json", *CELL)
+    outdated = {name.partition("@")[2] for name in json.loads(status.splitlines()[-1])}
+    return [run.name for run in runs.grid(params.load()) if run.name in outdated]
 
 
 def through_dvc(cell: str) -> list[str]:
@@ -48,7 +48,7 @@ def through_dvc(cell: str) -> list[str]:
 
 
 def direct(cell: str) -> list[str]:
-    """The command that makes one cell without DVC; `record` tells DVC of it afterwards."""
+    """The command that makes one cell without DVC; `record` registers it with DVC afterwards."""
     (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
     options = f"--backbone {run.backbone} --loss {run.loss} --seed {run.seed}"
     return ["sh", "-c", " && ".join(f"python -m stages.{stage} {options}" for stage in CELL)]
@@ -130,7 +130,7 @@ def _start(name: str, command: Sequence[str], slot: int, slots: Sequence[Mapping
     log = open(logs / f"{name}.log", "w+", encoding="utf-8")
     process = subprocess.Popen(
         command, env=os.environ | dict(slots[slot]), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the whole session of each.
+        start_new_session=True,  # Ctrl-C reaches only this process, which then ends the whole session of each.
         preexec_fn=runs.die_with_parent,
     )  # fmt: skip
     print(f"{name}: started{_where(slots[slot])}", flush=True)

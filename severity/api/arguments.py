@@ -1,4 +1,4 @@
-"""What users hand in, checked at the door: types, shapes and values, before any folder computes with them."""
+"""What users pass, checked on entry: types, shapes and values, before any folder computes with them."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def table(given: Any, what: str, columns: int, of: str, rows: int | None = None)
         what: its name. columns, of: how many it must have, and of what. rows: how many it must have; None: any number.
 
     Raises:
-        SeverityError: it is no such table.
+        SeverityError: it is not such a table.
     """
     try:
         array = numpy.asarray(given)

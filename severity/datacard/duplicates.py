@@ -10,7 +10,7 @@ by patient does not help. Two steps find such pairs:
 
 With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 pictures stored twice are found, and none of
 2,537,075 pairs of different patients (their largest correlation is 0.962) nor of 8,725 pairs of follow-ups of one patient
-(0.983). docs/data.md has tables by threshold and by kind of change, and tells what is not found: mirrored, turned or
+(0.983). docs/data.md has tables by threshold and by kind of change, and lists what is not found: mirrored, turned or
 inverted copies, histogram equalisation, crops and frames of more than one percent.
 """
 
@@ -55,7 +55,7 @@ class Thumbnails:
 
 
 @dataclass(frozen=True)
-class Found:
+class NearDuplicates:
     """Near-duplicates: `pairs` has the columns HEADER, most alike first, and at most LISTED rows; `counts` counts all."""
 
     pairs: pandas.DataFrame
@@ -86,7 +86,7 @@ class Pictures:
 
 def find(
     images: numpy.ndarray, table: pandas.DataFrame, *, hash_distance: int, correlation: float, workers: int
-) -> Found:
+) -> NearDuplicates:
     """Find the pairs of images of different splits that show the same picture.
 
     Args:
@@ -95,7 +95,7 @@ def find(
         hash_distance: how many of the 64 bits of two hashes may differ.
         correlation: the least Pearson correlation of two thumbnails. An image of one gray level throughout has none; two
             such images count as alike (1), one of them and any other as unlike (0).
-        workers: threads that make thumbnails; 0 is what Python thinks right for this machine. The result is the same.
+        workers: threads that make thumbnails; 0 is Python's own choice for this machine. The result is the same.
 
     Raises:
         SeverityError: table and images differ in length.
@@ -118,7 +118,7 @@ def find(
                 pairs = _most_alike(numpy.vstack([pairs, rows]))
     first, second = (table[list(IMAGE)].iloc[pairs[:, side].astype(int)].reset_index(drop=True) for side in (0, 1))
     listed = pandas.concat([first, second.add_prefix("other_")], axis=1)
-    return Found(
+    return NearDuplicates(
         listed.assign(hash_distance=pairs[:, 2].astype(int), correlation=pairs[:, 3]),
         counts,
         hash_distance,
@@ -152,7 +152,9 @@ def shrink(images: numpy.ndarray, workers: int) -> Thumbnails:
 
 def _read(images: numpy.ndarray, start: int, stop: int) -> numpy.ndarray:
     """Some images; those of a map read from its file, for what is read through a map stays in this process's memory."""
-    if not (isinstance(images, numpy.memmap) and isinstance(images.base, mmap.mmap)):  # A part of a map lies elsewhere.
+    if not (
+        isinstance(images, numpy.memmap) and isinstance(images.base, mmap.mmap)
+    ):  # A part of a map has other offsets.
         return images[start:stop]
     pixels = images[0].size
     flat = numpy.fromfile(images.filename, numpy.uint8, (stop - start) * pixels, offset=images.offset + start * pixels)
@@ -208,8 +210,8 @@ def correlations(first: numpy.ndarray, second: numpy.ndarray) -> numpy.ndarray:
     covariance = pixels * product(first, second) - totals[0] * totals[1]
     flat = [spread == 0 for spread in spreads]
     scale = numpy.sqrt(spreads[0].astype(numpy.float64) * spreads[1])  # The product can pass 2**63.
-    found = (flat[0] & flat[1]).astype(numpy.float64)
-    return numpy.divide(covariance, scale, out=found, where=scale > 0)
+    alike = (flat[0] & flat[1]).astype(numpy.float64)
+    return numpy.divide(covariance, scale, out=alike, where=scale > 0)
 
 
 def _rows(

@@ -1,7 +1,7 @@
-"""IRMA phantoms: a drawn collection in the form of IRMA's, for no image of IRMA may be passed on.
+"""IRMA phantoms: a drawn collection in the form of IRMA's, because no image of IRMA may be passed on.
 
 It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
-training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md tells what they show.
+training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md describes what they show.
 The classes are the codes of the training table, as in IRMA.
 Licence: that of this project, whose code draws every image.
 """

@@ -1,8 +1,8 @@
 """MedMNIST: small standardised medical images; any of its 2-D sets, among them ChestMNIST and PneumoniaMNIST.
 
 Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image classification", Scientific
-Data 10:41, 2023, https://doi.org/10.1038/s41597-022-01721-8; the sizes above 28 came with version 3 of the package. To be
-had at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Names of labels, counts, addresses and checksums
+Data 10:41, 2023, https://doi.org/10.1038/s41597-022-01721-8; the sizes above 28 came with version 3 of the package. Available
+at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Names of labels, counts, addresses and checksums
 are those of the ``medmnist`` package.
 Licence: CC BY 4.0, DermaMNIST CC BY-NC 4.0; the images come from other collections, which are to be cited as well.
 
@@ -19,7 +19,7 @@ An .npz file is packed and can be many times as large as memory, so `collect` un
     <out>/info.json     the set and its size, task, labels, counts, checksums, licence
 
 What a value becomes: single-label sets are one-hot. RetinaMNIST's five grades are an order; here they are five classes, and
-a tree or a cost file has to say which of them are near. There is no blank and no uncertain state. Patients are not told.
+a tree or a cost file has to say which of them are near. There is no blank and no uncertain state. Patients are not identified.
 """
 
 import dataclasses
@@ -47,13 +47,13 @@ SIZES = (28, 64, 128, 224)
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's word -> the split of its images
 NO_FINDING = "No Finding"
 BLOCK = 1 << 20  # bytes held while unpacking
-# What Python's zip and numpy's readers raise on files that are damaged or packed in ways they do not know.
+# What Python's and numpy's readers raise on files that are damaged or compressed in ways they do not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What the medmnist package tells of one set at one size."""
+    """What the medmnist package knows about one set at one size."""
 
     flag: str
     size: int
@@ -107,14 +107,13 @@ def collect(root: Path | str, out: Path | str, *, flag: str, size: int, folder: 
         labels = _unpack(path, published, target)
         counts = {part: len(rows) for part, rows in labels.items()}
         files.write_csv(target / "labels.csv", _table(labels, published))
-        found = _md5(path)
+        md5 = _md5(path)
         files.write_json(
             target / "info.json",
-            dataclasses.asdict(published)
-            | {"counts": counts, "counts_published": published.counts, "md5_found": found},
+            dataclasses.asdict(published) | {"counts": counts, "counts_published": published.counts, "md5_found": md5},
         )
-    if found != published.md5:
-        print(f"{path}: its md5 is {found}, the published file's {published.md5}. Read all the same.", file=sys.stderr)
+    if md5 != published.md5:
+        print(f"{path}: its md5 is {md5}, the published file's {published.md5}. Read all the same.", file=sys.stderr)
     return sum(counts.values())
 
 
@@ -141,7 +140,7 @@ def read(root: Path | str, *, no_finding: bool) -> Collection:
     names = {split: f"{part}_images.npy" for part, split in PARTS.items()}
     for name in names.values():
         if not (root / name).is_file():
-            raise SeverityError(f"{root / name} is missing. Remove the folder {root} and run `dvc repro` to make it.")
+            raise SeverityError(f"{root / name} is missing. Remove the folder {root} and run `dvc repro` to create it.")
     table = pandas.DataFrame(
         {
             "id": raw["id"],
@@ -204,21 +203,21 @@ def _download(published: Published, path: Path, allowed: bool) -> None:
     by_hand = f"download {published.url} (md5 {published.md5}) by hand and put it there"
     if not allowed:
         raise SeverityError(
-            f"There is no {path}. Set datasets.medmnist.collect.download in params.yaml to true, or {by_hand}."
+            f"{path} is missing. Set datasets.medmnist.collect.download in params.yaml to true, or {by_hand}."
         )
-    # The function that the package itself downloads with. Its own classes would load a whole part into memory after it
-    # and hide why a download failed.
+    # The function that the package itself downloads with. Its own classes would then load a whole part into
+    # memory, and hide why a download failed.
     from torchvision.datasets.utils import download_url
 
     try:
-        with files.replacing(path) as beside:
-            download_url(published.url, str(beside.parent), filename=beside.name, md5=published.md5)
-    # No network, no such page, no space; a connection that breaks off; a checksum that differs.
+        with files.replacing(path) as temporary:
+            download_url(published.url, str(temporary.parent), filename=temporary.name, md5=published.md5)
+    # No network, no such page, no space; a broken connection; a wrong checksum.
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # It holds the connection.
         raise SeverityError(
-            f"{path} is not there, and downloading it failed ({error}). Try again where there is a network, or {by_hand}."
+            f"{path} is missing, and downloading it failed ({error}). Try again where there is a network, or {by_hand}."
         ) from None
 
 
@@ -344,7 +343,7 @@ def _copy(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     with archive.open(member) as packed, open(target / member, "wb") as file:
         with tqdm.wrapattr(packed, "read", total=size, desc=member, disable=None) as source:
             shutil.copyfileobj(source, file, BLOCK)
-    # Mapping it proves that header and length agree: a stack that is too short would only be met when its end is read.
+    # Mapping it proves that header and length agree: otherwise a stack that is too short would only be noticed when its end is read.
     numpy.load(target / member, mmap_mode="r", allow_pickle=False)
 
 

@@ -49,7 +49,7 @@ class Chunk:
     """Some consecutive images of a collection, decoded."""
 
     images: numpy.ndarray  # (n, size, size) uint8, the readable ones; good until the next chunk is asked for
-    found: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
+    outcomes: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
     files: str  # `fingerprint` of the paths, taken before they were opened
 
 
@@ -77,7 +77,7 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
     """`read_gray`, with the original's size. With a `place` (size, aspect) in view, JPEG may be decoded smaller."""
     try:
         with warnings.catch_warnings():
-            # Oddities in metadata are warned of; the pixels are what counts.
+            # Pillow warns of oddities in metadata; only the pixels count.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             stack = STACK.match(os.fspath(path))
@@ -141,7 +141,7 @@ def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise Unreadable(f"32-bit gray levels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
     if image.mode == "L":
-        image.load()  # It can do without the file from here on.
+        image.load()  # From here on it does not need the file.
         return image
     return image.convert(Image.getmodebase(image.mode)).convert("L")
 
@@ -180,7 +180,7 @@ def _read_stack(file: str, row: int) -> Picture:
 
 @functools.lru_cache(maxsize=8)
 def _open_stack(file: str, mtime: int, size: int) -> numpy.ndarray:
-    """Map a .npy file, once for all its rows; `mtime` and `size` tell a replaced file from the one that is open."""
+    """Map a .npy file, once for all its rows; `mtime` and `size` distinguish a replaced file from the open one."""
     return numpy.load(file, mmap_mode="r", allow_pickle=False)
 
 
@@ -195,13 +195,13 @@ def _read_dicom(file: BinaryIO) -> Picture:
         ) from None
     data = pydicom.dcmread(file, force=True)  # force: older files have neither preamble nor DICM
     if "PixelData" not in data:
-        raise Unreadable("no DICOM image: it has no pixel data")
+        raise Unreadable("not a DICOM image: it has no pixel data")
     frames = int(data.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise Unreadable(f"a DICOM file of {frames} frames; one is wanted")
+        raise Unreadable(f"a DICOM file of {frames} frames; only one is supported")
     _check_extent(data.Rows, data.Columns)
     if "TransferSyntaxUID" not in data.file_meta:
-        # Nothing but the three uncompressed forms can come without this element; pydicom has found out which it is.
+        # Nothing but the three uncompressed forms can come without this element; pydicom has detected which it is.
         implicit, little = data.original_encoding
         explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
@@ -218,9 +218,11 @@ def _read_dicom(file: BinaryIO) -> Picture:
 def _dicom_gray(stored: numpy.ndarray, data: Any) -> Image.Image:
     kind = data.PhotometricInterpretation
     if stored.ndim == 3 and stored.dtype == numpy.uint8:
-        return Image.fromarray(stored).convert("L")  # pydicom has made RGB of it
+        return Image.fromarray(stored).convert("L")  # pydicom has converted it to RGB
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Unreadable(f"{stored.dtype} pixels of photometric interpretation {kind}; MONOCHROME1 or 2 is wanted")
+        raise Unreadable(
+            f"{stored.dtype} pixels of photometric interpretation {kind}; it must be MONOCHROME1 or MONOCHROME2"
+        )
     gray = _scaled(*_displayed(stored, data))
     return Image.fromarray(255 - gray if kind == "MONOCHROME1" else gray)
 
@@ -236,8 +238,8 @@ def _displayed(stored: numpy.ndarray, data: Any) -> tuple[numpy.ndarray, float, 
     lut = next(iter(data.get("VOILUTSequence") or ()), {})
     if "LUTDescriptor" in lut and "LUTData" in lut:
         entries, first, bits = lut.LUTDescriptor
-        # pydicom counts entries in the type of the LUT's output, without a look at what is too large for it: it would
-        # reach the first 256 entries alone of an 8-bit LUT.
+        # pydicom counts entries in the type of the LUT's output, without checking for overflow: of an 8-bit LUT it
+        # would reach only the first 256 entries.
         lut.LUTDescriptor[2] = 16
         inside = numpy.rint(values).astype(numpy.int64).clip(first, first + (entries or 1 << 16) - 1)
         return pixels.apply_voi(inside, data), 0, 2**bits - 1
@@ -319,7 +321,7 @@ def decode(
         buffer: file through which processes hand over pixels; must not exist, and is left behind.
 
     Raises:
-        SeverityError: a process died, or DICOM images want pydicom.
+        SeverityError: a process died, or there are DICOM images and pydicom is not installed.
     """
     length = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size**2))
     tasks = [
@@ -327,14 +329,14 @@ def decode(
     ]
     workers = min(workers or _cores(), len(tasks))
     if workers > 1:
-        yield from _decode_beside(tasks, (2 * workers, length, size, size), workers, buffer)
+        yield from _decode_in_processes(tasks, (2 * workers, length, size, size), workers, buffer)
         return
     images = numpy.empty((length, size, size), numpy.uint8)
     for task in tasks:
         yield _chunk(images, *_decode_chunk(images, *task))
 
 
-def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buffer: Path) -> Iterator[Chunk]:
+def _decode_in_processes(tasks: list[tuple], shape: tuple[int, ...], workers: int, buffer: Path) -> Iterator[Chunk]:
     """Decode in other processes. Task k has room k of the buffer, which is given on when its chunk has been used.
 
     Pixels sent through the pipes of a process pool are copied four times, which costs as much as a tenth of decoding.
@@ -353,7 +355,7 @@ def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buf
                     pending.append(pool.submit(_decode_room, str(buffer), shape, index % len(rooms), *tasks[index]))
         except BrokenProcessPool:
             raise SeverityError(
-                "A process that decodes images died, likely for want of memory. Lower machine.workers in params.yaml."
+                "A process that decodes images died, probably because memory ran out. Lower machine.workers in params.yaml."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -361,12 +363,12 @@ def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buf
 
 def _begin_worker(parent: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent tells of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent reports it.
 
 
-def _chunk(images: numpy.ndarray, found: list[tuple[int, int] | str], files: str) -> Chunk:
-    readable = sum(not isinstance(each, str) for each in found)
-    return Chunk(images[:readable], found, files)
+def _chunk(images: numpy.ndarray, outcomes: list[tuple[int, int] | str], files: str) -> Chunk:
+    readable = sum(not isinstance(each, str) for each in outcomes)
+    return Chunk(images[:readable], outcomes, files)
 
 
 def _decode_room(buffer: str, shape: tuple[int, ...], room: int, *task: Any) -> tuple:
@@ -384,18 +386,18 @@ def _decode_chunk(
     """Decode into the first rows of `images`; return the other fields of Chunk."""
     files = fingerprint(root, paths)
     place = (size, aspect) if reduced else None
-    found: list[tuple[int, int] | str] = []
+    outcomes: list[tuple[int, int] | str] = []
     readable = 0
     for path in paths:
         try:
             picture = _read(os.path.join(root, path), place)
         except Unreadable as error:
-            found.append(str(error))
+            outcomes.append(str(error))
         else:
             images[readable] = squared(picture, size, aspect)
-            found.append((picture.width, picture.height))
+            outcomes.append((picture.width, picture.height))
             readable += 1
-    return found, files
+    return outcomes, files
 
 
 def _cores() -> int:

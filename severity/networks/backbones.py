@@ -84,7 +84,7 @@ def load(path: Path | str, *, model: str, outputs: int, size: int | None = None,
         (loss or torch.nn.Module()).load_state_dict({name.removeprefix(LOSS_PREFIX): own[name] for name in own})
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise SeverityError(
-            f"{path} holds no weights of {model!r} with {outputs} outputs and this loss: "
+            f"{path} does not hold the weights of {model!r} with {outputs} outputs and this loss: "
             f"{' '.join(str(error).split())} Run `dvc repro train`."
         ) from None
     return network
@@ -129,7 +129,7 @@ def _from_timm(model: str, pretrained: bool | str, outputs: int, size: int | Non
 
 
 def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -> None:
-    """timm only logs the tensors that a checkpoint lacks. Those still equal to the random start give them away."""
+    """Refuse a checkpoint with missing tensors, which timm only logs: they still equal the random start."""
     classifier = network.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     start = dict(fresh.named_parameters())
@@ -140,13 +140,13 @@ def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -
     ]
     if untouched:
         raise SeverityError(
-            f"params.yaml: backbones: the checkpoint {path!r} lacks {len(untouched)} tensors of this model, the first "
+            f"params.yaml: backbones: {len(untouched)} tensors of this model are missing from the checkpoint {path!r}, the first "
             f"{untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
         )
 
 
 def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backbone:
-    # These two ask whether to initialise their weights, and warn when they are not told; the others always do.
+    # These two warn unless they are told whether to initialise their weights; the others always do.
     arguments = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
     with _explained(model, pretrained):
         if pretrained is True:
@@ -186,7 +186,7 @@ def _checkpoint(path: str) -> dict[str, torch.Tensor]:
             return timm.models.load_state_dict(path, weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
         raise SeverityError(
-            f"{path} is no checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "
+            f"{path} is not a checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "
             "torch.load reads with weights_only=True are accepted: others could run code."
         ) from None
 

@@ -1,4 +1,4 @@
-"""The processes that train or predict together, one device each; alone, a process talks to nobody."""
+"""The processes that train or predict together, one device each; a single process communicates with nobody."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -70,20 +70,20 @@ def write(
             "std": network.std.flatten().tolist(),
         },
     }
-    with files.replacing(folder) as beside:
-        beside.mkdir()
-        safetensors.torch.save_file(weights, beside / "weights.safetensors")
-        files.write_csv(beside / "history.csv", history)
-        hierarchy.write(beside / "hierarchy.json")
-        numpy.save(beside / "lca_height.npy", cost)
-        files.write_json(beside / "record.json", described)
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        safetensors.torch.save_file(weights, temporary / "weights.safetensors")
+        files.write_csv(temporary / "history.csv", history)
+        hierarchy.write(temporary / "hierarchy.json")
+        numpy.save(temporary / "lca_height.npy", cost)
+        files.write_json(temporary / "record.json", described)
 
 
 def read(folder: Path | str) -> Model:
-    """Build network and loss from such a folder alone. On the CPU, in evaluation mode.
+    """Build network and loss from such a folder, and nothing else. On the CPU, in evaluation mode.
 
     Raises:
-        SeverityError: a file is missing, is another's, or names a backbone or a loss that is no longer here.
+        SeverityError: a file is missing, belongs to another run, or names a backbone or a loss that no longer exists.
     """
     folder = Path(folder)
     record = files.read_json(folder / "record.json")
@@ -101,7 +101,7 @@ def read(folder: Path | str) -> Model:
         if isinstance(error, SeverityError):
             raise
         raise SeverityError(
-            f"{folder} is no whole folder of a trained network ({error}). Run `dvc repro train`."
+            f"{folder} is not a complete folder of a trained network ({error}). Run `dvc repro train`."
         ) from None
     loss = losses.build(name, hierarchy=hierarchy, cost=cost, **options)
     network = backbones.load(

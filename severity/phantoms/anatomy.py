@@ -318,8 +318,10 @@ def _frontal_soft_tissue(
 ) -> numpy.ndarray:
     x, y, away = frame.x, frame.y, numpy.abs(frame.x)
     neck = numpy.float32(0.30 + 0.4 * anatomy.wall)
-    beside = numpy.clip(away - neck, 0, None)
-    shoulders = y + numpy.float32(0.42 + anatomy.shoulder) - 0.30 * (1 - numpy.exp(-beside * 4)) - 0.10 * beside
+    outside_neck = numpy.clip(away - neck, 0, None)
+    shoulders = (
+        y + numpy.float32(0.42 + anatomy.shoulder) - 0.30 * (1 - numpy.exp(-outside_neck * 4)) - 0.10 * outside_neck
+    )
     shoulders = numpy.maximum(shoulders, (neck - away) * 0.6 + 0.03 * edge(neck + 0.1 - away, 0.2))
     trunk = 1.03 + anatomy.wall + 0.10 * anatomy.breast * numpy.exp(-(((y - 1.35) / 0.3) ** 2))
     flare = numpy.clip(0.62 - y, 0, None)

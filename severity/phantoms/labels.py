@@ -65,7 +65,7 @@ RATES: dict[str, Rate] = {
     DEVICES: Rate(0.38, 0.0, 0.0, 0.057, (), {"Edema": 0.22, "Pleural Effusion": 0.15, "Pneumothorax": 0.25}),
 }
 OPACITY_MENTIONED = 0.72  # How often a report calls an oedema, a consolidation, ... an opacity as well.
-NO_FINDING_MENTIONED = 0.75  # How often a report says that nothing was found when so it is.
+NO_FINDING_MENTIONED = 0.75  # How often a report of a normal image says that nothing was found.
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)  # Their square roots are independent of each other.
 SKEW = 1.6  # Extents are uniform numbers raised to this power: slight findings are commoner than gross ones.
 MEAN_STUDIES = 2.0
@@ -90,7 +90,7 @@ class Study:
 
 
 def studies_of(seed: int, patient: int, lateral_fraction: float) -> list[Study]:
-    """All studies of a patient; they depend on seed and patient alone."""
+    """All studies of a patient; they depend only on seed and patient."""
     rng = numpy.random.default_rng(seed_for("phantom", seed, patient, "studies"))
     count = min(int(rng.geometric(1 / MEAN_STUDIES)), MOST_STUDIES)
     chronic = {label: (_even_luck(seed, patient, label), float(rng.random())) for label in RATES}
@@ -114,15 +114,15 @@ def _even_luck(seed: int, patient: int, label: str) -> float:
 
 def _findings(rng: numpy.random.Generator, chronic: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Which findings are there, and to what extent. `chronic` holds a patient's fixed random numbers for each label."""
-    found: dict[str, float] = {}
+    findings: dict[str, float] = {}
     for label, rate in RATES.items():
         luck, extent = rng.random(2)
         if rate.chronic:
             luck, extent = chronic[label][0], numpy.clip(chronic[label][1] + rng.normal(0, 0.08), 0, 1)
-        chance = rate.present + sum(more for cause, more in rate.raised_by.items() if cause in found)
+        chance = rate.present + sum(more for cause, more in rate.raised_by.items() if cause in findings)
         if luck < chance:
-            found[label] = float(extent**SKEW)
-    return found
+            findings[label] = float(extent**SKEW)
+    return findings
 
 
 def truth(findings: Mapping[str, float]) -> dict[str, float]:

@@ -37,7 +37,7 @@ def read_index(folder: Path | str) -> pandas.DataFrame:
     summary = read_summary(folder)
     frame = tables.read_numbers(path, ("id", "path"), REMAKE)
     if tuple(frame.columns) != INDEX or len(frame) != summary["images"]:
-        raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
+        raise SeverityError(f"{path} and summary.json next to it disagree in rows or columns. {REMAKE}")
     return frame
 
 
@@ -54,7 +54,7 @@ def open_images(folder: Path | str) -> numpy.ndarray:
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. {REMAKE}") from None
     except (ValueError, EOFError):
-        raise SeverityError(f"{path} is cut off or no .npy file. {REMAKE}") from None
+        raise SeverityError(f"{path} is truncated or not a .npy file. {REMAKE}") from None
     if images.dtype != numpy.uint8 or images.shape != (summary["images"], summary["size"], summary["size"]):
-        raise SeverityError(f"{path} and summary.json beside it disagree in shape. {REMAKE}")
+        raise SeverityError(f"{path} and summary.json next to it disagree in shape. {REMAKE}")
     return images

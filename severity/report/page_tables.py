@@ -33,7 +33,7 @@ CHOICES = ("backbone", "loss", "rule", "label", "metric", "verdict", "reading")
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column. number: whether numbers stand below it. title: shown where one points at it."""
+    """The head of a column. number: whether it heads numbers. title: shown on hover."""
 
     words: str
     number: bool = False
@@ -46,8 +46,8 @@ class Cell:
 
     words: what is shown. number: whether it belongs to a column of numbers. value: to sort by, None where there is
     none. mark: of the best median of a column, `shown` or `open` (`best_rows.BestRow.shown`). verdict: strong words
-    behind the number. below: less prominent words below it. title: shown where one points at it. head: whether it
-    heads its row.
+    behind the number. below: less prominent words below it. title: shown on hover. head: whether it heads its
+    row.
     """
 
     words: str

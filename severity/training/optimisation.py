@@ -84,7 +84,7 @@ def averaged(trained: torch.nn.Module, decay: float) -> timm.utils.ModelEmaV3 | 
 
 
 class Watch:
-    """Finds the first step whose loss or gradient is no finite number, without making a GPU wait at every step."""
+    """Finds the first step whose loss or gradient is not finite, without making a GPU wait at every step."""
 
     def __init__(self, on: torch.device):
         self.every = 1 if on.type == "cpu" else 50
@@ -99,7 +99,7 @@ class Watch:
             self.first = torch.where(torch.isfinite(self.first[1:]).all(), now, self.first)
 
     def spoiled(self, number: int, *, last: bool) -> tuple[int, float, float] | None:
-        """The first bad step so far, its loss and its gradient's norm. None if there is none or it is no time to look."""
+        """The first bad step so far, its loss and its gradient's norm. None if there is none or it is not time to look."""
         if not last and (number + 1) % self.every:
             return None
         first, loss, norm = self.first.tolist()

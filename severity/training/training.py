@@ -40,7 +40,7 @@ class Split:
 
 @dataclass
 class _Progress:
-    """What a resumed run needs beside the network and the optimiser."""
+    """What a resumed run needs besides the network and the optimiser."""
 
     epoch: int = 0
     best_auroc: float = -1.0
@@ -105,7 +105,7 @@ def fit(
     """Train `network` with `loss` and return its best weights and the history of its epochs.
 
     The same arguments give the same result on the same machine, also when training was killed and resumed: order of
-    images, augmentation and dropout depend on the run's name and the epoch alone.
+    images, augmentation and dropout depend only on the run's name and the epoch.
 
     The processes of a `group` divide every batch among them and all return the same. Up to rounding it is what one
     process returns, but for what a network does with a part of a batch: statistics of batch norms, and dropout.
@@ -115,13 +115,13 @@ def fit(
         loss: what to train with; parameters of its own are trained along.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers.
-        scratch: folder for the state of the unfinished run; of a group's processes the first alone uses it.
-        epochs: at most. patience: so many epochs without a better one end the training; 0 never does.
-        batch_size: images at a time. accumulate: so many batches make one step of the optimiser.
+        scratch: folder for the state of the unfinished run; of a group's processes only the first uses it.
+        epochs: at most. patience: this many epochs without a better one end the training; 0: never.
+        batch_size: images at a time. accumulate: this many batches make one step of the optimiser.
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
-        freeze_epochs: in the first so many epochs the classifier (and the loss) trains alone and the rest of the network
+        freeze_epochs: in this many first epochs only the classifier (and the loss) is trained and the rest of the network
             works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
         layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
         ema: decay of the moving average of all weights, which is then what is validated and kept; 0 is none.
@@ -137,9 +137,9 @@ def fit(
         train_loss, validation_loss, validation_macro_auroc, best.
 
     Raises:
-        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a
-            finite number; a batch is too small for the group; no training image carries information for the loss; or no validation label has both positive
-            and negative images.
+        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer
+            finite; a batch is too small for the group; no training image carries information for the loss; or no
+            validation label has both positive and negative images.
     """
     augment = Augmentation(**augmentation)
     group = group or Group()
@@ -225,7 +225,7 @@ def _check_fit(
     """What depends on more than one option."""
     if precision == "bfloat16" and on.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise SeverityError(
-            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} lacks. Set it to float32."
+            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} does not support. Set it to float32."
         )
     if mixup and not loss.mixes:
         raise SeverityError(
@@ -242,14 +242,14 @@ def _check_fit(
 def _synchronised(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
     if on.type != "cuda":
         raise SeverityError(
-            f"params.yaml: train.sync_batchnorm is true, but torch has that for GPUs alone, and this is {on}. Set it to "
+            f"params.yaml: train.sync_batchnorm is true, but torch has that only for GPUs, and this is {on}. Set it to "
             "false, or machine.devices to 1."
         )
     return timm.layers.convert_sync_batchnorm(network)  # torch's own would lose the activations in timm's norms.
 
 
 def _freeze(network: torch.nn.Module, frozen: bool) -> None:
-    """Let the classifier alone train, the rest doing what it does in inference; or let all train."""
+    """Train only the classifier, with the rest as in inference; or train everything."""
     network.train(not frozen).requires_grad_(not frozen)
     for classifier in network.classifiers():
         classifier.train().requires_grad_()

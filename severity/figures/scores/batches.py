@@ -86,7 +86,7 @@ def _batch_table(records: Sequence[Mapping], rule: str) -> pandas.DataFrame:
     if len({(each["size"], len(each["means"]), len(each["medians"])) for each in batches}) > 1:
         runs = ", ".join(record["run"] for record in records)
         raise SeverityError(
-            f"The runs {runs} were not cut into the same batches. Run `dvc repro` to evaluate all anew."
+            f"The runs {runs} were not cut into the same batches. Run `dvc repro` to evaluate all of them again."
         )
     columns: dict[str, Any] = {"rule": rule, "batch": numpy.arange(1, len(batches[0]["means"]) + 1)}
     for column, key in (("mean", "means"), ("median", "medians")):

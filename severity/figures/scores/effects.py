@@ -51,7 +51,7 @@ def draw_effects(
     table = _effect_table(records, labels, order[:limit])
     if table.empty:
         note = "evaluate.rules names no rule to compare with the baseline"
-        return Picture(pictures.said(headline, facts, note), table, f"{headline}. Nothing is shown: {note}.")
+        return Picture(pictures.text_figure(headline, facts, note), table, f"{headline}. Nothing is shown: {note}.")
     names = list(dict.fromkeys(table["A"]))
     baseline, rows = table["B"].iloc[0], order[:limit]
     looks = pictures.rule_looks(names)

@@ -106,7 +106,7 @@ def _label_table(records: Sequence[Mapping], labels: Sequence[str], intervals: p
 
 
 def _bounds(known: pandas.DataFrame, key: tuple[str, str], kind: str, name: str) -> dict[str, float]:
-    """Both ends of an interval as two columns, NaN where the table of intervals lacks it."""
+    """Both ends of an interval as two columns, NaN where it is not in the table of intervals."""
     if key not in known.index:
         return {f"{name}_lower": math.nan, f"{name}_upper": math.nan}
     return {f"{name}_{end}": known.loc[key, f"{kind}_{end}"] for end in ("lower", "upper")}

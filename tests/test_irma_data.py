@@ -175,7 +175,7 @@ class TestRead:
         [
             ("1121-127-700", "The IRMA code '1121-127-700' has 3 axes; it must have 4"),
             ("1121-12-700-500", "directional axis '12': it has 2 characters and must have 3"),
-            ("1121-12F-700-500", "the character 'F' is none of 0-9 and a-z"),
+            ("1121-12F-700-500", "the character 'F' is not one of 0-9 and a-z"),
             ("1121-127-7*0-500", "'*' stands for \"don't know\" and belongs in answers, not in the truth"),
             ("1121-127-705-500", "a character follows '0'"),
         ],

@@ -169,7 +169,7 @@ def _stop(running: Sequence[_Running]) -> None:
 
 
 def slots(jobs: int | None, devices: Sequence[str]) -> list[dict[str, str]]:
-    """The environments of so many commands side by side: devices in turn, and their share of the processor's cores."""
+    """The environments of this many commands side by side: devices in turn, and their share of the processor's cores."""
     count = jobs or len(devices) or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
     pinned = [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {} for slot in range(count)]

@@ -28,7 +28,7 @@ def script(commands: Sequence[Sequence[str]], *, jobs: int | None, options: Sequ
 
     Args:
         commands: what the tasks run, from 0.
-        jobs: at most so many tasks at a time; None: as Slurm decides.
+        jobs: at most this many tasks at a time; None: as Slurm decides.
         options: of sbatch, one a line.
         top: the project's top folder, the same on all nodes.
     """
@@ -67,7 +67,7 @@ def _marked(cell: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, help="at most so many tasks at a time")
+    parser.add_argument("--jobs", type=int, help="at most this many tasks at a time")
     parser.add_argument("--print", action="store_true", help="write and show the script, submit nothing")
     parser.add_argument("--direct", action="store_true", help="tasks run without DVC: for more than about 100 cells")
     parser.add_argument(

@@ -67,7 +67,7 @@ class Bullets:
 class Number:
     """A number in a table.
 
-    value: to sort by, None where there is none. shown: for people. interval: shown behind it, less prominently.
+    value: to sort by, None if there is none. shown: for people. interval: shown after it, less prominently.
     verdict: what the number shows, in strong words.
     """
 

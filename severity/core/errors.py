@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 
 class SeverityError(ValueError):
-    """Something that came from outside is wrong. The message says what was given, what would be right, and where to change it."""
+    """Wrong input. The message says what was given, what would be right, and where to change it."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -118,7 +118,7 @@ def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> st
         return f"unknown key {key!r}. {nearest(place[-1], known)}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing."
-    if error["type"] == "value_error":  # raised by a validator of ours, which says it all
+    if error["type"] == "value_error":  # raised by a validator of ours, whose message is complete
         return f"{key} {error['ctx']['error']}".strip()
     right = _at(place, schema)
     if "[key]" in error["loc"]:

@@ -9,7 +9,7 @@ import pandas
 from severity.core.errors import SeverityError, nearest
 
 SHOWN = 5  # how many offenders an error names
-OLDEST = 120  # years; whoever is older in a table was mistyped
+OLDEST = 120  # years; an older age in a table is a typing error
 
 
 def line(row: int) -> int:

@@ -222,7 +222,7 @@ def _rows(
     distance: numpy.ndarray,
     likeness: numpy.ndarray,
 ) -> Iterator[numpy.ndarray]:
-    """(n, 4) row, other row, distance, correlation of pairs of pictures; of copies no more than can be listed."""
+    """(n, 4) row, other row, distance, correlation of pairs of pictures; of copies at most as many as can be listed."""
     # Row numbers are exact in float64.
     single = (some.copies[i] == 1) & (others.copies[j] == 1)
     yield numpy.column_stack([some.first[i], others.first[j], distance, likeness])[single]

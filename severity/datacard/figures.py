@@ -319,7 +319,7 @@ def draw_near_duplicates(
 ) -> Picture:
     """Pairs of images of different splits that show the same picture, side by side.
 
-    Of more than PAIRS, the most alike and the least alike: if something is no duplicate, it is among the latter.
+    Of more than PAIRS, the most alike and the least alike: if something is not a duplicate, it is among the latter.
 
     Args:
         duplicates: what `duplicates.find` gives.

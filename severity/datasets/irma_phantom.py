@@ -65,7 +65,7 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
         out: folder to hold the two tables of codes, train/ and test/, and a code table an axis, <axis>.csv.
         images: how many, train and test together.
         size: width in pixels; the height is 0.9 to 1.2 times that.
-        test_fraction: expected share of the test images, but for the first image of each code.
+        test_fraction: expected share of the test images, except for the first image of each code.
         seed: of everything drawn at random.
 
     Returns:

@@ -13,7 +13,7 @@ Form; images lie in any of these folders, and only those that are there count, f
     <root>/BBox_List_2017.csv          984 boxes of 8 findings in 880 images, plain or .gz; may be missing
     <root>/images_001/images/00000001_000.png ... <root>/images_012/images/   or <root>/images/, or <root>/
 
-``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` stands alone and is a class of its own here. The
+``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` is always on its own, and is a class here. The
 labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are drawn
 by hand. See docs/data.md.
 """

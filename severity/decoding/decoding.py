@@ -159,7 +159,7 @@ def _too_large() -> Unreadable:
 
 
 def _check_extent(height: int, width: int) -> None:
-    """What Pillow checks of its own formats."""
+    """The checks that Pillow makes for its own formats."""
     if not height or not width:
         raise Unreadable("it has no pixel")
     if height * width > Image.MAX_IMAGE_PIXELS:

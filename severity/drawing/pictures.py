@@ -190,7 +190,7 @@ def width(text: str, size: float) -> float:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """The text in lines that are no longer than so many inches."""
+    """The text in lines of at most this many inches."""
     return textwrap.fill(text, max(8, int(inches * 72 / (size * 0.6))))
 
 

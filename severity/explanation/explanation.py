@@ -29,7 +29,7 @@ from severity.networks.backbones import Backbone
 from severity.networks.images import batch
 
 AUTO = "auto"
-# The default layer of Grad-CAM is the last one with so many places a side: of fewer no picture can be made.
+# The default layer of Grad-CAM is the last one with at least this many places a side: fewer do not make a picture.
 PLACES = 4
 SHARES = ("box_area", "energy", "hit")
 # Where even float64 calls a probability zero, its logarithm is held here, and nothing changes it.
@@ -161,8 +161,8 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
     if len(shape) == 4 and shape[1] == shape[2] > 1:
         return Form(shape[1], 3)
     if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens are in another order than its patches.
-        said = getattr(network, "num_prefix_tokens", None)
-        for prefix in (0, 1, 2) if said is None else (said, 0):
+        prefix_tokens = getattr(network, "num_prefix_tokens", None)
+        for prefix in (0, 1, 2) if prefix_tokens is None else (prefixes, 0):
             side = math.isqrt(max(0, shape[1] - prefix))
             if side > 1 and side**2 == shape[1] - prefix:
                 return Form(side, 2, prefix)
@@ -248,7 +248,7 @@ def _check_layer(name: str, seen: dict[str, Seen], where: str) -> None:
 
 
 def _look(backbone: Backbone, side: int) -> dict[str, Seen]:
-    """What each module gives for one image, in the order in which they end; a module run twice counts last."""
+    """What each module gives for one image, in the order in which they end; of a module that runs twice the last."""
     given: dict[str, torch.Tensor | None] = {}
 
     def note(name: str, out: object) -> None:

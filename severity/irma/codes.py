@@ -68,7 +68,7 @@ def _axis(text: str, axis: str, code: str, answer: bool) -> str:
     odd = re.search(r"[^0-9a-z*]", text)
     if odd:
         raise SeverityError(
-            f"{where}: the character {odd[0]!r} is none of 0-9 and a-z" + (" and *." if answer else ".")
+            f"{where}: the character {odd[0]!r} is not one of 0-9 and a-z" + (" and *." if answer else ".")
         )
     if not answer and UNSAID in text:
         raise SeverityError(f"{where}: '*' stands for \"don't know\" and belongs in answers, not in the truth.")
@@ -231,14 +231,14 @@ class Scheme:
         """
         if len(answers) != len(truths):
             raise SeverityError(f"There are {len(answers)} answers for {len(truths)} true codes; give one an image.")
-        said = self._texts(answers, answer=True)
+        answered = self._texts(answers, answer=True)
         true = self._texts(truths)
         errors = numpy.full((len(truths), len(self.axes)), numpy.nan)
         for column, axis in enumerate(self.axes):
             counted = numpy.array([not is_clutter(text) for text in true[axis]], dtype=bool)
             if counted.any():
                 counted_errors = _errors(
-                    _characters(said[axis]), _characters(true[axis]), self._weights_along(axis, true[axis])
+                    _characters(answered[axis]), _characters(true[axis]), self._weights_along(axis, true[axis])
                 )
                 errors[counted, column] = counted_errors[counted]
         return errors
@@ -311,7 +311,7 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
     for axis in scheme.axes:
         candidates = _beginnings(texts[axis], AXES[axis])
         costs = scheme._table(axis, candidates, texts[axis]) / len(scheme.axes)
-        # Rounded so that sums which are equal but for the order of their terms are ties.
+        # Rounded so that sums that differ only in the order of their terms are ties.
         risks = numpy.round(posterior @ costs.T, 12)
         best = risks.argmin(axis=1)
         expected += (posterior * costs[best]).sum(axis=1)
@@ -322,5 +322,5 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
 def _beginnings(texts: Sequence[str], length: int) -> list[str]:
     """All beginnings of the texts, filled up with ``*``, the longest first."""
     texts = [text for text in texts if not is_clutter(text)]
-    beginnings = [text[:said].ljust(length, UNSAID) for said in range(length, -1, -1) for text in texts]
+    beginnings = [text[:kept].ljust(length, UNSAID) for kept in range(length, -1, -1) for text in texts]
     return list(dict.fromkeys(beginnings)) or [UNSAID * length]

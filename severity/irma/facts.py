@@ -102,9 +102,9 @@ def _steps(text: str) -> list[str]:
     """The nodes on the way down one axis: each beginning that is specified, then the whole text if that ends early."""
     if irma_codes.is_clutter(text):
         return [text]
-    said = len(text.rstrip(irma_codes.UNSPECIFIED))
-    beginnings = [text[:end] for end in range(1, said + 1)]
-    return beginnings if said == len(text) else [*beginnings, text]
+    specified = len(text.rstrip(irma_codes.UNSPECIFIED))
+    beginnings = [text[:end] for end in range(1, specified + 1)]
+    return beginnings if specified == len(text) else [*beginnings, text]
 
 
 def tree(facts: Mapping[str, Any], labels: Sequence[str]) -> Hierarchy:

@@ -192,7 +192,7 @@ def _checkpoint(path: str) -> dict[str, torch.Tensor]:
 
 
 class _explained:  # noqa: N801 - used as a context manager, reads as a word
-    """Turn what goes wrong while weights are found and loaded into one readable error."""
+    """Turn whatever goes wrong while weights are located and loaded into one readable error."""
 
     def __init__(self, model: str, pretrained: bool | str):
         self.model, self.pretrained = model, pretrained

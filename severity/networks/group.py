@@ -28,7 +28,7 @@ class Group:
         return self.rank == 0
 
     def share(self, images: int, rank: int | None = None) -> slice:
-        """Which of so many images are this process's (or another's): in order, and as many as any other's or one more."""
+        """Which of this many images are this process's (or another's): in order, and shares differ by at most one."""
         rank = self.rank if rank is None else rank
         return slice(images * rank // self.size, images * (rank + 1) // self.size)
 

@@ -32,7 +32,7 @@ class Epoch:
 
 
 def steps_in_epoch(images: int, *, batch_size: int, accumulate: int) -> int:
-    """How often the optimiser steps in an epoch of so many images."""
+    """How often the optimiser steps in an epoch of this many images."""
     # Never so many that a batch has a single image: that would break batch normalisation.
     return max(1, min(-(-images // (batch_size * accumulate)), images // 2))
 

@@ -94,7 +94,7 @@ def process_count(devices: int | str, device: str) -> int:
         )
     if on.type == "cpu":
         if devices > cores():
-            # Each has torch of its own in memory: a number meant for GPUs would bring the machine down.
+            # Each process loads its own torch into memory: a number meant for GPUs would bring the machine down.
             raise SeverityError(
                 f"params.yaml: machine.devices is {devices}, but this machine has {cores()} cores and trains on them. "
                 f"Set it to {cores()} or less."

@@ -138,27 +138,27 @@ def report(findings: Mapping[str, float], rng: numpy.random.Generator) -> dict[s
 
     No Finding is 1 or not mentioned, as in CheXpert.
     """
-    said = {}
+    mentions = {}
     for label, rate in RATES.items():
         doubt, denial = rng.random(2)
         if label in findings:
-            said[label] = -1.0 if findings[label] < rate.subtle**SKEW else 1.0
+            mentions[label] = -1.0 if findings[label] < rate.subtle**SKEW else 1.0
         elif doubt < rate.suspected and any(other in findings for other in rate.alike):
-            said[label] = -1.0
+            mentions[label] = -1.0
         else:
-            said[label] = 0.0 if denial < rate.denied else math.nan
+            mentions[label] = 0.0 if denial < rate.denied else math.nan
     mentioned, nothing = rng.random(2)
     if LUNG_OPACITY not in findings and any(label in findings for label in OPACITIES):
-        said[LUNG_OPACITY] = 1.0 if mentioned < OPACITY_MENTIONED else math.nan
+        mentions[LUNG_OPACITY] = 1.0 if mentioned < OPACITY_MENTIONED else math.nan
     healthy = all(label == DEVICES for label in findings)
-    said[NO_FINDING] = 1.0 if healthy and nothing < NO_FINDING_MENTIONED else math.nan
-    return said
+    mentions[NO_FINDING] = 1.0 if healthy and nothing < NO_FINDING_MENTIONED else math.nan
+    return mentions
 
 
-def with_noise(said: Mapping[str, float], rate: float, rng: numpy.random.Generator) -> dict[str, float]:
+def with_noise(mentions: Mapping[str, float], rate: float, rng: numpy.random.Generator) -> dict[str, float]:
     """Flip each mention (1 or 0, not -1 or blank) with chance `rate`. No Finding, never 0, becomes blank."""
     noisy = {}
-    for label, state in said.items():
+    for label, state in mentions.items():
         flipped = rng.random() < rate and state in (0.0, 1.0)
         opposite = math.nan if label == NO_FINDING else 1.0 - state
         noisy[label] = opposite if flipped else state

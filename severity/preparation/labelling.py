@@ -41,7 +41,7 @@ def apply(
             from labels to these words with a `default` (U-Zeros, U-Ones, U-Ignore of Irvin et al. 2019); or 'smooth': a
             number drawn evenly from `smooth_range` (label smoothing of uncertain cells, Pham et al. 2021, "Interpreting
             chest X-rays via CNNs that exploit hierarchical disease dependencies and uncertainty labels"). In validation
-            rows an uncertain cell is masked: nobody knows the truth there.
+            rows an uncertain cell is masked: the truth is unknown there.
         unmentioned: what an unmentioned cell of a train or validation row becomes: 'zeros' or 'ignore'.
         closure: in train and validation rows, make a label that stands for an inner node of the tree at least as true
             as every label below it; what is masked only gives way to a certain positive.

@@ -37,7 +37,7 @@ EXPLAINED = Path("plots/explain")
 class Figure:
     """A picture and the table of what it shows, by the stem of their files.
 
-    caption: what is said below it, '' where there is nothing but the title.
+    caption: the text below it, '' where there is only the title.
     """
 
     stem: Path

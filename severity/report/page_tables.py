@@ -85,7 +85,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. about: what it holds, for those who do not see it. id: in the page, '' for none."""
+    """A table. about: what it holds, for screen readers. id: in the page, '' for none."""
 
     about: str
     columns: Sequence[Column]
@@ -95,7 +95,7 @@ class Table:
 
 
 def digits(value: Any, significant: int = 4) -> str:
-    """A number for people: whole ones with separators, others with so many significant digits, n/a for none."""
+    """A number for people: whole ones with separators, others with this many significant digits, n/a for none."""
     if value is None or pandas.isna(value):
         return "n/a"
     if float(value).is_integer():
@@ -200,7 +200,7 @@ def of_document(document: Document, source: Path) -> list[dict[str, Any]]:
     """The blocks of a page that a stage wrote: of each its kind and what that kind has.
 
     Args:
-        document: the page. source: where it comes from, said of every table.
+        document: the page. source: where it comes from, named at every table.
     """
     blocks = []
     for block in document.blocks:

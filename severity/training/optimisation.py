@@ -69,7 +69,7 @@ class Optimiser:
 def _groups(trained: torch.nn.ModuleDict, weight_decay: float, layer_decay: float) -> Iterable[dict[str, Any]]:
     if layer_decay == 1:
         return timm.optim.param_groups_weight_decay(trained, weight_decay)
-    # timm knows the layers of its own models; others are cut into groups of twelve tensors, the classifier apart.
+    # timm knows the layers of its own models; others are cut into groups of twelve tensors, with the classifier separate.
     layers = timm.optim.param_groups_layer_decay(trained["network"].network, weight_decay, layer_decay=layer_decay)
     own = timm.optim.param_groups_weight_decay(trained["loss"], weight_decay)
     return [group for group in (*layers, *own) if group["params"]]

@@ -108,11 +108,11 @@ def fit(
     images, augmentation and dropout depend only on the run's name and the epoch.
 
     The processes of a `group` divide every batch among them and all return the same. Up to rounding it is what one
-    process returns, but for what a network does with a part of a batch: statistics of batch norms, and dropout.
+    process returns, except for what a network does with a part of a batch: statistics of batch norms, and dropout.
 
     Args:
         network: gives ``loss.outputs`` logits for (B, 1, H, W) images in [0, 1].
-        loss: what to train with; parameters of its own are trained along.
+        loss: what to train with; parameters of its own are trained as well.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers.
         scratch: folder for the state of the unfinished run; of a group's processes only the first uses it.
@@ -124,8 +124,8 @@ def fit(
         freeze_epochs: in this many first epochs only the classifier (and the loss) is trained and the rest of the network
             works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
         layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
-        ema: decay of the moving average of all weights, which is then what is validated and kept; 0 is none.
-        mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0 is none.
+        ema: decay of the moving average of all weights, which is then what is validated and kept; 0: none.
+        mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0: none.
         precision: ``float32``, or ``bfloat16`` for autocast. compile: with torch.compile, where it works.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.networks.images.Augmentation`.

@@ -25,7 +25,7 @@ from severity.summary import configurations
 NUMBERED = 20  # up to this many classes, the matrix of mistakes has numbers
 PANELS = 4  # rules whose mistakes are shown
 LEVELS = 6  # up to this many costs, each has its contour
-BANDS = 4  # else the contours of so many bands of equal width
+BANDS = 4  # else the contours of this many bands of equal width
 SIDE = 7.0  # inches of a matrix, at most
 
 

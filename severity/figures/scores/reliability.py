@@ -33,7 +33,7 @@ def draw(study: ScoreStudy) -> Picture:
 
 @styled
 def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> Picture:
-    """How often what is said with a probability is so, before and after temperature scaling, and in how many cases.
+    """How often predictions of a given probability are right, before and after temperature scaling, and how many there are.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
@@ -46,7 +46,7 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(2.6, 1))
     for column, (kind, (of_what, right)) in enumerate(KINDS.items()):
         upper, lower = panels[:, column]
-        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as often as said")
+        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfect calibration")
         rows_of_kind = table[table["probabilities"] == kind]
         for when, (suffix, look) in SCALED.items():
             rows = rows_of_kind[rows_of_kind["when"] == when]

@@ -10,8 +10,8 @@ from severity.drawing import pictures
 def drawn_rows(hierarchy: Hierarchy) -> numpy.ndarray:
     """(n,) where each node is drawn: leaves one below another, an inner node midway between its outer children.
 
-    Siblings stand in the order of their first classes, so that the leaves follow the class order as far as no lines
-    would cross.
+    Siblings are in the order of their first classes, so that the leaves follow the class order as far as they can
+    without crossing lines.
     """
     rows = numpy.zeros(len(hierarchy.names))
     order, waiting = [], [hierarchy.root]

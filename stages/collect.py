@@ -3,7 +3,8 @@
 Reads   params.yaml; the folder datasets.<name>.root of a collection from outside
 Writes  data/raw/<name>
 Run     python -m stages.collect
-Time    seconds: the manifest of 223,648 images of CheXpert's form took 4 s on a local disk; drawing depends on the phantom
+Time    seconds: the manifest of 223,648 images of CheXpert's form took 4 s on a local disk; drawing depends on the
+        phantom
 """
 
 import inspect

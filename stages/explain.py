@@ -4,9 +4,10 @@ Reads   params.yaml; metrics/runs/<run>.json of the runs that the grid names; of
         data/predictions/<run>.npz and data/models/<run>; data/cost/cost.csv, data/hierarchy, data/images,
         data/prepared/boxes.csv
 Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png with <case>.csv (the paths) and
-        <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
-        cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
-        each label that has boxes in the image. Without images (severity/core/without_images.py): plots/explain with a note of that
+        <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class,
+        and cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these
+        and each label that has boxes in the image. Without images (severity/core/without_images.py): plots/explain with
+        a note of that
 Run     python -m stages.explain     20 seconds for the default on two cores
 """
 

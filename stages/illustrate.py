@@ -1,9 +1,9 @@
 """Draw the figures that need images or trained networks, each with the table of what it shows.
 
-Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
-        exactly the runs that params name: the grid's and the external ones
-Writes  plots/images: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py); without images
-        (severity/core/without_images.py) they say so
+Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs;
+        metrics/runs/<run>.json of exactly the runs that params name: the grid's and the external ones
+Writes  plots/images: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py); without
+        images (severity/core/without_images.py) they say so
 Run     python -m stages.illustrate     three seconds
 """
 

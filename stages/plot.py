@@ -1,7 +1,8 @@
 """Draw the figures of the scores, each with the table of what it shows. No image is needed.
 
 Reads   params.yaml; data/hierarchy/hierarchy.json, data/cost/cost.csv; metrics/runs/<run>.json of exactly the runs that
-        params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
+        params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv,
+        labels.csv
 Writes  plots/scores: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py)
 Run     python -m stages.plot     ten seconds
 """

@@ -3,7 +3,7 @@
 A cell is what DVC's matrix calls an entry of the grid: one run, its training and its prediction.
 
 Reads   what `dvc status` says
-Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
+Writes  what the stages train and predict write, and one log a cell in data/unfinished/logs, removed if it ends well
 Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores
         python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
         python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with machine.devices: all)
@@ -70,8 +70,8 @@ def record(cells: Sequence[str], made_from: str) -> None:
     """
     if inputs() != made_from:
         raise SeverityError(
-            "params.yaml, code or data changed while the cells ran, so nobody can say what they were made from. Undo the "
-            "change and record them then, or run them again."
+            "params.yaml, code or data changed while the cells ran, so nobody can say what they were made from. Undo "
+            "the change and record them then, or run them again."
         )
     if cells:
         dvc("commit", "--force", *(f"{stage}@{cell}" for cell in cells for stage in CELL))
@@ -169,7 +169,7 @@ def _stop(running: Sequence[_Running]) -> None:
 
 
 def slots(jobs: int | None, devices: Sequence[str]) -> list[dict[str, str]]:
-    """The environments of this many commands side by side: devices in turn, and their share of the processor's cores."""
+    """The environments of this many commands side by side: devices in turn, and a share of the cores each."""
     count = jobs or len(devices) or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
     pinned = [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {} for slot in range(count)]
@@ -201,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record([cell for cell in cells if cell not in failed], made_from)
     if failed:
         raise SeverityError(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what is "
-            "done stays done, and training resumes where it was."
+            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what "
+            "is done stays done, and training resumes where it was."
         )
     print(f"{len(cells)} cells made; now run `dvc repro`.")
 

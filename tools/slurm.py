@@ -3,9 +3,10 @@
 Reads   what `dvc status` says
 Writes  data/unfinished/slurm/: the list of cells, the batch script, one log a task; and what train and predict write
 Run     python -m tools.slurm --jobs 8 -- --gpus=1 --cpus-per-task=8 --time=12:00:00      what follows -- is sbatch's
-        python -m tools.slurm --print -- --gpus=1                                         write the script, submit nothing
-        python -m tools.slurm --record                                                    after an array with --direct
-        After the array `dvc repro` finds them all up to date. What failed is not: the first command then submits only that.
+        python -m tools.slurm --print -- --gpus=1       write the script, submit nothing
+        python -m tools.slurm --record                  after an array with --direct
+        After the array `dvc repro` finds them all up to date. What failed is not: the first command then submits only
+        that.
 """
 
 import argparse

@@ -97,7 +97,8 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
         row, column = numpy.argwhere(wrong)[0]
         raise SeverityError(
             f"truth is {array[row, column]} for image {row} and class {tree.classes[column]!r} ({int(wrong.sum())} "
-            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images out."
+            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images "
+            "out."
         )
     return array.astype(bool)
 

@@ -3,7 +3,8 @@
 The data set's `read` returns it; the stage `read` writes it to the folder data/collection:
 
     images.csv       id, path: all that decoding needs to know
-    table.csv        id, patient, sex, age, view, split, then one column a label: 1, 0, -1 = uncertain, blank = unmentioned
+    table.csv        id, patient, sex, age, view, split, then one column a label: 1, 0, -1 = uncertain,
+                     blank = unmentioned
     boxes.csv        id, label, left, top, right, bottom
     collection.json  labels, notes, facts
 """
@@ -74,7 +75,11 @@ class Collection:
 
 
 def read_images(folder: Path | str) -> pandas.DataFrame:
-    """images.csv of data/collection: id and path (relative to the root) of each image, both text. Raises SeverityError."""
+    """images.csv of data/collection: id and path (relative to the root) of each image, both text.
+
+    Raises:
+        SeverityError: the file is missing or another table.
+    """
     return tables.read(Path(folder) / "images.csv", ("id", "path"), (), REMAKE)
 
 

@@ -49,8 +49,8 @@ def find(folder: Path | str, name: str) -> Path:
     if not candidates:
         known = [_stem(path) for path in listed(folder)]
         raise SeverityError(
-            f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz or .npz. "
-            f"{nearest(name, known)}"
+            f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz "
+            f"or .npz. {nearest(name, known)}"
         )
     if len(candidates) > 1:
         raise SeverityError(f"{folder} has {', '.join(path.name for path in candidates)}. Keep one of them.")
@@ -99,7 +99,8 @@ def _read_table(path: Path) -> Sheet:
         if name in ("id", "patient", "split") or name in probabilities or name in truths:
             continue
         raise SeverityError(
-            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, {TRUTH}<class>."
+            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, "
+            f"{TRUTH}<class>."
         )
     if not probabilities:
         raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")

@@ -71,9 +71,9 @@ def check_root(root: Path, name: str, link: str) -> None:
 
 
 def check_count(images: int, expected: int, name: str) -> None:
-    """Raise SeverityError unless the number of images is the one in ``datasets.<name>.collect.images`` (0: any number)."""
+    """Raise SeverityError unless `images` is ``datasets.<name>.collect.images`` or that is 0 (any number)."""
     if expected and images != expected:
         raise SeverityError(
-            f"The collection {name} has {images} images, but datasets.{name}.collect.images in params.yaml says {expected}. "
-            f"If a part of the collection is meant, set it to {images}, or to 0 for any number."
+            f"The collection {name} has {images} images, but datasets.{name}.collect.images in params.yaml says "
+            f"{expected}. If a part of the collection is meant, set it to {images}, or to 0 for any number."
         )

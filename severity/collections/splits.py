@@ -60,8 +60,9 @@ def check(table: pandas.DataFrame) -> None:
     divided = splits_of.index[splits_of > 1]
     if len(divided):
         raise SeverityError(
-            f"{len(divided)} patients have images in more than one split: {table_checks.listed(divided)}. What a network learns about a "
-            "patient in training makes its test scores too good; correct the collection's official split lists or tables."
+            f"{len(divided)} patients have images in more than one split: {table_checks.listed(divided)}. What a "
+            "network learns about a patient in training makes its test scores too good; correct the collection's "
+            "official split lists or tables."
         )
     counts = {split: int((table["split"] == split).sum()) for split in SPLITS}
     for split, count in counts.items():

@@ -48,8 +48,8 @@ class Hierarchy:
             names: node names; without them a class's node is named after it, another node ``node <i>``.
 
         Raises:
-            SeverityError: no root or several, a parent that does not exist, a cycle, fewer than two classes, a duplicated
-                class or node name, two classes at one node, a leaf without a class.
+            SeverityError: no root or several, a parent that does not exist, a cycle, fewer than two classes, a
+                duplicated class or node name, two classes at one node, a leaf without a class.
         """
         parents = _integers(parents, "parents")
         class_nodes = _integers(class_nodes, "class_nodes")

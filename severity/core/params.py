@@ -21,8 +21,8 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     """Read and check params.yaml.
 
     Raises:
-        SeverityError: the file is missing or not YAML, a key is unknown, repeated or missing, a value has the wrong type or
-            is out of its range, or two sections do not fit each other. Each key is named with what is right.
+        SeverityError: the file is missing or not YAML, a key is unknown, repeated or missing, a value has the wrong
+            type or is out of its range, or two sections do not fit each other. Each key is named with what is right.
     """
     path = Path(path)
     content = _read(path)

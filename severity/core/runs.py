@@ -62,8 +62,8 @@ def named(name: str) -> Run:
     match = NAME.fullmatch(name)
     if not match:
         raise SeverityError(
-            f"{name!r} is not the name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: lower-case letters, "
-            "digits and _ in the first two, a whole number without leading zeros as the third."
+            f"{name!r} is not the name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: "
+            "lower-case letters, digits and _ in the first two, a whole number without leading zeros as the third."
         )
     return Run(match["backbone"], match["loss"], int(match["seed"]))
 
@@ -78,13 +78,14 @@ def scored(params: dict[str, Any]) -> list[Run]:
     both = [run.name for run in given if run in trained]
     if both:
         raise SeverityError(
-            f"params.yaml: external.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
+            f"params.yaml: external.runs names {', '.join(both)}, which the grid trains as well. Rename the file and "
+            "the run."
         )
     truth = params["external"]["truth"]
     if trained and given and truth != PREPARED:
         raise SeverityError(
-            f"params.yaml: external.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set external.truth to "
-            f"{PREPARED}, or empty the grid (grid.seed: [])."
+            f"params.yaml: external.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set "
+            f"external.truth to {PREPARED}, or empty the grid (grid.seed: [])."
         )
     return [*trained, *given]
 
@@ -217,7 +218,7 @@ def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to end this process when the one that started it ends (Linux only; on other systems nothing happens).
+    """Ask the kernel to end this process when the one that started it ends (Linux only).
 
     DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training alongside it.
 
@@ -234,10 +235,10 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def keep_memory() -> None:
-    """Ask the C library to keep the memory that is freed (glibc only; with other libraries nothing happens).
+    """Ask the C library to keep the memory that is freed (glibc only).
 
-    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large blocks
-    at each step: a small network loses a quarter of its time to new, zeroed pages. No number changes.
+    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large
+    blocks at each step: a small network loses a quarter of its time to new, zeroed pages. No number changes.
     """
     if sys.platform != "linux":
         return

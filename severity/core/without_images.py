@@ -17,7 +17,7 @@ NOTE = "left_out.txt"
 
 
 def without_images(settings: dict[str, Any]) -> bool:
-    """Whether params.yaml describes such a study. Only `external.truth` decides: a stage that asks depends on no other key.
+    """Whether params.yaml describes such a study: only `external.truth` decides, and no other key.
 
     Raises:
         SeverityError: the grid has runs, which need images.
@@ -27,8 +27,8 @@ def without_images(settings: dict[str, Any]) -> bool:
         return False
     if runs.grid(settings):
         raise SeverityError(
-            f"params.yaml: external.truth is {truth!r}, so no image is decoded, but the grid has runs, which need images. Set "
-            f"external.truth to {runs.PREPARED}, or empty the grid (grid.seed: [])."
+            f"params.yaml: external.truth is {truth!r}, so no image is decoded, but the grid has runs, which need "
+            f"images. Set external.truth to {runs.PREPARED}, or empty the grid (grid.seed: [])."
         )
     return True
 

@@ -42,8 +42,8 @@ SEX_HATCHES = ("", "//////", "....", "xxxx")
 class Card:
     """What the figures of the data card are drawn from.
 
-    table: of data/prepared. images: (N, size, size) uint8, the images of its rows. by_label, together: what `label_table`
-    and `cooccurrence` of severity.datacard.datacard give. duplicates: near-duplicates across splits.
+    table: of data/prepared. images: (N, size, size) uint8, the images of its rows. by_label, together: what
+    `label_table` and `cooccurrence` of severity.datacard.datacard give. duplicates: near-duplicates across splits.
     """
 
     table: Table
@@ -184,8 +184,8 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
     pictures.title(figure, headline, facts + note + rest)
     empty = [name for name, count in zip(names, counts.diagonal(), strict=True) if not count]
     caption = pictures.sentences(
-        f"Of the images positive for the label of a row, the share that is positive for that of a column, of {facts}{rest} "
-        "(metrics/data/cooccurrence.csv).",
+        "Of the images positive for the label of a row, the share that is positive for that of a column, of "
+        f"{facts}{rest} (metrics/data/cooccurrence.csv).",
         f"Without a positive image: {listed(empty)}." if empty else "",
     )
     return Picture(figure, table, caption)
@@ -257,8 +257,11 @@ def draw_ages(frame: pandas.DataFrame, *, facts: str) -> Picture:
     )
     pictures.title(figure, "Ages and views by sex", facts)
     ageless = int(frame["age"].isna().sum())
-    caption = f"Ages (in groups of {YEARS} years) and views of the images by sex and split, of {facts}; {ageless:,} of unknown age."
-    return Picture(figure, table, f"{caption} From data/prepared/table.csv.")
+    caption = (
+        f"Ages (in groups of {YEARS} years) and views of the images by sex and split, of {facts}; {ageless:,} of "
+        "unknown age. From data/prepared/table.csv."
+    )
+    return Picture(figure, table, caption)
 
 
 def _people(

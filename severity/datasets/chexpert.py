@@ -20,9 +20,9 @@ The column ``Path`` names an image, the release's own top folder in front or not
     -1.0   uncertain: the report hedges ("may represent"), or contradicts itself
     blank  unmentioned: the report says nothing about it
 
-The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234 images
-are the validation split, as they were made to be; without it they are the test split, and `severity.collections.splits` cuts the
-validation split out of train.csv, by patient. See docs/data.md.
+The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234
+images are the validation split, as they were made to be; without it they are the test split, and
+`severity.collections.splits` cuts the validation split out of train.csv, by patient. See docs/data.md.
 """
 
 from pathlib import Path
@@ -75,14 +75,15 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
 
     Args:
         root: folder of the collection.
-        images: how many images its tables must name together: 223648 in the release, 224316 with the test set; 0 accepts
-            any number.
+        images: how many images its tables must name together: 223648 in the release, 224316 with the test set; 0
+            accepts any number.
 
     Returns:
         The number of images.
 
     Raises:
-        SeverityError: the folder, a table or an image is missing, a table is not of the form above, or the number differs.
+        SeverityError: the folder, a table or an image is missing, a table is not of the form above, or the number
+            differs.
     """
     root = Path(root)
     manifest.check_root(root, "chexpert", LINK)
@@ -102,9 +103,9 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
             'auto': 'validation' if there is a test table, else 'test'.
 
     Returns:
-        One row an image: id (path without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age (years),
-        view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('' for train.csv), and the states of
-        LABELS. Where the test table has no column for the side, the image's file name states it.
+        One row an image: id (path without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age
+        (years), view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('' for train.csv), and the
+        states of LABELS. Where the test table has no column for the side, the image's file name states it.
 
     Raises:
         SeverityError: a table or a column is missing, a cell holds something unknown, a path leads out of the root, two

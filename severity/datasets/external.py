@@ -1,8 +1,8 @@
-"""No images, only labels: those that external predictions bring along, so that published numbers can be scored on their own.
+"""No images, only the labels in files of external predictions, so that published numbers can be scored without images.
 
 Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
-where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that read
-data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md has the commands.
+where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that
+read data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md has the commands.
 Licence: that of the files.
 """
 
@@ -39,8 +39,8 @@ def read(root: Path | str) -> Collection:
     """The labels of all files, images in the order in which they occur.
 
     Returns:
-        One row an image: id, patient (the id where no file states it), split ('' where no file states it), the labels as 1, 0
-        or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
+        One row an image: id, patient (the id where no file states it), split ('' where no file states it), the labels
+        as 1, 0 or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
 
     Raises:
         SeverityError: no file with labels, other labels in another file, or two files that disagree on an image.
@@ -55,8 +55,8 @@ def read(root: Path | str) -> Collection:
     repeated = frame["id"][frame["id"].duplicated()]
     if len(repeated):
         raise SeverityError(
-            f"{root}: files disagree on patient, split or labels of {len(repeated)} images: {table_checks.listed(repeated)}. All must "
-            "agree, or only one of them may have columns true:<class>."
+            f"{root}: files disagree on patient, split or labels of {len(repeated)} images: "
+            f"{table_checks.listed(repeated)}. All must agree, or only one of them may have columns true:<class>."
         )
     without_patient = int((frame["patient"] == "").sum())
     table = frame.assign(

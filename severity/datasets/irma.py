@@ -1,9 +1,9 @@
 """IRMA: radiographs of the medical annotation tasks of ImageCLEF, 2005 to 2009, each with an IRMA code.
 
 Lehmann, Schubert, Keysers, Kohnen & Wein, "The IRMA code for unique classification of medical images", SPIE 5033, 2003.
-Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters 29,
-2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". Available on
-request at https://publications.rwth-aachen.de/record/667225.
+Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters
+29, 2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". Available
+on request at https://publications.rwth-aachen.de/record/667225.
 Licence: an agreement with the organisers, for research; the images may not be passed on.
 
 Form, as of 2009; every name is an option of `read`::
@@ -14,11 +14,12 @@ Form, as of 2009; every name is an option of `read`::
     <root>/ImageCLEFmed2009_test.03/...
     <root>/T.csv, D.csv, A.csv, B.csv            code tables, optional: prefix;name, with or without a header
 
-A code column may hold ``\\N`` or a blank where an image has no code. Instead of four code tables there may be one text file,
-as the organisers' scoring program reads it: ``** <axis>`` before each axis, in the order T, D, A, B, then ``[prefix] name``.
+A code column may hold ``\\N`` or a blank where an image has no code. Instead of four code tables there may be one text
+file, as the organisers' scoring program reads it: ``** <axis>`` before each axis, in the order T, D, A, B, then
+``[prefix] name``.
 
-The classes are the codes of the training table, or one axis of them. A test image with another code has no class, but its
-code is known, and `severity.metrics.irma_score` scores it.
+The classes are the codes of the training table, or one axis of them. A test image with another code has no class, but
+its code is known, and `severity.metrics.irma_score` scores it.
 """
 
 import os
@@ -82,7 +83,8 @@ def read(
         root: folder of the collection.
         axis: what the classes are: 'all', the whole codes, or one axis: 'technical', 'directional', 'anatomical' or
             'biological'.
-        train_table, test_table: the tables, relative to `root`; without a test table ('') a test set is divided as well.
+        train_table, test_table: the tables, relative to `root`; without a test table ('') a test set is divided as
+            well.
         code_column: their column with the codes.
         code_tables: axis -> file with its code table, or one file for all, relative to `root`; empty: none, then the
             branching factors of the IRMA score are counted in the training codes.
@@ -91,8 +93,8 @@ def read(
         The collection; its facts are an `IrmaFacts`.
 
     Raises:
-        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that has
-            two rows or is not there, or no image with a code.
+        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that
+            has two rows or is not there, or no image with a code.
     """
     root = Path(root)
     axes = irma_codes.axes_of(axis)
@@ -177,8 +179,9 @@ def _paths(table: pandas.DataFrame, images: dict[str, str], root: Path) -> panda
     if len(missing):
         first = missing.iloc[0]
         raise SeverityError(
-            f"{first['where']}: there is no image {first['id']!r} below {root} ({len(missing)} such rows); its file would be "
-            f"named {first['id']}{IMAGES[0]}, or end in {', '.join(IMAGES[1:])}. Add the images, or take the rows out."
+            f"{first['where']}: there is no image {first['id']!r} below {root} ({len(missing)} such rows); its file "
+            f"would be named {first['id']}{IMAGES[0]}, or end in {', '.join(IMAGES[1:])}. Add the images, or take the "
+            "rows out."
         )
     return paths
 
@@ -234,7 +237,8 @@ def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]
     for axis in axes:
         if axis not in code_tables:
             raise SeverityError(
-                f"{PARAMS}.code_tables has no table for the axis {axis!r}. Name a table for each of {', '.join(axes)}, or none at all."
+                f"{PARAMS}.code_tables has no table for the axis {axis!r}. Name a table for each of {', '.join(axes)}, "
+                "or none at all."
             )
     return {axis: _checked(root / code_tables[axis], axis, _entries(root / code_tables[axis], axis)) for axis in axes}
 
@@ -304,8 +308,9 @@ def _checked(path: Path, axis: str, entries: Entries) -> dict[str, str]:
     for number, prefix, name in entries:
         if not _is_entry(prefix, axis, known):
             raise SeverityError(
-                f"{path}, line {number}: {prefix!r} is not a prefix of the {axis} axis: a prefix has 1 to {irma_codes.AXES[axis]} characters "
-                "0-9 or a-z, none after a 0, and the prefix above it is in the table as well."
+                f"{path}, line {number}: {prefix!r} is not a prefix of the {axis} axis: a prefix has 1 to "
+                f"{irma_codes.AXES[axis]} characters 0-9 or a-z, none after a 0, and the prefix above it is in the "
+                "table as well."
             )
         if prefix in lines:
             raise SeverityError(

@@ -1,7 +1,7 @@
 """IRMA phantoms: a drawn collection in the form of IRMA's, because no image of IRMA may be passed on.
 
-It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
-training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md describes what they show.
+It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code
+no training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md describes what they show.
 The classes are the codes of the training table, as in IRMA.
 Licence: that of this project, whose code draws every image.
 """
@@ -77,8 +77,8 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
     plan = [_planned(number, test_fraction, seed) for number in range(images)]
     if "test" not in {split for split, _ in plan}:
         raise SeverityError(
-            f"params.yaml: datasets.irma_phantom.collect: among {images} images none is a test image. Ask for more images "
-            "or a larger test_fraction."
+            f"params.yaml: datasets.irma_phantom.collect: among {images} images none is a test image. Ask for more "
+            "images or a larger test_fraction."
         )
     with files.replacing(out) as folder:
         for split in TABLES:

@@ -14,8 +14,8 @@ Form; images lie in any of these folders, and only those that are there count, f
     <root>/images_001/images/00000001_000.png ... <root>/images_012/images/   or <root>/images/, or <root>/
 
 ``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` is always on its own, and is a class here. The
-labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are drawn
-by hand. See docs/data.md.
+labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are
+drawn by hand. See docs/data.md.
 """
 
 import os
@@ -184,7 +184,8 @@ def _report_missing(root: Path, path: Path, has_image: pandas.Series) -> None:
         )
     if not has_image.all():
         print(
-            f"{root}: {int((~has_image).sum())} of {len(has_image)} rows of {path.name} have no image there and are left out.",
+            f"{root}: {int((~has_image).sum())} of {len(has_image)} rows of {path.name} have no image there and are "
+            "left out.",
             file=sys.stderr,
         )
 

@@ -18,8 +18,8 @@ The columns, in any order; `columns` in params.yaml says which is which where a 
     sex       F, M (female, male), blank for unknown                   else blank
     age       years, blank for unknown                                 else blank
 
-Whatever other column the table has is a label; `ignore` names those that are not labels. Spaces around cells, upper and lower case
-of the words above and columns without a name do not count.
+Whatever other column the table has is a label; `ignore` names those that are not labels. Spaces around cells, upper and
+lower case of the words above and columns without a name do not count.
 Licence: yours; nothing is copied out of the folder but into data/.
 """
 
@@ -92,13 +92,14 @@ def read(root: Path | str, *, table: str, columns: dict, ignore: list, views: li
         views: which images, by the words of the column view; [] for all.
 
     Returns:
-        One row an image: COLUMNS as above without class; the classes in alphabetical order, one-hot, or the labels in the
-        table's order: 1, 0, -1 (uncertain), NaN (unmentioned).
+        One row an image: COLUMNS as above without class; the classes in alphabetical order, one-hot, or the labels in
+        the table's order: 1, 0, -1 (uncertain), NaN (unmentioned).
 
     Raises:
-        SeverityError: the table is missing or not a table; an option names a column that is not there; a cell holds something
-            unknown; a path is blank, absolute or leads out of the root; an image or an id is duplicated; there are both a
-            column class and columns of labels; fewer than two classes. File, line and column are named.
+        SeverityError: the table is missing or not a table; an option names a column that is not there; a cell holds
+            something unknown; a path is blank, absolute or leads out of the root; an image or an id is duplicated;
+            there are both a column class and columns of labels; fewer than two classes. File, line and column are
+            named.
     """
     opened = _open(root, table, columns, ignore)
     paths = _paths(opened)
@@ -165,7 +166,8 @@ def _open(root: Path | str, table: str, columns: dict, ignore: list) -> _Table:
     root = Path(root)
     if not root.is_dir():
         raise SeverityError(
-            f"There is no folder {root}. Set {SECTION}.root in params.yaml to the folder that holds the images and {table}."
+            f"There is no folder {root}. Set {SECTION}.root in params.yaml to the folder that holds the images and "
+            f"{table}."
         )
     _check_options(table, columns)
     path = root / table
@@ -206,7 +208,8 @@ def _check_names(path: Path, names: Sequence[str], ignore: Sequence[str]) -> Non
     for name in ignore:
         if name not in names:
             raise SeverityError(
-                f"{path} has no column {name!r}, which `ignore` of {SECTION} in params.yaml names. {nearest(name, names)}"
+                f"{path} has no column {name!r}, which `ignore` of {SECTION} in params.yaml names. "
+                f"{nearest(name, names)}"
             )
 
 
@@ -215,8 +218,8 @@ def _taken(path: Path, names: Sequence[str], columns: dict[str, str]) -> dict[st
     for ours, theirs in taken.items():
         if theirs not in names and (ours in columns or ours == "path"):
             raise SeverityError(
-                f"{path}: the column {theirs!r} is missing. {nearest(theirs, names)} If another one holds the {ours}, say so "
-                f"in params.yaml: `columns` of {SECTION}, {{{ours}: ...}}."
+                f"{path}: the column {theirs!r} is missing. {nearest(theirs, names)} If another one holds the {ours}, "
+                f"say so in params.yaml: `columns` of {SECTION}, {{{ours}: ...}}."
             )
     return {ours: theirs for ours, theirs in taken.items() if theirs in names}
 
@@ -258,9 +261,9 @@ def _states(table: _Table) -> pandas.DataFrame:
         where = f"columns of labels: {table_checks.listed(table.labels) or 'none'}"
     elif table.labels:
         raise SeverityError(
-            f"{table.path} has the column {table.theirs('class')!r} as well as {table_checks.listed(table.labels)}. If each "
-            f"image has one class, list the latter under `ignore` of {SECTION} in params.yaml; if they are labels, of which an "
-            "image may have several, list the former there."
+            f"{table.path} has the column {table.theirs('class')!r} as well as {table_checks.listed(table.labels)}. If "
+            f"each image has one class, list the latter under `ignore` of {SECTION} in params.yaml; if they are "
+            "labels, of which an image may have several, list the former there."
         )
     else:
         classes = _filled(table, "class")
@@ -268,8 +271,8 @@ def _states(table: _Table) -> pandas.DataFrame:
         where = f"column {table.theirs('class')!r}: one class, {classes.iloc[0]!r}"
     if len(states.columns) < 2:
         raise SeverityError(
-            f"{table.path}, {where}. There must be at least two to decide between: a column `class` that names the class of "
-            "each image, also of the healthy ones, or two columns of labels."
+            f"{table.path}, {where}. There must be at least two to decide between: a column `class` that names the "
+            "class of each image, also of the healthy ones, or two columns of labels."
         )
     _check_labels(table, states.columns)
     return states
@@ -287,8 +290,8 @@ def _label_states(table: _Table) -> pandas.DataFrame:
     for column, state in states.items():
         if state.isna().all():
             raise SeverityError(
-                f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. If it is not a label, list "
-                f"it under `ignore` of {SECTION} in params.yaml."
+                f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. If it is not a "
+                f"label, list it under `ignore` of {SECTION} in params.yaml."
             )
     return pandas.DataFrame(states)
 
@@ -299,8 +302,8 @@ def _refuse_alike(table: _Table, column: str) -> None:
     if ours in COLUMNS:
         use = f"{table.taken[ours]!r} is taken for it" if ours in table.taken else f"it is not called {ours!r}"
         raise SeverityError(
-            f"{table.path}: is the column {column!r} the {ours}? {use[0].upper()}{use[1:]}. Say so in params.yaml, `columns` of "
-            f"{SECTION}: {{{ours}: {column}}}, or list {column!r} under `ignore`."
+            f"{table.path}: is the column {column!r} the {ours}? {use[0].upper()}{use[1:]}. Say so in params.yaml, "
+            f"`columns` of {SECTION}: {{{ours}: {column}}}, or list {column!r} under `ignore`."
         )
 
 
@@ -310,7 +313,8 @@ def _check_labels(table: _Table, labels: Sequence[str]) -> None:
         plain = " ".join(label.lower().split())
         if plain in alike:
             raise SeverityError(
-                f"{table.path}: the labels {alike[plain]!r} and {label!r} differ only in case or spaces. Write them alike."
+                f"{table.path}: the labels {alike[plain]!r} and {label!r} differ only in case or spaces. Write them "
+                "alike."
             )
         alike[plain] = label
         if label in (*METADATA, "path"):

@@ -59,9 +59,9 @@ def read_gray(path: Path | str) -> Image.Image:
     JPEG, PNG, TIFF: colour becomes luma (ITU-R 601-2; gray stored as RGB stays exact), transparency is dropped, 16-bit
     gray is scaled from its whole range to 0..255; of several pages the first is read.
 
-    DICOM (DICM at byte 128, or the suffix .dcm or .dicom; pydicom reads it): modality LUT or rescale, then the first VOI
-    LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does. MONOCHROME1,
-    in which large is dark, is inverted.
+    DICOM (DICM at byte 128, or the suffix .dcm or .dicom; pydicom reads it): modality LUT or rescale, then the first
+    VOI LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does.
+    MONOCHROME1, in which large is dark, is inverted.
 
     ``<stack>.npy#<row>``: a row, counted from 0, of an array (N, H, W) or (N, H, W, 3) uint8.
 
@@ -114,11 +114,11 @@ def _reduce(image: Image.Image, size: int, aspect: str) -> int:
     """Have a JPEG decoded at a half, a quarter or an eighth of its size where that is enough; return the divisor.
 
     Enough is REDUCED_TO times the pixels of the image's place in the square: the JPEG decoder's own averaging lets
-    through some of what it should smooth away, so the last halving at least is left to the antialiased resizing. A JPEG of
-    less than twice that is decoded whole, to the same bytes as without reduction. Measured on radiographs of 1024 px,
-    enlarged to JPEGs of 2000 px (quality 90) and squashed to 224 px, against the same decoded whole: gray levels, from 0
-    to 255, differ by 0.18 on average and by 10 at most (at the edges of letters); with once instead of twice the pixels by
-    0.38 and 41.
+    through some of what it should smooth away, so the last halving at least is left to the antialiased resizing. A JPEG
+    of less than twice that is decoded whole, to the same bytes as without reduction. Measured on radiographs of 1024
+    px, enlarged to JPEGs of 2000 px (quality 90) and squashed to 224 px, against the same decoded whole: gray levels,
+    from 0 to 255, differ by 0.18 on average and by 10 at most (at the edges of letters); with once instead of twice the
+    pixels by 0.38 and 41.
     """
     width, height = image.size
     source, target = layout(width, height, size, aspect)
@@ -293,7 +293,7 @@ def padded(image: Image.Image, size: int) -> numpy.ndarray:
 
 
 def fingerprint(root: Path | str, paths: Sequence[str]) -> str:
-    """Hex digits that stand for the paths and for size and time of change of each file (of a stack's row, the stack's)."""
+    """Hex digits that stand for the paths and each file's size and time of change (for a row of a stack: the stack's)."""
     digest = hashlib.sha256()
     for path in paths:
         stack = STACK.match(path)
@@ -315,8 +315,8 @@ def decode(
         root: folder that `paths` are relative to.
         paths: images, as `read_gray` takes them.
         size, aspect: of the square that each is laid out in (see `layout`).
-        reduced: have large JPEGs decoded at a fraction of their size (see `_reduce`), several times as fast; gray levels
-            differ by 10 of 255 at most, on average by less than one.
+        reduced: have large JPEGs decoded at a fraction of their size (see `_reduce`), several times as fast; gray
+            levels differ by 10 of 255 at most, on average by less than one.
         workers: processes; 0 is one a core, 1 decodes in this process.
         buffer: file through which processes hand over pixels; must not exist, and is left behind.
 
@@ -355,7 +355,8 @@ def _decode_in_processes(tasks: list[tuple], shape: tuple[int, ...], workers: in
                     pending.append(pool.submit(_decode_room, str(buffer), shape, index % len(rooms), *tasks[index]))
         except BrokenProcessPool:
             raise SeverityError(
-                "A process that decodes images died, probably because memory ran out. Lower machine.workers in params.yaml."
+                "A process that decodes images died, probably because memory ran out. Lower machine.workers in "
+                "params.yaml."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -37,8 +37,8 @@ def decode(
 ) -> dict[str, Any]:
     """Decode the images of a collection and write the folder `out` whole; severity/prepared/decoded.py describes it.
 
-    The same images and options give the same bytes, whatever the number of workers and however often it was stopped on the
-    way: what is decoded is kept in a folder of `scratch` until `out` is there, and the next call resumes from it,
+    The same images and options give the same bytes, whatever the number of workers and however often it was stopped on
+    the way: what is decoded is kept in a folder of `scratch` until `out` is there, and the next call resumes from it,
     as far as the files have not changed in size or time since. A call that is killed loses the chunks in progress, 2 a
     worker, of 64 images or 4 MB. One that is never repeated leaves its folder behind; while nothing is decoded or
     trained, `scratch` may be emptied.
@@ -92,8 +92,8 @@ def _check_room(folder: Path, images: int, size: int) -> None:
     if need > free:
         raise SeverityError(
             f"{disk} has {free / 1e9:.1f} GB free, but {images} images of {size} x {size} take {need / 1e9:.1f} GB"
-            f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), or lower "
-            "decode.size in params.yaml."
+            f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), "
+            "or lower decode.size in params.yaml."
         )
 
 
@@ -140,7 +140,7 @@ def _decode_all(
 def _resume(
     images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int
 ) -> tuple[list[tuple[int, int] | str], Any]:
-    """What is decoded already, up to the first chunk that is not whole or whose files have changed; cut off the rest."""
+    """What is decoded already, up to the first chunk that is incomplete or whose files changed; cut off the rest."""
     outcomes: list[tuple[int, int] | str] = []
     header = _header(len(paths), size)
     digest, end, logged = hashlib.sha256(header), len(header), 0
@@ -181,8 +181,9 @@ def _check_unreadable(unreadable: list[int], outcomes: Sequence, paths: list[str
     if len(unreadable) > max_unreadable:
         raise SeverityError(
             f"{len(unreadable)} of the first {len(outcomes)} images cannot be read ({len(paths)} in all): "
-            f"{table_checks.listed(f'{paths[row]} ({outcomes[row]})' for row in unreadable)}. Fix these files, or raise "
-            f"decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded is kept."
+            f"{table_checks.listed(f'{paths[row]} ({outcomes[row]})' for row in unreadable)}. Fix these files, or "
+            f"raise decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded "
+            "is kept."
         )
     if len(unreadable) == len(paths):
         raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({outcomes[0]}).")

@@ -2,8 +2,8 @@
 
 Figures use only matplotlib's object-oriented interface: no window, no global state. Markers, fills and line
 styles say what colours say, so that a grey print can be read; the colours are those of Okabe and Ito (2008), made for
-colour-blind readers. A loss has the same colour and a decision rule the same marker in every figure of every study. A value
-that does not exist is written as n/a in the figure, named in its caption and left blank in the table.
+colour-blind readers. A loss has the same colour and a decision rule the same marker in every figure of every study. A
+value that does not exist is written as n/a in the figure, named in its caption and left blank in the table.
 """
 
 import functools
@@ -66,7 +66,8 @@ def loss_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, fillstyle and linestyle of each loss: three differences, so that two losses never look alike in grey.
 
     Args:
-        names: all losses of the study. Those in `LOSSES` look the same in every study, the others have what these leave.
+        names: all losses of the study. Those in `LOSSES` look the same in every study, the others have what these
+            leave.
     """
     looks = {}
     for name, place in _places(names, LOSSES).items():

@@ -1,13 +1,13 @@
 """Why a network gave a class: Grad-CAM, how much of its heatmap lies inside a box, and the strongest feature maps.
 
-Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017):
-the maps of a layer, each weighed by the mean over its places of the gradient of a score, and summed; what is above zero is
-the heatmap, where the layer speaks for the score. The score here is the natural logarithm of the posterior of a class, through
-the loss's own link: the probability that decisions are made from, whatever the loss.
+Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV
+2017): the maps of a layer, each weighed by the mean over its places of the gradient of a score, and summed; what is
+above zero is the heatmap, where the layer speaks for the score. The score here is the natural logarithm of the
+posterior of a class, through the loss's own link: the probability that decisions are made from, whatever the loss.
 
-A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``, ``blocks.10``. Whatever
-form it gives its places (`Form`), they are weighed as maps (B, C, h, w): a transformer's patches are the places of an image
-as well, and its class token is not one.
+A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``, ``blocks.10``.
+Whatever form it gives its places (`Form`), they are weighed as maps (B, C, h, w): a transformer's patches are the
+places of an image as well, and its class token is not one.
 """
 
 import math
@@ -51,8 +51,8 @@ class Maps:
 class Explanation:
     """What is explained about one case."""
 
-    # One row a class of the case, in its order: case, id, label, role, log_posterior (the score that is explained), layer,
-    # places (a side of the layer's maps), largest (of the heatmap).
+    # One row a class of the case, in its order: case, id, label, role, log_posterior (the score that is explained),
+    # layer, places (a side of the layer's maps), largest (of the heatmap).
     cams: pandas.DataFrame
     weighed: numpy.ndarray  # (L, h, w) see `grad_cam`
     heatmaps: numpy.ndarray  # (L, S, S) see `upsampled`
@@ -162,7 +162,7 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
         return Form(shape[1], 3)
     if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens are in another order than its patches.
         prefix_tokens = getattr(network, "num_prefix_tokens", None)
-        for prefix in (0, 1, 2) if prefix_tokens is None else (prefixes, 0):
+        for prefix in (0, 1, 2) if prefix_tokens is None else (prefix_tokens, 0):
             side = math.isqrt(max(0, shape[1] - prefix))
             if side > 1 and side**2 == shape[1] - prefix:
                 return Form(side, 2, prefix)
@@ -172,7 +172,8 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
 def stages(backbone: Backbone, side: int) -> dict[str, int]:
     """The last layer of each resolution whose places reach the logits.
 
-    Layers are what the network, and the sequences in it, are made of: a block of a ResNet is one, what is inside it is not.
+    Layers are what the network, and the sequences in it, are made of: a block of a ResNet is one, what is inside it is
+    not.
 
     Args:
         side: of the images, in pixels.
@@ -194,8 +195,9 @@ def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[
         last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
             f"The network {type(network).__name__} makes no maps (channels, height, width) of an image of {side} "
-            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another configuration by "
-            "explain.configuration in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
+            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another "
+            "configuration by explain.configuration in params.yaml, or name layers that give maps or patches in "
+            "explain.cam and explain.layers."
         )
     by_layer: dict[str, int] = {}
     for name in spread:
@@ -242,8 +244,8 @@ def _check_layer(name: str, seen: dict[str, Seen], where: str) -> None:
     if not seen[name].form:
         raise SeverityError(
             f"{where}: the layer {name!r} {seen[name]} for one image, no maps (1, channels, places, places) or "
-            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in their "
-            "order. Choose a layer before the pooling that gives such."
+            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in "
+            "their order. Choose a layer before the pooling that gives such."
         )
 
 
@@ -368,7 +370,7 @@ def _as_maps(network: torch.nn.Module, layers: list[str]) -> Iterator[list[torch
 
 
 def upsampled(maps: numpy.ndarray, side: int) -> numpy.ndarray:
-    """(L, h, w) Grad-CAM -> (L, side, side) float32: what is above zero, interpolated bilinearly to the image's pixels."""
+    """(L, h, w) Grad-CAM -> (L, side, side) float32: what is above zero, interpolated bilinearly to pixels."""
     above = torch.from_numpy(maps).clamp(min=0)[None]
     return torch.nn.functional.interpolate(above, size=(side, side), mode="bilinear", align_corners=False)[0].numpy()
 
@@ -381,10 +383,10 @@ def inside_boxes(heatmap: numpy.ndarray, boxes: numpy.ndarray) -> dict[str, floa
         boxes: (n, 4) left, top, right, bottom as shares of the square image; where they overlap, that counts once.
 
     Returns:
-        box_area: share of the image inside, what evenly spread heat would give; energy: share of the heat inside (Wang et
-        al., "Score-CAM", CVPRW 2020); hit: 1.0 if the hottest pixel's centre is inside, else 0.0 (the pointing game of
-        Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without their margin). energy and
-        hit are None where there is no heat.
+        box_area: share of the image inside, what evenly spread heat would give; energy: share of the heat inside (Wang
+        et al., "Score-CAM", CVPRW 2020); hit: 1.0 if the hottest pixel's centre is inside, else 0.0 (the pointing game
+        of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without their margin). energy
+        and hit are None where there is no heat.
     """
     cover = _cover(boxes, len(heatmap))
     total = heatmap.sum(dtype=numpy.float64)
@@ -397,7 +399,7 @@ def inside_boxes(heatmap: numpy.ndarray, boxes: numpy.ndarray) -> dict[str, floa
 
 
 def _cover(boxes: numpy.ndarray, side: int) -> numpy.ndarray:
-    """(side, side) float64 share of each pixel that lies inside the boxes; where several cut one pixel, the largest share."""
+    """(side, side) float64 share of each pixel inside the boxes; where several cut one pixel, the largest share."""
     starts = numpy.arange(side)
 
     def along(low: numpy.ndarray, high: numpy.ndarray) -> numpy.ndarray:

@@ -92,7 +92,10 @@ def draw_case(
     truth = ", ".join(hierarchy.classes[label] for label in case.truth) or "n/a"
     outcome = f"decision: {hierarchy.classes[case.decision]}; severity {number(case.severity)} ({unit}); truth: {truth}"
     title(figure, _headline(case), f"{facts}; {outcome}")
-    caption = f"{_headline(case)} ({facts}): {outcome}. Probabilities on the paths to the classes, and their Grad-CAM heatmaps."
+    caption = (
+        f"{_headline(case)} ({facts}): {outcome}. Probabilities on the paths to the classes, and their Grad-CAM "
+        "heatmaps."
+    )
     return Picture(figure, steps, caption)
 
 
@@ -102,7 +105,7 @@ def _headline(case: Case) -> str:
 
 
 def _union(steps: pandas.DataFrame, hierarchy: Hierarchy) -> pandas.DataFrame:
-    """One row a node of any path, each below its parent: node, depth, probability, given_parent, path (a key of PATHS)."""
+    """One row a node of any path, below its parent: node, depth, probability, given_parent, path (a key of PATHS)."""
     decided = set(steps.loc[steps["role"] != "truth", "node"])
     true = set(steps.loc[steps["role"] != "decision", "node"])
     both, decision, truth = PATHS
@@ -220,8 +223,8 @@ def draw_maps(case: Case, *, maps: list[Maps], facts: str) -> Picture:
             axes.imshow(values, cmap="viridis", interpolation="nearest")
             axes.set_xlabel(f"map {channel}: {strength:.2g}\n{values.min():.2g} to {values.max():.2g}", fontsize=6)
     note = (
-        f"{facts}; of each layer the maps of largest mean absolute value (next to the map's number), each on its own scale "
-        "from its smallest value (dark) to its largest (bright)"
+        f"{facts}; of each layer the maps of largest mean absolute value (next to the map's number), each on its own "
+        "scale from its smallest value (dark) to its largest (bright)"
     )
     title(figure, f"Feature maps: {_headline(case)}", note)
     caption = f"{_headline(case)} ({facts}): the strongest feature maps of {len(maps)} layers."

@@ -1,7 +1,7 @@
 """The table of all figures: what each is called, which stage draws it, and with which function.
 
-A new figure is a file with a function `draw` and one entry here. The report shows the figures in this order; dvc.yaml lists
-their PNG files, and tests/test_graph.py holds that it lists exactly these.
+A new figure is a file with a function `draw` and one entry here. The report shows the figures in this order; dvc.yaml
+lists their PNG files, and tests/test_graph.py holds that it lists exactly these.
 """
 
 import importlib
@@ -14,8 +14,8 @@ from typing import Any
 class Figure:
     """One figure.
 
-    title: in the report. stage: that draws it. drawn_by: module and function, `module:function`; it takes the study that
-    the stage makes, and gives a `severity.drawing.pictures.Picture`.
+    title: in the report. stage: that draws it. drawn_by: module and function, `module:function`; it takes the study
+    that the stage makes, and gives a `severity.drawing.pictures.Picture`.
     """
 
     title: str

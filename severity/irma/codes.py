@@ -1,12 +1,13 @@
 """The IRMA code and its error score: four axes, each a path down a tree, wrong and unsaid characters weighed by place.
 
-A code is TTTT-DDD-AAA-BBB: technical, directional, anatomical, biological. Characters are 0-9 and a-z, each a step down the
-axis's tree; ``0`` is "unspecified" and ends the path. An answer may hold ``*``, "don't know", after which it claims nothing.
-All of this also works on only some of the axes: then a code is those axes' text.
+A code is TTTT-DDD-AAA-BBB: technical, directional, anatomical, biological. Characters are 0-9 and a-z, each a step down
+the axis's tree; ``0`` is "unspecified" and ends the path. An answer may hold ``*``, "don't know", after which it claims
+nothing. All of this also works on only some of the axes: then a code is those axes' text.
 
-Source of the code: Lehmann et al., "The IRMA code for unique classification of medical images", SPIE 5033, 2003. Source of
-the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009. Where their papers
-are silent, this is what the organisers' own program (evaluate_07_08.py) computes; docs/methods.md lists those places.
+Source of the code: Lehmann et al., "The IRMA code for unique classification of medical images", SPIE 5033, 2003. Source
+of the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009. Where their
+papers are silent, this is what the organisers' own program (evaluate_07_08.py) computes; docs/methods.md lists those
+places.
 """
 
 import re
@@ -36,8 +37,8 @@ def axes_of(word: str) -> tuple[str, ...]:
 def parse(code: str, axes: Sequence[str] = tuple(AXES), *, answer: bool = False) -> tuple[str, ...]:
     """The axes of a code.
 
-    An axis that starts with ``C`` (clutter: the collection does not say) is returned as ``C`` filled up by ``0``; a code
-    that is nothing but ``C`` is clutter on every axis.
+    An axis that starts with ``C`` (clutter: the collection does not say) is returned as ``C`` filled up by ``0``; a
+    code that is nothing but ``C`` is clutter on every axis.
 
     Args:
         code: TTTT-DDD-AAA-BBB, or the text of only those `axes`.
@@ -100,8 +101,8 @@ def axis_error(answer: str, truth: str, branching: Sequence[float]) -> float:
     """
     if not len(answer) == len(truth) == len(branching):
         raise SeverityError(
-            f"answer {answer!r}, truth {truth!r} and {len(branching)} branching factors differ in length; give one of each "
-            "a position."
+            f"answer {answer!r}, truth {truth!r} and {len(branching)} branching factors differ in length; give one of "
+            "each a position."
         )
     if min(branching) < 1:
         raise SeverityError(
@@ -122,7 +123,7 @@ def _characters(texts: Sequence[str]) -> numpy.ndarray:
 
 
 def _errors(answers: numpy.ndarray, truths: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
-    """Errors of one axis: characters of answers and truths and weights of positions, broadcast; the last axis is summed."""
+    """Errors of one axis: characters of answers and truths and weights of positions, summed over the last axis."""
     unsaid = answers == UNSAID
     fault = answers != truths
     spoilt = numpy.logical_or.accumulate(fault, axis=-1)
@@ -164,7 +165,8 @@ class Scheme:
         """From the code tables of a collection: for each axis all prefixes that mean something ('3', '31', '318').
 
         Raises:
-            SeverityError: a name that is not an axis, an empty table, or an entry longer than its axis or with an odd character.
+            SeverityError: a name that is not an axis, an empty table, or an entry longer than its axis or with an odd
+                character.
         """
         paths = {}
         for axis, table in tables.items():

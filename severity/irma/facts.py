@@ -62,10 +62,10 @@ class IrmaFacts:
         return self.scheme.cost(codes)
 
     def tree(self, codes: Sequence[str]) -> Hierarchy:
-        """The tree whose classes are the codes: down the axes one after the other, a node for each beginning of an axis.
+        """The tree whose classes are the codes: one axis after the other, a node for each beginning of an axis.
 
-        An axis that ends early has one more node, its text filled up by ``0``, next to those that go on. A node is named
-        by its path and, where the code tables name it, the meaning of its last step.
+        An axis that ends early has one more node, its text filled up by ``0``, next to those that go on. A node is
+        named by its path and, where the code tables name it, the meaning of its last step.
 
         Raises:
             SeverityError: a malformed code, a duplicated one, or fewer than two.
@@ -116,7 +116,7 @@ def tree(facts: Mapping[str, Any], labels: Sequence[str]) -> Hierarchy:
     irma = IrmaFacts.find(facts)
     if irma is None:
         raise SeverityError(
-            "params.yaml: the hierarchy 'irma' is made of the IRMA codes that are a data set's classes, and this one has none. "
-            "Name a file of data/hierarchies, or the data set irma or irma_phantom."
+            "params.yaml: the hierarchy 'irma' is made of the IRMA codes that are a data set's classes, and this one "
+            "has none. Name a file of data/hierarchies, or the data set irma or irma_phantom."
         )
     return irma.tree(labels)

@@ -50,8 +50,8 @@ def build(*, model: str, pretrained: bool | str, outputs: int, size: int | None 
             position embeddings are resampled); None leaves the model's own.
 
     Raises:
-        SeverityError: an unknown model (with the nearest known), one that does not take images of this size, a checkpoint
-            that is missing, unsafe or of another model, or a download that failed.
+        SeverityError: an unknown model (with the nearest known), one that does not take images of this size, a
+            checkpoint that is missing, unsafe or of another model, or a download that failed.
     """
     if timm.is_model(model):
         return _taking(size, model, _from_timm(model, pretrained, outputs, size))
@@ -101,8 +101,8 @@ def _taking(size: int | None, model: str, backbone: Backbone) -> Backbone:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SeverityError(
-            f"params.yaml: backbones: {model!r} does not take images of {size} x {size} pixels ({reason}). Set decode.size "
-            "to a size that it takes, or choose another model."
+            f"params.yaml: backbones: {model!r} does not take images of {size} x {size} pixels ({reason}). Set "
+            "decode.size to a size that it takes, or choose another model."
         ) from None
     return backbone.train(training)
 
@@ -140,8 +140,8 @@ def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -
     ]
     if untouched:
         raise SeverityError(
-            f"params.yaml: backbones: {len(untouched)} tensors of this model are missing from the checkpoint {path!r}, the first "
-            f"{untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
+            f"params.yaml: backbones: {len(untouched)} tensors of this model are missing from the checkpoint {path!r}, "
+            f"the first {untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
         )
 
 
@@ -168,8 +168,8 @@ def _replace_classifier(network: torch.nn.Module, model: str, outputs: int) -> N
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
     if not linear:
         raise SeverityError(
-            f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. Choose "
-            "another model."
+            f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. "
+            "Choose another model."
         )
     name, last = linear[-1]
     parent, _, leaf = name.rpartition(".")
@@ -186,8 +186,8 @@ def _checkpoint(path: str) -> dict[str, torch.Tensor]:
             return timm.models.load_state_dict(path, weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
         raise SeverityError(
-            f"{path} is not a checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "
-            "torch.load reads with weights_only=True are accepted: others could run code."
+            f"{path} is not a checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files "
+            "that torch.load reads with weights_only=True are accepted: others could run code."
         ) from None
 
 

@@ -27,8 +27,9 @@ def device(name: str, group: Group | None = None) -> torch.device:
     number = 0 if visible == 1 else group.local
     if on.index is not None or number >= visible:
         raise SeverityError(
-            f"params.yaml: {group.size} processes need a GPU each, but the device is {name} and process {group.local + 1} "
-            f"of this machine sees {visible}. Set device to auto and start no more processes than there are GPUs."
+            f"params.yaml: {group.size} processes need a GPU each, but the device is {name} and process "
+            f"{group.local + 1} of this machine sees {visible}. Set device to auto and start no more processes than "
+            "there are GPUs."
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

@@ -3,8 +3,8 @@
 The folder holds
 
     weights.safetensors   the network's, and under ``loss.`` the loss's where it has any
-    record.json           run, params, versions; `classes` in the order of the probabilities and their hash; `input`: size
-                          and scaling of the images; `outputs`: how many logits the network gives
+    record.json           run, params, versions; `classes` in the order of the probabilities and their hash; `input`:
+                          size and scaling of the images; `outputs`: how many logits the network gives
     hierarchy.json        the label tree
     lca_height.npy        the cost that some losses aim at
     history.csv           one row an epoch
@@ -29,7 +29,7 @@ from severity.networks import backbones
 
 @dataclass(frozen=True)
 class Model:
-    """A network for (B, 1, H, W) floats in [0, 1], `size` = (H, W), and the loss that turns its logits to probabilities."""
+    """A network for (B, 1, H, W) floats in [0, 1], `size` = (H, W), and the loss that turns logits to probabilities."""
 
     network: backbones.Backbone
     loss: Link

@@ -34,7 +34,8 @@ def start(work: Callable[..., None], *arguments: Any, devices: int | str, device
 
     Args:
         work: a function at the top level of its module. arguments: whatever can be pickled.
-        devices: how many processes, a GPU each where there are GPUs; ``all``: as many as GPUs are visible, at least one.
+        devices: how many processes, a GPU each where there are GPUs; ``all``: as many as GPUs are visible, at least
+            one.
         device: the params' name of the device.
 
     Raises:
@@ -169,7 +170,7 @@ def _explain(started: torch.multiprocessing.ProcessContext, folder: Path) -> Non
         # SIGTERM is what the others were ended with.
         if process.exitcode < 0 and process.exitcode != -signal.SIGTERM:
             raise SeverityError(
-                f"Process {rank + 1} of {len(started.processes)} was ended by {signal.Signals(-process.exitcode).name}, "
-                "so the others were stopped. Run again: training resumes where it was. (SIGKILL often means that memory "
-                "ran out: lower the batch_size.)"
+                f"Process {rank + 1} of {len(started.processes)} was ended by "
+                f"{signal.Signals(-process.exitcode).name}, so the others were stopped. Run again: training resumes "
+                "where it was. (SIGKILL often means that memory ran out: lower the batch_size.)"
             )

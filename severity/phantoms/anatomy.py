@@ -3,8 +3,8 @@
 Lengths are in thorax units: 1 is half the inner width of the rib cage (about 14 cm). On a frontal view x runs from the
 patient's right (-1, at the left of the film) to the patient's left (+1), y downwards from the apex of the lungs (0). On
 a lateral view x runs from the sternum (about -0.7) to the back (about +0.7); y is the same. A chest is drawn as layers
-of attenuation that add up, as shadows on a film do; `severity.phantoms.signs` changes the layers, `severity.phantoms.radiographs`
-exposes the film.
+of attenuation that add up, as shadows on a film do; `severity.phantoms.signs` changes the layers,
+`severity.phantoms.radiographs` exposes the film.
 """
 
 from dataclasses import dataclass, field, replace
@@ -79,7 +79,7 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
 
 
 def inspired(anatomy: Anatomy, depth: float) -> Anatomy:
-    """The same chest after a breath deeper by `depth` (negative: shallower): the diaphragm moves, the heart a little."""
+    """The same chest after a breath deeper by `depth` (negative: shallower): diaphragm and, a little, heart move."""
     return replace(
         anatomy, lung_height=anatomy.lung_height + depth, heart_ratio=anatomy.heart_ratio - 0.06 * min(depth, 0.1)
     )

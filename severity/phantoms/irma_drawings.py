@@ -1,7 +1,8 @@
 """Phantoms with IRMA codes: simple drawings of body parts whose look follows from the four axes of their code.
 
-No image of the IRMA collection may be passed on, so these stand in for it. The code tables are a small extract in IRMA's
-form, enough for the codes drawn here; they are not the collection's own. docs/data.md describes what each axis does.
+No image of the IRMA collection may be passed on, so these stand in for it. The code tables are a small extract in
+IRMA's form, enough for the codes drawn here; they are not the collection's own. docs/data.md describes what each axis
+does.
 
 Drawings live in the square from -1 to 1, x to the right, y downwards. Two layers, soft tissue and bone, are drawn as
 polygons, several times too large, and averaged down.

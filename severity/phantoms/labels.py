@@ -2,8 +2,8 @@
 
 What is drawn (`Study.findings`) is the truth. `truth` states it as a radiologists' consensus would, 0 or 1 for each
 label; `report` writes it as labels mined from a report look: mostly blank, uncertain where the sign is subtle or a
-look-alike is present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin et al. 2019,
-223,414 images); docs/phantoms.md has them side by side.
+look-alike is present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin
+et al. 2019, 223,414 images); docs/phantoms.md has them side by side.
 """
 
 import math

@@ -130,7 +130,7 @@ def states(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def counts(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Split -> numbers of images and patients, and of positive, negative, soft (between) and masked targets by label."""
+    """Split -> numbers of images and patients, and by label of positive, negative, soft and masked targets."""
     by_split = {}
     for split in SPLITS:
         rows = table[table["split"] == split]

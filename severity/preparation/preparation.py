@@ -1,4 +1,4 @@
-"""Making data/prepared: divide by patient, turn states into targets, pick the example images. Nothing is decoded again."""
+"""Making data/prepared: divide by patient, turn states into targets, pick example images, and decode no image again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,8 @@ def prepare(
         dataset: name of the collection.
         root: folder that the column path is relative to; the example images are read from it.
         policies: options of `labelling.apply`.
-        validation_fraction, test_fraction, seed: see `severity.collections.splits.divide`; the seed is the policies' as well.
+        validation_fraction, test_fraction, seed: see `severity.collections.splits.divide`; the seed is the policies' as
+            well.
         min_positives: how many positive train images each label must have.
 
     Returns:
@@ -119,10 +120,10 @@ def _write_examples(
 
 
 def _example(table: pandas.DataFrame, targets: pandas.DataFrame, labels: tuple[str, ...], label: str) -> int | None:
-    """Row of the positive image that is certain, then of the test split, then frontal, then with few other labels, then first.
+    """Row of the positive image that is certain, then in the test split, frontal, with few labels, then first.
 
-    Test labels are the better ones where they were made by other means: CheXpert's by radiologists, the phantoms' without
-    noise. Looking at one test image of each label gives nothing away to a network.
+    Test labels are the better ones where they were made by other means: CheXpert's by radiologists, the phantoms'
+    without noise. Looking at one test image of each label gives nothing away to a network.
     """
     rows = (targets[label] == 1).to_numpy().nonzero()[0]
     if not len(rows):

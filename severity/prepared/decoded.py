@@ -3,8 +3,8 @@
 The folder holds
 
     images.npy     (N, size, size) uint8, C order: numpy.load can map it into memory
-    index.csv      N rows, those of images.npy, in the order of the collection's table: id, path, width, height (pixels of
-                   the original)
+    index.csv      N rows, those of images.npy, in the order of the collection's table: id, path, width, height (pixels
+                   of the original)
     unreadable.csv    id, path, reason: the images that could not be read; they are in none of the other files
     summary.json   data set, size and aspect of the squares, counts, SHA-256 of images.npy and index.csv
 """

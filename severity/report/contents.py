@@ -61,8 +61,8 @@ class Contents:
 
     scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have
     them. table: of configurations, empty if there is none. compared: the tables of `compare` by name. conclusions,
-    card: the comparisons in words and the data card, None where there are none. counts: of the prepared images by split.
-    decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
+    card: the comparisons in words and the data card, None where there are none. counts: of the prepared images by
+    split. decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
     explained images. images: False where external predictions are scored without them. missing: sentences.
     """
 

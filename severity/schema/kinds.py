@@ -1,7 +1,7 @@
 """Kinds of values that more than one section has: numbers with their ranges, names, lists, mappings.
 
-Messages about wrong values are made from the JSON Schema; a `description` replaces that, where a pattern or a rule would
-not be understood.
+Messages about wrong values are made from the JSON Schema; a `description` replaces that, where a pattern or a rule
+would not be understood.
 """
 
 import re

@@ -55,7 +55,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class Engine:
-    """What stays the same from epoch to epoch: `trained` holds network and loss, `forward` is the network to train with.
+    """What is the same in every epoch: `trained` holds network and loss, `forward` is the network to train with.
 
     The other fields are what `fit` makes of its options.
     """
@@ -121,8 +121,8 @@ def fit(
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
-        freeze_epochs: in this many first epochs only the classifier (and the loss) is trained and the rest of the network
-            works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
+        freeze_epochs: in this many first epochs only the classifier (and the loss) is trained and the rest of the
+            network works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
         layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
         ema: decay of the moving average of all weights, which is then what is validated and kept; 0: none.
         mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0: none.
@@ -214,7 +214,8 @@ def informative(loss: Link, split: Split) -> Split:
     if kept.sum() < 2:
         raise SeverityError(
             f"Only {int(kept.sum())} of {len(kept)} training images carry a label for this loss; training needs at "
-            "least 2. Check the split, the label policies (prepare in params.yaml) and the labels 'excluded' in the tree."
+            "least 2. Check the split, the label policies (prepare in params.yaml) and the labels 'excluded' in the "
+            "tree."
         )
     return split.part(kept)
 
@@ -225,17 +226,19 @@ def _check_fit(
     """What depends on more than one option."""
     if precision == "bfloat16" and on.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise SeverityError(
-            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} does not support. Set it to float32."
+            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} does not support. Set "
+            "it to float32."
         )
     if mixup and not loss.mixes:
         raise SeverityError(
             f"params.yaml: train.mixup is {mixup}, but with the loss {run.loss} an image's loss depends on the other "
-            "images of its batch, so two targets cannot be mixed. Set train.mixup to 0 or take this loss out of the grid."
+            "images of its batch, so two targets cannot be mixed. Set train.mixup to 0 or take this loss out of the "
+            "grid."
         )
     if parts and not hasattr(network, "classifiers"):
         raise SeverityError(
-            "params.yaml: train.freeze_epochs and train.layer_decay need a network of severity.networks.backbones, which says "
-            "what its classifier is. Set them to 0 and 1."
+            "params.yaml: train.freeze_epochs and train.layer_decay need a network of severity.networks.backbones, "
+            "which says what its classifier is. Set them to 0 and 1."
         )
 
 
@@ -301,7 +304,8 @@ def gradient(
 ) -> torch.Tensor:
     """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss.
 
-    `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the whole.
+    `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the
+    whole.
     """
     dtype = None if engine.precision == "float32" else getattr(torch, engine.precision)
     group, images = engine.group, len(targets)
@@ -328,10 +332,10 @@ def _stop(engine: Engine, batch: Split, epoch: int, steps: int, number: int, los
     rate, clip = engine.optimiser.schedule(epoch * steps + number), engine.optimiser.gradient_clip
     in_full = "" if engine.precision == "float32" else " Set train.precision to float32."
     raise SeverityError(
-        f"{engine.run.name}: in epoch {epoch + 1}, step {number + 1} of {steps}, the training loss became {loss:g} and the "
-        f"norm of its gradient {norm:g}. Lower train.learning_rate (here {rate:g}) or train.gradient_clip ({clip:g}) in "
-        f"params.yaml, or lengthen train.warmup_epochs.{in_full} Check losses.{engine.run.loss}. Look at the "
-        f"{len(names)} images of that step: {listed}."
+        f"{engine.run.name}: in epoch {epoch + 1}, step {number + 1} of {steps}, the training loss became {loss:g} and "
+        f"the norm of its gradient {norm:g}. Lower train.learning_rate (here {rate:g}) or train.gradient_clip "
+        f"({clip:g}) in params.yaml, or lengthen train.warmup_epochs.{in_full} Check losses.{engine.run.loss}. Look at "
+        f"the {len(names)} images of that step: {listed}."
     )
 
 

@@ -99,8 +99,8 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
         (K, K) float64, rows decisions and columns truths. It may be asymmetric.
 
     Raises:
-        SeverityError: a class that is missing, unknown or duplicated, a value that is not a number or negative, a diagonal
-            that is not zero.
+        SeverityError: a class that is missing, unknown or duplicated, a value that is not a number or negative, a
+            diagonal that is not zero.
     """
     path = Path(path)
     names = tables.header(path, fix=FIX)
@@ -122,7 +122,7 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
 
 
 def check(cost: numpy.ndarray, classes: Sequence[str], where: str) -> None:
-    """Raise SeverityError unless `cost` is (K, K), finite, not negative, zero on the diagonal and not zero everywhere."""
+    """Raise SeverityError unless `cost` is (K, K), finite, at least 0, zero on the diagonal and not zero everywhere."""
     size = len(classes)
     if cost.shape != (size, size):
         raise SeverityError(f"{where}: the cost matrix has the shape {cost.shape}; {size} classes need {(size, size)}.")

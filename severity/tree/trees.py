@@ -63,7 +63,8 @@ def read(path: Path | str, labels: Sequence[str] | None) -> Hierarchy:
 
     Raises:
         SeverityError: naming file, node and fix: a missing or malformed file, a duplicated node (two parents), a cycle
-            (by YAML aliases), a duplicated label, a label the data set does not have, a label of the data set that is missing.
+            (by YAML aliases), a duplicated label, a label the data set does not have, a label of the data set that is
+            missing.
     """
     path = Path(path)
     content = _load(path)

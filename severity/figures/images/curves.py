@@ -83,8 +83,8 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         f"{'-'.join(names)}" for names, configuration in groups if configuration["validation_macro_auroc"].isna().all()
     ]
     caption = pictures.sentences(
-        f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was kept "
-        "(data/models/<run>/history.csv).",
+        f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was "
+        "kept (data/models/<run>/history.csv).",
         f"Without a validation AUROC: {listed(blind)}." if blind else "",
         rest,
     )

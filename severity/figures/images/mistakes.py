@@ -63,8 +63,8 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     pictures.title(figure, f"Least and most severe mistakes: {record['run']}", f"{facts}; {_mistake_counts(record)}")
     faultless = [rule for rule in record["rules"] if not record["rules"][rule]["least"]]
     caption = pictures.sentences(
-        f"The least and the most severe mistakes of the run {record['run']} on {facts}, with truth, decision and severity (cost "
-        f"{record['cost']}; metrics/runs/{record['run']}.json); {_mistake_counts(record)}.",
+        f"The least and the most severe mistakes of the run {record['run']} on {facts}, with truth, decision and "
+        f"severity (cost {record['cost']}; metrics/runs/{record['run']}.json); {_mistake_counts(record)}.",
         f"No mistake under {listed(faultless)}." if faultless else "",
     )
     return Picture(figure, table, caption)

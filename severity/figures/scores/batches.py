@@ -55,8 +55,9 @@ def draw_batches(records: Sequence[Mapping], *, colour: str, facts: str) -> Pict
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     last = (records[0]["counts"]["scored"] - 1) % size + 1
     caption = pictures.sentences(
-        f"Mean and median severity (cost {records[0]['cost']}) of {batches:,} batches of {size} consecutive test images (the "
-        f"last of {last}), of {facts}: {configurations.name(records[0])}, {pictures.runs(len(records))} (metrics/runs).",
+        f"Mean and median severity (cost {records[0]['cost']}) of {batches:,} batches of {size} consecutive test "
+        f"images (the last of {last}), of {facts}: {configurations.name(records[0])}, {pictures.runs(len(records))} "
+        "(metrics/runs).",
         "Bands and bars: from minimum to maximum over the seeds, no interval over patients."
         if len(records) > 1
         else "One seed only: no spread over seeds.",

@@ -38,7 +38,7 @@ def draw(study: ScoreStudy) -> Picture:
 def draw_confusion(
     records: Sequence[Mapping], hierarchy: Hierarchy, cost: numpy.ndarray, *, limit: int, facts: str
 ) -> Picture:
-    """Shares of the decisions for each truth, classes in the order of the tree, a panel a rule, contours where costs change.
+    """Shares of the decisions for each truth, a panel a rule: classes in tree order, contours where costs change.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
@@ -217,9 +217,10 @@ def _confusion_caption(
     empty = [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())]
     return pictures.sentences(
         f"Share (%) of the images of each truth (column) that were decided as each class (row), of {facts}: "
-        f"{configurations.name(records[0])}, {pictures.summed(len(records))} (metrics/runs). Of several true classes an image counts for "
-        "the decided one, else the nearest.",
-        f"Thin lines: the cost changes ({level_words}); thick boxes: groups below the root of the tree; no interval is drawn.",
+        f"{configurations.name(records[0])}, {pictures.summed(len(records))} (metrics/runs). Of several true classes "
+        "an image counts for the decided one, else the nearest.",
+        f"Thin lines: the cost changes ({level_words}); thick boxes: groups below the root of the tree; no interval is "
+        "drawn.",
         f"Without an image: {listed(empty)}." if empty else "",
         "" if named else f"{len(classes)} classes, more than plot.classes = {limit}, are named in the table only.",
         f"Rules left out: {rest}." if rest > 0 else "",

@@ -70,8 +70,8 @@ def draw_levels(records: Mapping[Run, dict], *, limit: int, facts: str) -> Pictu
     rest = left_out(len(shown), total)
     pictures.title(figure, "How severe the mistakes are", pictures.sentences(f"{facts}.", rest))
     caption = pictures.sentences(
-        f"Share of the images whose decision has each severity, of {facts}: bars are medians over the seeds, dots single seeds "
-        "(metrics/runs); no other interval is drawn.",
+        f"Share of the images whose decision has each severity, of {facts}: bars are medians over the seeds, dots "
+        "single seeds (metrics/runs); no other interval is drawn.",
         f"Severities above 0 in {BINS} bins of equal width." if any("to" in level for level in levels) else "",
         of_one_seed(shown),
         rest,
@@ -89,7 +89,7 @@ def _bar(colour: str, hatch: str | None) -> dict[str, Any]:
 
 
 def _level_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str]) -> pandas.DataFrame:
-    """A row a configuration, rule and severity (`seed` blank: median over the seeds), then, of several seeds, each of them."""
+    """A row a configuration, rule and severity (`seed` blank: median over seeds), then the seeds if several."""
     values = sorted(
         {float(level) for seeds in shown for record in seeds for rule in rules for level in _images(record, rule)}
         | {0.0}
@@ -116,7 +116,7 @@ def _images(record: Mapping, rule: str) -> Mapping[str, int]:
 
 
 def _level_names(values: Sequence[float]) -> dict[float, str]:
-    """Each severity's name on the axis: itself, or, where there are too many, its bin; 0 is not a mistake and stays separate."""
+    """Each severity's name on the axis: itself, or its bin if there are too many; 0, no mistake, stays separate."""
     if len(values) <= BINS + 1:
         return {value: f"{value:g}" for value in values}
     edges = numpy.linspace(0, values[-1], BINS + 1)

@@ -31,7 +31,7 @@ def draw(study: ScoreStudy) -> Picture:
 
 @styled
 def draw_ranking(records: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
-    """Hierarchical distance @k for every k, between what a random and what the best possible order has: a panel a configuration.
+    """Hierarchical distance @k for every k, between a random and the best possible order: a panel a configuration.
 
     Args:
         records: metrics of every run of the grid.
@@ -93,9 +93,11 @@ def draw_ranking(records: Mapping[Run, dict], *, limit: int, facts: str) -> Pict
         figure, "How far off the first k classes are", pictures.sentences(f"{facts}, {classes} classes.", rest)
     )
     caption = pictures.sentences(
-        f"Hierarchical distance @k (mean cost {first['cost']} of the first k ranked classes) for k = 1 to {classes}, of {facts}: "
-        "lines are medians over the seeds, bands from their minimum to their maximum, dots single seeds (metrics/runs).",
-        "Between the order by true distance, which no ranking can beat, and a random order, whose mean is the same at every k.",
+        f"Hierarchical distance @k (mean cost {first['cost']} of the first k ranked classes) for k = 1 to {classes}, "
+        f"of {facts}: lines are medians over the seeds, bands from their minimum to their maximum, dots single seeds "
+        "(metrics/runs).",
+        "Between the order by true distance, which no ranking can beat, and a random order, whose mean is the same at "
+        "every k.",
         of_one_seed(shown),
         rest,
     )
@@ -109,7 +111,7 @@ def _rule_handle(rule: str, look: Mapping[str, Any]) -> Line2D:
 
 
 def _ranking_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str], marked: numpy.ndarray) -> pandas.DataFrame:
-    """A row a configuration, order (a rule or a bound) and k (`seed` blank: median, min, max over seeds), then seeds at marked k."""
+    """A row a configuration, order (rule or bound) and k (`seed` blank: over seeds), then the seeds at marked k."""
     parts = []
     for seeds in shown:
         keys = {"backbone": seeds[0]["backbone"], "loss": seeds[0]["loss"]}

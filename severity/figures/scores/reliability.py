@@ -33,7 +33,7 @@ def draw(study: ScoreStudy) -> Picture:
 
 @styled
 def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> Picture:
-    """How often predictions of a given probability are right, before and after temperature scaling, and how many there are.
+    """How often predictions of a given probability are right, before and after temperature scaling.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
@@ -76,10 +76,11 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
     pictures.title(figure, f"Are probabilities as often right as they say? {configurations.name(first)}", facts)
     unscaled = [record["run"] for record in records if not record["calibration"].get("posterior_ts")]
     caption = pictures.sentences(
-        f"Reliability of {configurations.name(first)}, of {facts}, {pictures.summed(len(records))}: share that is so against mean probability in "
-        "bins of equal width, before and after temperature scaling; below it the number in each bin (metrics/runs).",
-        "Dots: single seeds; ECE: median over the seeds, in brackets minimum and maximum. Posterior: the most probable class; "
-        "marginal: bins of all labels together, its ECE the mean over labels.",
+        f"Reliability of {configurations.name(first)}, of {facts}, {pictures.summed(len(records))}: share that is so "
+        "against mean probability in bins of equal width, before and after temperature scaling; below it the number in "
+        "each bin (metrics/runs).",
+        "Dots: single seeds; ECE: median over the seeds, in brackets minimum and maximum. Posterior: the most probable "
+        "class; marginal: bins of all labels together, its ECE the mean over labels.",
         f"Without temperature, because there are no validation images: {listed(unscaled)}." if unscaled else "",
         "One seed only: no spread over seeds." if len(records) == 1 else "",
     )
@@ -87,7 +88,7 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
 
 
 def _reliability_table(records: Sequence[Mapping]) -> pandas.DataFrame:
-    """A row a kind of probabilities, before or after, and bin that is not empty: of all seeds together, then of each."""
+    """A row a kind of probabilities, before or after, and bin with images: of all seeds together, then of each."""
     rows = []
     for kind in KINDS:
         for when, (suffix, _) in SCALED.items():

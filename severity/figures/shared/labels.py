@@ -11,7 +11,7 @@ SEED = {"marker": ".", "markersize": 5, "linestyle": "none", "markeredgewidth": 
 
 
 def label_order(records: Sequence[Mapping]) -> list[str]:
-    """The labels of a configuration as all its figures have them: most severe under the first rule first, those without any last."""
+    """The labels in the order of all figures: most severe under the first rule first, those without severity last."""
     first = next(iter(records[0]["rules"]))
     severity = pandas.Series(
         {

@@ -32,7 +32,7 @@ class Study:
 
     @cached_property
     def chosen(self) -> list[dict[str, Any]]:
-        """The records of the configuration that is shown in detail, one a seed. Raises SeverityError for an unknown one."""
+        """The records of the configuration shown in detail, one a seed. Raises SeverityError for an unknown one."""
         return configurations.choose(self.records, self.configuration, "plot.configuration")
 
     @property
@@ -114,10 +114,10 @@ class ScoreStudy(Study):
 class ImageStudy(Study):
     """What the figures that need images or networks are drawn from.
 
-    histories: training curves of all runs, see `severity.figures.images.curves.draw_curves`; None where no run was trained
-    here. images, ids: the prepared images (N, H, W) uint8 and the id of each. examples, example_rows: one image a label
-    (L, H, W) uint8, and a table with the columns label and id. mistakes: how many of the least and of the most severe ones
-    are shown.
+    histories: training curves of all runs, see `severity.figures.images.curves.draw_curves`; None where no run was
+    trained here. images, ids: the prepared images (N, H, W) uint8 and the id of each. examples, example_rows: one image
+    a label (L, H, W) uint8, and a table with the columns label and id. mistakes: how many of the least and of the most
+    severe ones are shown.
     """
 
     histories: pandas.DataFrame | None

@@ -41,4 +41,7 @@ def too_many(headline: str, count: int, limit: int) -> Figure:
 
 def too_many_caption(headline: str, count: int, limit: int) -> str:
     """Its caption."""
-    return f"{headline}. Not drawn: {count:,} classes are more than plot.classes = {limit:,}; the CSV file next to it holds all."
+    return (
+        f"{headline}. Not drawn: {count:,} classes are more than plot.classes = {limit:,}; the CSV file next to it "
+        "holds all."
+    )

@@ -293,7 +293,7 @@ def padded(image: Image.Image, size: int) -> numpy.ndarray:
 
 
 def fingerprint(root: Path | str, paths: Sequence[str]) -> str:
-    """Hex digits that stand for the paths and each file's size and time of change (for a row of a stack: the stack's)."""
+    """Hex digits for the paths and each file's size and time of change (for a row of a stack: the stack's)."""
     digest = hashlib.sha256()
     for path in paths:
         stack = STACK.match(path)

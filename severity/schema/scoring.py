@@ -1,6 +1,6 @@
 """Costs, external predictions, metrics and comparisons.
 
-The words of decision rules are checked where the rules are (severity/decisions): so there is only one list of them.
+The words of decision rules are checked where the rules are (severity/decisions), so there is only one list of them.
 """
 
 from typing import Annotated, Literal

@@ -121,8 +121,8 @@ def fit(
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
-        freeze_epochs: in this many first epochs only the classifier (and the loss) is trained and the rest of the
-            network works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
+        freeze_epochs: how many epochs at the start train only the classifier (and the loss), with the rest of the
+            network as in inference; for pretrained networks, which `severity.networks.backbones` builds.
         layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
         ema: decay of the moving average of all weights, which is then what is validated and kept; 0: none.
         mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0: none.

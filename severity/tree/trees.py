@@ -26,8 +26,8 @@ def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[s
 
     Args:
         name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted);
-            ``irma`` is not a file but the tree of the labels' IRMA codes, ``flat`` for all labels of the data
-            set under the root.
+            ``irma`` is not a file but the tree of the labels' IRMA codes, and ``flat`` has all labels of the data set
+            under the root.
         labels: as for `read`.
         facts: of the collection (`Collection.facts`).
 

@@ -467,7 +467,7 @@ def test_a_layer_may_be_weighed_if_its_patches_change_the_logits(kind):
         if able:
             assert explanation.choose(network, 32, cam=name, layers="auto")[0] == name
         else:
-            with pytest.raises(SeverityError, match=f"explain.cam: .*{name!r} takes from its patches.* is {last!r}"):
+            with pytest.raises(SeverityError, match=f"explain.cam: .*{name!r} uses its patches.* is {last!r}"):
                 explanation.choose(network, 32, cam=name, layers="auto")
     # Its maps can be looked at all the same.
     assert explanation.choose(network, 32, cam="auto", layers=list(moved))[1] == list(moved)

@@ -144,7 +144,7 @@ class TestOneAxis:
         ("1121-127-700", "has 3 axes; it must have 4, as in TTTT-DDD-AAA-BBB"),
         ("112-127-700-500", "technical axis '112': it has 3 characters and must have 4"),
         ("1121-1270-700-500", "directional axis '1270': it has 4 characters and must have 3"),
-        ("1121-12A-700-500", "directional axis '12A': the character 'A' is none of"),
+        ("1121-12A-700-500", "directional axis '12A': the character 'A' is not one of"),
         ("1121-127-7*0-500", "belongs in answers, not in the truth"),
         ("1121-127-704-500", "anatomical axis '704': a character follows '0'"),
     ],

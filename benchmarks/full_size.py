@@ -130,7 +130,7 @@ def memory(group: int) -> float:
 def finished(folder: Path) -> int:
     """Images that decoding has noted as done in what it left when it was killed."""
     lines = [line for path in folder.glob("data/unfinished/*/log.jsonl") for line in path.read_text().splitlines()]
-    return sum(len(json.loads(line)["found"]) for line in lines)
+    return sum(len(json.loads(line)["outcomes"]) for line in lines)
 
 
 def measure(name: str, folder: Path) -> list[list[str]]:

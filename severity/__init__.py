@@ -7,7 +7,7 @@
     ranking = severity.rank("crm", posterior=posterior, cost=cost, hierarchy=tree)
     severity.single_decision(ranking=ranking, truth=truth, cost=cost, hierarchy=tree)
 
-Importing it loads nothing; a name is looked up when it is first used, and torch is loaded for a loss or a network alone.
+Importing it loads nothing; a name is looked up when it is first used, and torch is loaded only for a loss or a network.
 docs/example.md shows all of it.
 """
 

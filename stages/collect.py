@@ -3,7 +3,8 @@
 Reads   params.yaml; the folder datasets.<name>.root of a collection from outside
 Writes  data/raw/<name>
 Run     python -m stages.collect
-Time    seconds: the manifest of 223,648 images of CheXpert's form took 4 s on a local disk; drawing depends on the phantom
+Time    seconds: the manifest of 223,648 images of CheXpert's form took 4 s on a local disk; drawing depends on the
+        phantom
 """
 
 import inspect
@@ -19,9 +20,9 @@ def main() -> None:
     section = settings["datasets"][name]
     out = Path("data/raw") / name
     collect = datasets.find(name).collect
-    # Those that draw share the work.
-    wanted = {"workers"} & inspect.signature(collect).parameters.keys()
-    images = collect(section["root"], out, **section["collect"], **{key: settings["machine"][key] for key in wanted})
+    # Collections that are drawn are drawn by several processes.
+    shared = {"workers"} & inspect.signature(collect).parameters.keys()
+    images = collect(section["root"], out, **section["collect"], **{key: settings["machine"][key] for key in shared})
     print(f"{out}: {images} images")
 
 

@@ -1,11 +1,11 @@
 """Decode and resize every image once.
 
 Reads   params.yaml; data/collection/images.csv, data/raw/<name>; the folder datasets.<name>.root
-Writes  data/images (see severity/prepared/decoded.py); on the way data/unfinished, from which a stopped run is taken up again.
+Writes  data/images (see severity/prepared/decoded.py); meanwhile data/unfinished, from which a stopped run resumes.
         Without images (severity/core/without_images.py): a note of that
 Run     python -m stages.decode
-Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s and more), ChestX-ray14's 1024 px originals
-        10 to 20 minutes; 11 GB of disk for 223,648 images. A stopped run goes on where it was
+Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s and more), ChestX-ray14's 1024 px
+        originals 10 to 20 minutes; 11 GB of disk for 223,648 images. A stopped run resumes where it was
 """
 
 from severity.collections import collection

@@ -4,9 +4,10 @@ Reads   params.yaml; metrics/runs/<run>.json of the runs that the grid names; of
         data/predictions/<run>.npz and data/models/<run>; data/cost/cost.csv, data/hierarchy, data/images,
         data/prepared/boxes.csv
 Writes  plots/explain/<run>/: index.csv, a row a case; of each case <case>.png with <case>.csv (the paths) and
-        <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class, and
-        cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these and
-        each label that has boxes in the image. Without images (severity/core/without_images.py): plots/explain with a note of that
+        <case>_maps.png with <case>_maps.csv and <case>_maps.npz (layer -> its maps); cams.csv, a row a case and class,
+        and cams.npy (rows, places, places), what Grad-CAM gives before zero cuts it; boxes.csv, a row for each of these
+        and each label that has boxes in the image. Without images (severity/core/without_images.py): plots/explain with
+        a note of that
 Run     python -m stages.explain     20 seconds for the default on two cores
 """
 
@@ -148,8 +149,8 @@ def read_images(ids: list[str]) -> tuple[numpy.ndarray, pandas.DataFrame]:
 
 def write_maps(path: Path, maps: list[explanation.Maps]) -> None:
     """Layer -> (m, h, w) float32, the maps in the order of the picture."""
-    with files.replacing(path) as beside:
-        numpy.savez(beside, **{each.layer: each.values for each in maps})
+    with files.replacing(path) as temporary:
+        numpy.savez(temporary, **{each.layer: each.values for each in maps})
 
 
 def write_cams(folder: Path, explanations: list[explanation.Explanation]) -> None:
@@ -157,8 +158,8 @@ def write_cams(folder: Path, explanations: list[explanation.Explanation]) -> Non
     if explanations:
         files.write_csv(folder / "cams.csv", pandas.concat([each.cams for each in explanations]))
         files.write_csv(folder / "boxes.csv", pandas.concat([each.inside for each in explanations]))
-        with files.replacing(folder / "cams.npy") as beside:
-            numpy.save(beside, numpy.concatenate([each.weighed for each in explanations]))
+        with files.replacing(folder / "cams.npy") as temporary:
+            numpy.save(temporary, numpy.concatenate([each.weighed for each in explanations]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Convert external predictions into a run.
 
-Reads   params.yaml; data/external_predictions/<run>.csv, .csv.gz or .npz, data/hierarchy/hierarchy.json, and the truth that external.truth
-        names: data/prepared, or data/collection
+Reads   params.yaml; data/external_predictions/<run>.csv, .csv.gz or .npz, data/hierarchy/hierarchy.json, and the truth
+        that external.truth names: data/prepared, or data/collection
 Writes  data/predictions/<run>.npz, in the form of a trained run's
 Run     python -m stages.external --run chexnet-bce-0     two seconds for 22,433 images of 14 classes
 """

@@ -1,7 +1,7 @@
 """Build the label hierarchy and its costs.
 
 Reads   data/hierarchies/ (hand-written trees), data/collection/collection.json (labels and facts of the data set)
-Writes  data/hierarchy/hierarchy.json, lca_height.npy, path.npy (what depends on the tree alone: training reads these)
+Writes  data/hierarchy/hierarchy.json, lca_height.npy, path.npy (what depends only on the tree: training reads these)
         data/cost/cost.csv (the cost that params name: evaluation reads it, so a changed cost retrains nothing)
         data/cost/irma.json (only where classes are IRMA codes: what their score is made of)
 Run     python -m stages.hierarchy     about a second

@@ -1,9 +1,9 @@
 """Draw the figures that need images or trained networks, each with the table of what it shows.
 
-Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs; metrics/runs/<run>.json of
-        exactly the runs that params name: the grid's and the external ones
-Writes  plots/images: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py); without images
-        (severity/core/without_images.py) they say so
+Reads   params.yaml; data/images, data/prepared, data/models/<run>/history.csv of the grid's runs;
+        metrics/runs/<run>.json of exactly the runs that params name: the grid's and the external ones
+Writes  plots/images: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py); without
+        images (severity/core/without_images.py) they say so
 Run     python -m stages.illustrate     three seconds
 """
 
@@ -28,18 +28,18 @@ def main() -> None:
         print(without_images.WHY)
         return
     data, trained = Path("data/prepared"), runs.grid(settings)
-    wanted = settings["plot"]
+    section = settings["plot"]
     study = ImageStudy(
-        found=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
-        configuration=wanted["configuration"],
-        configurations_shown=wanted["configurations_shown"],
-        classes=wanted["classes"],
+        records=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        configuration=section["configuration"],
+        configurations_shown=section["configurations_shown"],
+        classes=section["classes"],
         histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
         examples=numpy.load(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
-        mistakes=wanted["mistakes"],
+        mistakes=section["mistakes"],
     )
     drawn = catalogue.draw("illustrate", study)
     pictures.write_all(drawn, "plots/images")

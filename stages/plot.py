@@ -1,7 +1,8 @@
 """Draw the figures of the scores, each with the table of what it shows. No image is needed.
 
 Reads   params.yaml; data/hierarchy/hierarchy.json, data/cost/cost.csv; metrics/runs/<run>.json of exactly the runs that
-        params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv, labels.csv
+        params name: the grid's and the external ones; of metrics/comparisons intervals.csv, label_intervals.csv,
+        labels.csv
 Writes  plots/scores: of each figure <name>.png, .svg, .csv and .caption.txt (severity/figures/catalogue.py)
 Run     python -m stages.plot     ten seconds
 """
@@ -33,17 +34,17 @@ COMPARISONS = {
 def main() -> None:
     settings = params.load()
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
-    wanted = settings["plot"]
+    section = settings["plot"]
     study = ScoreStudy(
-        found=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
-        configuration=wanted["configuration"],
-        configurations_shown=wanted["configurations_shown"],
-        classes=wanted["classes"],
+        records=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        configuration=section["configuration"],
+        configurations_shown=section["configurations_shown"],
+        classes=section["classes"],
         comparisons={name: comparison(name) for name in COMPARISONS},
         level=settings["compare"]["level"],
         hierarchy=hierarchy,
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
-        labels=wanted["labels"],
+        labels=section["labels"],
     )
     drawn = catalogue.draw("plot", study)
     pictures.write_all(drawn, "plots/scores")

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
-    """Predict in one of the processes of a group; the first alone writes."""
+    """Predict in one of the processes of a group; only the first writes."""
     inference.deterministic(runs.seed_for(run.name))
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
@@ -39,7 +39,7 @@ def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     if not group.first:
         return
     predictions.write(Path("data/predictions") / f"{run.name}.npz")
-    # A time is no result: it is never the same again. So it lies beside the results, where DVC does not look.
+    # A time is not a result: it is never the same twice. So it is kept apart from the results, outside DVC's outputs.
     seconds = {"images": len(predictions.ids), "seconds": time.monotonic() - started}
     files.write_json(Path("data/times") / f"{run.name}.json", seconds)
     print(f"{run.name}: predicted {len(predictions.ids)} images")

@@ -1,7 +1,8 @@
 """Divide a collection by patient and turn the states of its labels into targets.
 
 Reads   params.yaml; data/collection, data/images, data/hierarchies/ (for closure); the example images themselves
-Writes  data/prepared (see severity/prepared/prepared.py). Without images (severity/core/without_images.py): a note of that
+Writes  data/prepared (see severity/prepared/prepared.py). Without images (severity/core/without_images.py): a
+        note of that
 Run     python -m stages.prepare
 Time    seconds
 """

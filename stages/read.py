@@ -15,11 +15,11 @@ def main() -> None:
     settings = params.load()
     name = settings["data"]["name"]
     section = settings["datasets"][name]
-    found = datasets.find(name).read(section["root"], **section["read"])
-    collection.check(found)
-    found.write("data/collection")
-    print(f"{name}: {len(found.table)} images, {len(found.labels)} labels")
-    for note, value in found.notes.items():
+    data = datasets.find(name).read(section["root"], **section["read"])
+    collection.check(data)
+    data.write("data/collection")
+    print(f"{name}: {len(data.table)} images, {len(data.labels)} labels")
+    for note, value in data.notes.items():
         print(f"  {note}: {value}")
 
 

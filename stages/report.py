@@ -1,4 +1,4 @@
-"""Report the study: one page that needs nothing beside it, and the tables of a paper.
+"""Report the study: one self-contained page, and the tables of a paper.
 
 Reads   params.yaml; of the runs that the grid names metrics/runs/<run>.json, data/models/<run>/record.json and
         plots/explain/<run>; metrics/table.csv, headline.json, comparisons, data; the figures in plots;

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
-    """Train in one of the processes of a group; the first alone holds the run and writes."""
+    """Train in one of the processes of a group; only the first holds the run and writes."""
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     record = runs.record(
@@ -47,9 +47,9 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
     inference.deterministic(runs.seed_for(run.name))
     cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
     loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
-    # The loss's module is loaded by now, so the sources are all there. They are no part of the record: a changed comment
-    # starts an unfinished run afresh, but leaves no trace in what comes out. Nor are the machine's settings and the number
-    # of processes: a run may be resumed with others.
+    # The loss's module is loaded by now, so the sources are all there. They are not part of the record: a changed
+    # comment restarts an unfinished run, but leaves no trace in the result. Nor are the machine's settings and the
+    # number of processes: a run may be resumed with others.
     held = runs.scratch(run, [record, runs.sources()]) if group.first else contextlib.nullcontext()
     with held as scratch:
         network = backbones.build(**settings["backbones"][run.backbone], outputs=loss.outputs, size=images.shape[1])

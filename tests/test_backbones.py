@@ -91,7 +91,7 @@ def test_what_cannot_be_built_is_told(tmp_path):
     with pytest.raises(SeverityError, match="is missing"):
         backbones.build(model="test_resnet", pretrained=str(tmp_path / "none.pt"), outputs=3)
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "other.pt")
-    with pytest.raises(SeverityError, match="lacks .* tensors of this model"):
+    with pytest.raises(SeverityError, match="tensors of this model are missing"):
         backbones.build(model="test_resnet", pretrained=str(tmp_path / "other.pt"), outputs=3)
 
 
@@ -101,7 +101,7 @@ def test_weights_of_a_run_come_back_and_others_are_refused(tmp_path):
     safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
     again = backbones.load(tmp_path / "weights.safetensors", model="test_resnet", outputs=4)
     assert every(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
-    with pytest.raises(SeverityError, match="no weights of 'test_resnet' with 5 outputs"):
+    with pytest.raises(SeverityError, match="not hold the weights of 'test_resnet' with 5 outputs"):
         backbones.load(tmp_path / "weights.safetensors", model="test_resnet", outputs=5)
     with pytest.raises(SeverityError, match="are missing"):
         backbones.load(tmp_path / "none.safetensors", model="test_resnet", outputs=4)

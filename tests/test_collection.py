@@ -63,7 +63,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     [
         (lambda raw: raw.assign(id="same"), "2 images repeat the id of another: same"),
         (lambda raw: raw.assign(patient=""), "3 images have no patient: rows 0, 1, 2"),
-        (lambda raw: raw.drop(columns="Edema"), "gives no column 'Edema'"),
+        (lambda raw: raw.drop(columns="Edema"), "returns no column 'Edema'"),
         (lambda raw: raw.iloc[:0], "No image is left to prepare. Widen `views`"),
         (lambda raw: raw.assign(Edema=2.0), "`read` gives 2.0 in column 'Edema'; it may hold 1.0, 0.0, -1.0."),
         (

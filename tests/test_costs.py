@@ -119,12 +119,12 @@ def test_a_file_is_read_in_class_order_whatever_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda frame: frame.drop(columns="b1"), "columns lack the class 'b1'"),
-        (lambda frame: frame.drop(index="b1"), "rows lack the class 'b1'"),
+        (lambda frame: frame.drop(columns="b1"), "class 'b1' is missing from the columns"),
+        (lambda frame: frame.drop(index="b1"), "class 'b1' is missing from the rows"),
         (lambda frame: frame.rename(columns={"b1": "b11"}), "unknown class 'b11'. Did you mean 'b1'"),
-        (lambda frame: pandas.concat([frame, frame.loc[["a"]]]), "'a' twice"),
-        (lambda frame: frame.replace(3.0, "x"), "no finite number"),
-        (lambda frame: frame.mask(frame == 3), "no finite number"),
+        (lambda frame: pandas.concat([frame, frame.loc[["a"]]]), "'a' is duplicated"),
+        (lambda frame: frame.replace(3.0, "x"), "not a finite number"),
+        (lambda frame: frame.mask(frame == 3), "not a finite number"),
         (lambda frame: -frame, "negative"),
         (lambda frame: frame + 1, "diagonal"),
         (lambda frame: frame * 0, "all costs are 0"),

@@ -321,7 +321,11 @@ def test_chexpert_test_table_may_tell_more(tmp_path):
             ["test/p1/x.jpg", *"0" * 14],
             "test_labels.csv, line 2, column 'Path': 'test/p1/x.jpg' is not of",
         ),
-        (TEST_HEADER, ["test/patient1/x.jpg", *"0" * 14], "column 'Path': 'test/patient1/x.jpg' tells no side"),
+        (
+            TEST_HEADER,
+            ["test/patient1/x.jpg", *"0" * 14],
+            "column 'Path': 'test/patient1/x.jpg' does not state the side",
+        ),
         (TEST_HEADER, ["test/patient1/a_frontal.jpg", *"2" * 14], "column 'No Finding': '2' is not one of"),
         (TEST_HEADER[:-1], ["test/patient1/a_frontal.jpg", *"0" * 13], "the column 'No Finding' is missing"),
         (["Study", *TEST_HEADER[1:]], ["test/patient1/study1", *"0" * 14], "the column 'Path' is missing"),
@@ -463,7 +467,7 @@ def test_nih_rows_without_image_are_left_out_and_told(tmp_path, capsys):
     assert "1 of 3 rows of Data_Entry_2017_v2020.csv have no image there and are left out." in capsys.readouterr().err
     for path in (tmp_path / "images").iterdir():
         path.unlink()
-    with fails("none of the 3 images named by Data_Entry_2017_v2020.csv is there. They are looked for in"):
+    with fails("none of the 3 images named by Data_Entry_2017_v2020.csv is there. They were looked for in"):
         nih14.read(tmp_path, views=["PA", "AP"])
 
 
@@ -472,10 +476,10 @@ def test_nih_rows_without_image_are_left_out_and_told(tmp_path, capsys):
     [
         (
             ["x.png", "Effusions", "0", "3", "9", "M", "PA"],
-            "line 5, column 'Finding Labels': 'Effusions' is no finding",
+            "line 5, column 'Finding Labels': 'Effusions' is not a finding",
         ),
         (["x.png", "Effusions", "0", "3", "9", "M", "PA"], "Did you mean 'Effusion'?"),
-        (["x.png", "", "0", "3", "9", "M", "PA"], "line 5, column 'Finding Labels': '' is no finding"),
+        (["x.png", "", "0", "3", "9", "M", "PA"], "line 5, column 'Finding Labels': '' is not a finding"),
         (
             ["x.png", "No Finding|Mass", "0", "3", "9", "M", "PA"],
             "'No Finding|Mass' says both 'No Finding' and a finding",
@@ -486,10 +490,10 @@ def test_nih_rows_without_image_are_left_out_and_told(tmp_path, capsys):
         (["00000002_000.png", "Mass", "0", "2", "9", "M", "PA"], "lines 4 and 5 both name '00000002_000.png'"),
         (
             ["../../x.png", "Mass", "0", "2", "9", "M", "PA"],
-            "line 5, column 'Image Index': '../../x.png' is no file name",
+            "line 5, column 'Image Index': '../../x.png' is not a file name",
         ),
         (["a\\x.png", "Mass", "0", "2", "9", "M", "PA"], "line 5, column 'Image Index': 'a"),
-        (["", "Mass", "0", "2", "9", "M", "PA"], "line 5, column 'Image Index': '' is no file name"),
+        (["", "Mass", "0", "2", "9", "M", "PA"], "line 5, column 'Image Index': '' is not a file name"),
     ],
 )
 def test_nih_names_the_cell_that_is_wrong(tmp_path, row, message):
@@ -509,7 +513,7 @@ def test_nih_missing_parts(tmp_path):
     with fails("the column 'Patient Sex' or 'Patient Gender' is missing"):
         nih14.read(tmp_path, views=["PA"])
     make_nih(tmp_path, folders=("images_001/images",))
-    with fails("00000001_000.png is there twice: images/00000001_000.png and images_001/images/00000001_000.png"):
+    with fails("00000001_000.png is duplicated: images/00000001_000.png and images_001/images/00000001_000.png"):
         nih14.read(tmp_path, views=["PA"])
 
 
@@ -620,15 +624,18 @@ def test_nih_boxes_are_cut_off_at_the_edge(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("00000001_000.png,Infiltrates,1,1,1,1", "line 5, column 'Finding Label': 'Infiltrates' is no finding"),
-        ("00000001_000.png,No Finding,1,1,1,1", "line 5, column 'Finding Label': 'No Finding' is no finding"),
-        ("00000001_000.png,Mass,1,1,0,1", "line 5, column 'Bbox [x,y,w,h]': '1,1,0,1' is no box"),
-        ("00000001_000.png,Mass,1,1,1,-4", "'1,1,1,-4' is no box in an image of 1024 x 1024 pixels (1 such rows)."),
-        ("00000001_000.png,Mass,1024,1,9,9", "'1024,1,9,9' is no box"),
-        ("00000001_000.png,Mass,1,1,inf,9", "'1,1,inf,9' is no box"),
-        ("00000001_000.png,Mass,1,1,,9", "'1,1,,9' is no box"),
+        ("00000001_000.png,Infiltrates,1,1,1,1", "line 5, column 'Finding Label': 'Infiltrates' is not a finding"),
+        ("00000001_000.png,No Finding,1,1,1,1", "line 5, column 'Finding Label': 'No Finding' is not a finding"),
+        ("00000001_000.png,Mass,1,1,0,1", "line 5, column 'Bbox [x,y,w,h]': '1,1,0,1' is not a box"),
+        (
+            "00000001_000.png,Mass,1,1,1,-4",
+            "'1,1,1,-4' is not a box within an image of 1024 x 1024 pixels (1 such rows).",
+        ),
+        ("00000001_000.png,Mass,1024,1,9,9", "'1024,1,9,9' is not a box"),
+        ("00000001_000.png,Mass,1,1,inf,9", "'1,1,inf,9' is not a box"),
+        ("00000001_000.png,Mass,1,1,,9", "'1,1,,9' is not a box"),
         ("00000001_000.png,Mass,1,one,9,9", "line 5, column 'y': 'one' is not a number"),
-        ("00099999_000.png,Mass,1,1,-1,9", "'1,1,-1,9' is no box"),
+        ("00099999_000.png,Mass,1,1,-1,9", "'1,1,-1,9' is not a box"),
     ],
 )
 def test_nih_a_box_that_is_none(tmp_path, line, message):

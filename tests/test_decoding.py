@@ -452,8 +452,8 @@ def test_a_dicom_compression_without_a_decoder_is_named(pydicom, tmp_path, monke
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"NumberOfFrames": 2}, "a DICOM file of 2 frames; one is wanted"),
-        ({"PixelData": None}, "no DICOM image: it has no pixel data"),
+        ({"NumberOfFrames": 2}, "a DICOM file of 2 frames; only one is supported"),
+        ({"PixelData": None}, "not a DICOM image: it has no pixel data"),
         ({"PixelData": b"12"}, "The number of bytes of pixel data is less than expected"),
         ({"Rows": 0}, "it has no pixel"),
         ({"Rows": None}, "Rows"),
@@ -670,7 +670,7 @@ def test_images_equal_an_independent_computation(tmp_path):
     pandas.testing.assert_frame_equal(index[["id", "path"]], collection.table)
     assert (tmp_path / "out/unreadable.csv").read_text() == "id,path,reason\n"
     assert not any((tmp_path / "scratch").iterdir())
-    assert storage.sentence(summary) == "tiny: 70 images at 16 x 16 (squash); 0 rejected"
+    assert storage.sentence(summary) == "tiny: 70 images at 16 x 16 (squash); 0 unreadable"
 
 
 def test_images_are_mapped_read_only_and_the_file_is_plain_npy(tmp_path):
@@ -818,7 +818,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     path.unlink()
     for content in (whole[:-1], whole[:100], b"", b"not numpy"):
         path.write_bytes(content)
-        with fails("images.npy is cut off or no .npy file. Remove the folder and run `dvc repro decode`"):
+        with fails("images.npy is truncated or not a .npy file. Remove the folder and run `dvc repro decode`"):
             decoded.open_images(tmp_path / "out")
     numpy.save(path, numpy.zeros((19, 16, 16), numpy.uint8))
     with fails("disagree in shape. Remove the folder and run `dvc repro decode`"):
@@ -1113,7 +1113,9 @@ def die(parent):
 
 def test_a_worker_that_dies_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "_begin_worker", die)
-    with fails("A process that decodes images died, likely for want of memory. Lower machine.workers in params.yaml."):
+    with fails(
+        "A process that decodes images died, probably because memory ran out. Lower machine.workers in params.yaml."
+    ):
         decode(tmp_path, make(tmp_path / "raw", 200), workers=2)
 
 
@@ -1169,7 +1171,7 @@ def with_metadata(names):
 def test_the_stage(tmp_path, monkeypatch, capsys):
     names = make(tmp_path / "raw", 80).table["path"].tolist()
     run_stage(tmp_path, monkeypatch, with_metadata(names), "raw")
-    assert capsys.readouterr().out == "made: 80 images at 16 x 16 (squash); 0 rejected\n"
+    assert capsys.readouterr().out == "made: 80 images at 16 x 16 (squash); 0 unreadable\n"
     assert decoded.open_images(tmp_path / "data/images").shape == (80, 16, 16)
     assert sorted(contents(tmp_path / "data/images")) == ["images.npy", "index.csv", "summary.json", "unreadable.csv"]
 
@@ -1178,7 +1180,7 @@ def test_the_stage_on_real_images(tmp_path, monkeypatch, shared_data, capsys):
     root = shared_data("nih_cxr14_64") / "images"
     names = sorted(path.name for path in root.iterdir())
     run_stage(tmp_path, monkeypatch, with_metadata(names), root)
-    assert capsys.readouterr().out == f"made: {len(names)} images at 16 x 16 (squash); 0 rejected\n"
+    assert capsys.readouterr().out == f"made: {len(names)} images at 16 x 16 (squash); 0 unreadable\n"
     assert set(decoded.read_index("data/images")["width"]) == {64}
 
 

@@ -379,14 +379,14 @@ class TestWanted:
 
     def test_on_a_cpu(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert [processes.wanted(devices, "auto") for devices in (1, 3, "all")] == [1, 3, 1]
+        assert [processes.process_count(devices, "auto") for devices in (1, 3, "all")] == [1, 3, 1]
         with pytest.raises(SeverityError, match="machine.devices is 4, but this machine has 3 cores"):
-            processes.wanted(4, "auto")
+            processes.process_count(4, "auto")
 
     def test_on_gpus(self, two_gpus):
-        assert [processes.wanted(devices, "auto") for devices in (1, 2, "all")] == [1, 2, 2]
-        assert processes.wanted(3, "cpu") == 3
-        assert processes.wanted(1, "cuda:1") == 1
+        assert [processes.process_count(devices, "auto") for devices in (1, 2, "all")] == [1, 2, 2]
+        assert processes.process_count(3, "cpu") == 3
+        assert processes.process_count(1, "cuda:1") == 1
         assert inference.device("auto", Group(3, 4, 1)) == torch.device("cuda", 1)
         assert inference.device("cuda:1", Group()) == torch.device("cuda", 1)
 
@@ -404,11 +404,11 @@ class TestWanted:
     )
     def test_what_is_not_possible_is_refused(self, two_gpus, devices, device, told):
         with pytest.raises(SeverityError, match=told):
-            processes.wanted(devices, device)
+            processes.process_count(devices, device)
 
     @pytest.mark.parametrize(("device", "group"), [("auto", Group(2, 3, 2)), ("cuda:0", Group(0, 2, 0))])
     def test_more_processes_than_gpus_are_refused(self, two_gpus, device, group):
-        with pytest.raises(SeverityError, match="want a GPU each"):
+        with pytest.raises(SeverityError, match="need a GPU each"):
             inference.device(device, group)
 
 

@@ -139,7 +139,7 @@ def test_it_writes_pictures_and_all_that_is_in_them_twice_alike(study, capsys):
     assert index["id"].tolist() == [*wanted, "image 59"]
     cams, maps = pandas.read_csv(folder / "cams.csv"), numpy.load(folder / "cams.npy")
     assert len(cams) == len(maps) and set(cams["places"]) == set(maps.shape[1:]) == {4}
-    assert cams["largest"].tolist() == pytest.approx(explanation.heat(maps, SIDE).max(axis=(1, 2)).tolist())
+    assert cams["largest"].tolist() == pytest.approx(explanation.upsampled(maps, SIDE).max(axis=(1, 2)).tolist())
     predictions = Predictions.read("data/predictions/net-hxe-0.npz", TREE)
     for row in cams.itertuples():
         here = predictions.posterior[predictions.ids == row.id, TREE.classes.index(row.label)]

@@ -156,7 +156,7 @@ def test_the_square_that_decides_gets_the_heat(left, top):
     pixels[0, 0, top : top + 8, left : left + 8] = 0.9
     network = backbone(Bright(6))
     found, _ = explanation.grad_cam(network, loss(), pixels, "act", [0, 1])
-    heat = explanation.heat(found, 32)
+    heat = explanation.upsampled(found, 32)
     square = numpy.array([[left, top, left + 8, top + 8]]) / 32
     inside = explanation.inside_boxes(heat[0], square)
     assert inside == {"box_area": pytest.approx(1 / 16), "energy": pytest.approx(1), "hit": 1.0}
@@ -176,11 +176,11 @@ def test_certain_and_impossible_classes_have_finite_maps():
 
 def test_heat_is_cut_at_zero_and_brought_to_the_pixels():
     maps = numpy.array([[[-4.0, 2.0], [0.0, 6.0]]], dtype=numpy.float32)
-    found = explanation.heat(maps, 4)[0]
+    found = explanation.upsampled(maps, 4)[0]
     # Bilinear, the centres of the pixels of one grid in those of the other: corners keep their value.
     assert found[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 2, 0, 6]
     assert found[1, 1] == 0.75 * (0.25 * 2) + 0.25 * (0.25 * 6)
-    assert explanation.heat(maps, 2)[0].tolist() == [[0, 2], [0, 6]]
+    assert explanation.upsampled(maps, 2)[0].tolist() == [[0, 2], [0, 6]]
 
 
 # --- Boxes
@@ -467,7 +467,7 @@ def test_a_layer_may_be_weighed_if_its_patches_change_the_logits(kind):
         if able:
             assert explanation.choose(network, 32, cam=name, layers="auto")[0] == name
         else:
-            with pytest.raises(SeverityError, match=f"explain.cam: .*{name!r} takes from its patches.* is {last!r}"):
+            with pytest.raises(SeverityError, match=f"explain.cam: .*{name!r} uses its patches.* is {last!r}"):
                 explanation.choose(network, 32, cam=name, layers="auto")
     # Its maps can be looked at all the same.
     assert explanation.choose(network, 32, cam="auto", layers=list(moved))[1] == list(moved)
@@ -660,16 +660,16 @@ def test_an_explanation_holds_what_its_parts_give():
         case, network, link, image=pixels, boxes=boxes, hierarchy=tree, cam="act", layers=["act"], maps=2
     )
     weighed, scores = explanation.grad_cam(network, link, torch.from_numpy(pixels)[None, None] / 255, "act", [2, 4])
-    assert (found.weighed == weighed).all() and (found.heat == explanation.heat(weighed, 12)).all()
+    assert (found.weighed == weighed).all() and (found.heatmaps == explanation.upsampled(weighed, 12)).all()
     assert found.cams["label"].tolist() == ["class 2", "class 4"]
     assert found.cams["role"].tolist() == ["decision and truth", "truth"]
     assert found.cams["log_posterior"].tolist() == scores.tolist()
-    assert found.cams["largest"].tolist() == found.heat.max(axis=(1, 2)).tolist()
+    assert found.cams["largest"].tolist() == found.heatmaps.max(axis=(1, 2)).tolist()
     assert (found.cams[["case", "id", "layer", "places"]] == ["most_1", "x", "act", 6]).all(axis=None)
     pairs = [(label, box) for label in ("class 2", "class 4") for box in ("class 4", "class 1")]
     assert list(zip(found.inside["label"], found.inside["box"], strict=True)) == pairs
     assert found.inside["box_area"].tolist() == [0.5] * 4
-    wanted = explanation.inside_boxes(found.heat[1], numpy.array([[0, 0, 1, 0.5]]))
+    wanted = explanation.inside_boxes(found.heatmaps[1], numpy.array([[0, 0, 1, 0.5]]))
     assert found.inside.iloc[2][["energy", "hit"]].tolist() == [wanted["energy"], wanted["hit"]]
     assert [each.layer for each in found.maps] == ["act"]
     none = explanation.explain(
@@ -691,7 +691,7 @@ def test_a_transformer_is_explained_as_any_network():
     found = explanation.explain(
         case, network, loss(tree=tree), image=pixels, boxes=boxes, hierarchy=tree, cam=cam, layers=layers, maps=3
     )
-    assert found.weighed.shape == (2, 4, 4) and found.heat.shape == (2, 64, 64)
+    assert found.weighed.shape == (2, 4, 4) and found.heatmaps.shape == (2, 64, 64)
     assert found.cams["layer"].tolist() == ["blocks.4"] * 2 and found.cams["places"].tolist() == [4, 4]
     assert found.maps[0].values.shape == (3, 4, 4) and found.maps[0].of == 64
-    assert len(found.inside) == 2 and (found.heat.max(axis=(1, 2)) > 0).all()
+    assert len(found.inside) == 2 and (found.heatmaps.max(axis=(1, 2)) > 0).all()

@@ -55,7 +55,7 @@ def explained(chosen: Case, *, cold: int = 0, boxes: pandas.DataFrame = BOXES) -
             largest=heat.max(axis=(1, 2)),
         ),
         weighed=heat[:, ::4, ::4],
-        heat=heat,
+        heatmaps=heat,
         inside=pandas.DataFrame(inside, columns=["case", "id", "label", "box", "box_area", "energy", "hit"]),
         maps=maps,
     )
@@ -85,7 +85,7 @@ def test_a_case_shows_the_image_and_the_heat_of_each_class():
     picture, found = draw(chosen)
     first, *rest = panels(picture)
     assert [" ".join(axes.get_title().split()) for axes in rest] == ["decision: b1", "truth: d1", "truth: b2"]
-    for axes, warm, score in zip(rest, found.heat, found.cams["log_posterior"], strict=True):
+    for axes, warm, score in zip(rest, found.heatmaps, found.cams["log_posterior"], strict=True):
         image, heat = axes.get_images()
         assert (image.get_array() == first.get_images()[0].get_array()).all()
         numpy.testing.assert_allclose(heat.get_array(), warm / warm.max())
@@ -102,7 +102,7 @@ def test_a_case_shows_the_image_and_the_heat_of_each_class():
 
 def test_lines_say_what_colours_say():
     picture, found = draw(case("b1", "d1"))
-    for axes, warm in zip(panels(picture)[1:], found.heat, strict=True):
+    for axes, warm in zip(panels(picture)[1:], found.heatmaps, strict=True):
         (lines,) = [each for each in axes.collections if hasattr(each, "levels")]
         assert lines.levels.tolist() == [0.25, 0.5, 0.75] and warm.min() < 0.25 * warm.max()
         assert len(set(map(str, lines.get_linestyle()))) == 3
@@ -169,7 +169,7 @@ def test_where_there_is_no_heat_it_is_said():
 def test_even_heat_has_no_lines_to_draw(tmp_path):
     chosen = case("b1", "d1")
     found = explained(chosen)
-    found.heat[:] = 0.5
+    found.heatmaps[:] = 0.5
     picture = explanation_figures.draw_case(
         chosen, image=numpy.zeros((SIDE, SIDE), numpy.uint8), boxes=BOXES, steps=steps_of(chosen), explained=found,
         hierarchy=TREE, facts="", unit="path",

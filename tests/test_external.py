@@ -120,7 +120,7 @@ class TestForm:
             ({"prob:a": [0.1] * 11 + ["inf"]}, r"the image 'image11' has no finite number for 'a', but inf"),
             ({"prob:a": ["x"] * 12}, r"line 2, column 'prob:a': 'x' is not a number"),
             ({"id": ["image0"] * 12}, r"lines 2 and 3 both name 'image0'"),
-            ({"id": [""] + ["image0"] * 11}, r"is no id"),
+            ({"id": [""] + ["image0"] * 11}, r"is not an id"),
             ({"split": ["tset"] * 12}, r"'tset' is not one of blank, train, validation, test"),
             ({"true:a": [2] * 12}, r"'2' is not one of '1'"),
             ({"id": None}, r"the column 'id' is missing"),
@@ -154,7 +154,7 @@ class TestForm:
             ({"id": numpy.array([{}, {}], dtype=object)}, "cannot be read as arrays of numbers and text"),
             ({"id": numpy.array(["x", "x"])}, "both name 'x'"),
             ({"id": numpy.array(["x", ""])}, "'id' holds ''"),
-            ({"classes": numpy.array(["a", "a"])}, "the class 'a' stands twice"),
+            ({"classes": numpy.array(["a", "a"])}, "the class 'a' is duplicated"),
             ({"split": numpy.array(["", "tset"])}, "'split' holds 'tset'"),
             ({"probs": numpy.zeros(2)}, "'probs' is not known. Did you mean 'prob'"),
             ({"labels": numpy.array(["a"])}, "both or neither"),
@@ -451,7 +451,7 @@ def draw(study):
         for name, (words, numbers) in plot.COMPARISONS.items()
     }
     drawn_from = ScoreStudy(
-        found=study, comparisons=comparisons, level=0.95, hierarchy=TREE, cost=costs.lca_height(TREE),
+        records=study, comparisons=comparisons, level=0.95, hierarchy=TREE, cost=costs.lca_height(TREE),
         configuration="best", configurations_shown=12, labels=6, classes=60,
     )  # fmt: skip
     return catalogue.draw("plot", drawn_from)
@@ -471,7 +471,7 @@ class TestRuns:
         "name", ["chexnet", "chexnet-bce", "CheXNet-bce-0", "a-b-c-0", "a-b-01", "a-b-x", "a-b-0.csv"]
     )
     def test_a_name_is_backbone_loss_seed(self, name):
-        with pytest.raises(SeverityError, match="is no name of a run. It must be <backbone>-<loss>-<seed>"):
+        with pytest.raises(SeverityError, match="is not the name of a run. It must be <backbone>-<loss>-<seed>"):
             runs.scored(self.params([name]))
 
     def test_names_and_images_of_the_grid_are_kept_apart(self):

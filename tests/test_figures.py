@@ -167,7 +167,7 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
     found = {Run(*run): record_of(Run(*run), ids) for run in itertools.product(backbones, losses, seeds)}
     example_ids = [*ids[: len(CLASSES) - 1], ""]
     return {
-        "found": found,
+        "records": found,
         "histories": pandas.concat([history_of(run, random) for run in found]),
         "comparisons": comparisons_of(found, random),
         "level": 0.95,
@@ -182,7 +182,7 @@ def study_of(backbones=("mobilenetv3_small_050", "resnet10t"), losses=("bce", "h
 
 def without_numbers(study):
     """The same study, but no run has a validation AUROC, and none made a mistake under the second rule."""
-    for record in study["found"].values():
+    for record in study["records"].values():
         record["validation"]["macro_auroc"] = None
         record["rules"]["crm"] |= {"top1_error": 0.0, "mistake_severity": None, "least": [], "most": []}
         del record["calibration"]["posterior_ts"], record["calibration"]["marginal_ts"]
@@ -311,7 +311,7 @@ def test_what_does_not_exist_is_named(drawn_without_numbers):
     assert all_text(found["mistakes"]).count("n/a: no mistakes") == 2
     assert "n/a: no positive image" in all_text(found["contact_sheet"])
     assert all_text(found["reliability"]).count("after: n/a, no temperature was fitted") == 2
-    assert "Without temperature, for want of validation images: resnet10t-ce-0" in found["reliability"].caption
+    assert "Without temperature, because there are no validation images: resnet10t-ce-0" in found["reliability"].caption
     assert "Without a validation AUROC: mobilenetv3_small_050-bce" in found["curves"].caption
     assert "No mistake under crm." in found["mistakes"].caption
     for name in ("labels", "effects"):
@@ -338,11 +338,11 @@ def test_one_run_is_told_from_several():
 
 @pytest.mark.parametrize("rules", [("argmax",), ("argmax", "crm", "hie")])
 def test_any_number_of_rules(study, rules):
-    found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
+    found = {run: json.loads(json.dumps(record)) for run, record in study["records"].items() if run.loss == "ce"}
     for record in found.values():
         record["rules"] = {rule: record["rules"]["argmax"] for rule in rules}
     drawn = draw_all(
-        **study | {"found": found, "comparisons": comparisons_of(found, numpy.random.default_rng(0))}, **OPTIONS
+        **study | {"records": found, "comparisons": comparisons_of(found, numpy.random.default_rng(0))}, **OPTIONS
     )
     for name in ("tradeoff", "levels", "labels", "confusion", "ranking", "batches", "mistakes"):
         picture = drawn[name]
@@ -356,7 +356,7 @@ def test_any_number_of_rules(study, rules):
 
 
 def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
-    found = study["found"]
+    found = study["records"]
     assert configurations.choose(found, "best", "plot.configuration") == [
         found[Run(*configurations.best(found), seed)] for seed in (0, 1)
     ]
@@ -369,7 +369,7 @@ def test_the_cell_is_the_best_on_validation_or_the_named_one(study):
 
 def test_the_mistakes_are_those_of_the_best_run_of_the_cell(study, drawn):
     best = max(
-        configurations.choose(study["found"], "best", "plot.configuration"),
+        configurations.choose(study["records"], "best", "plot.configuration"),
         key=lambda record: record["validation"]["macro_auroc"],
     )
     assert f"Least and most severe mistakes: {best['run']}" in all_text(drawn["mistakes"])
@@ -396,7 +396,7 @@ def test_tradeoff(study, drawn, written):
     whole = pandas.read_csv(written / "tradeoff.csv")
     table = whole[whole["seed"].isna()]
     columns = [measure + end for measure in MEASURES for end in ("", "_min", "_max")]
-    given = configurations.comparison(study["found"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
+    given = configurations.comparison(study["records"], RULES)[["backbone", "loss", "rule", "runs", *columns]]
     for column in given.columns:
         if given[column].dtype == float:
             numpy.testing.assert_allclose(table[column], given[column], rtol=1e-9)
@@ -429,7 +429,7 @@ def test_tradeoff(study, drawn, written):
     seeds = whole[whole["seed"].notna()]
     assert len(seeds) == 2 * len(table)
     for row in seeds.itertuples():
-        record = study["found"][Run(row.backbone, row.loss, row.seed)]["rules"][row.rule]
+        record = study["records"][Run(row.backbone, row.loss, row.seed)]["rules"][row.rule]
         assert [row.top1_error, row.mistake_severity] == pytest.approx(
             [record["top1_error"], record["mistake_severity"]]
         )
@@ -441,7 +441,7 @@ def test_tradeoff(study, drawn, written):
 
 
 def test_labels(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.configuration")
+    runs = configurations.choose(study["records"], "best", "plot.configuration")
     table = pandas.read_csv(written / "labels.csv")
     assert sorted(table["label"]) == sorted(CLASSES)
     known = table["severity_argmax"].dropna()
@@ -489,7 +489,7 @@ def test_labels_beyond_the_limit_are_left_out(study, drawn):
 
 
 def test_batches(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.configuration")
+    runs = configurations.choose(study["records"], "best", "plot.configuration")
     table = pandas.read_csv(written / "batches.csv")
     for axes, rule in zip(drawn["batches"].figure.axes, RULES, strict=True):
         rows = table[table["rule"] == rule]
@@ -509,7 +509,7 @@ def test_batches(study, drawn, written):
 
 
 def test_batches_of_a_later_panel_may_be_worse(study):
-    records = json.loads(json.dumps(configurations.choose(study["found"], "best", "plot.configuration")))
+    records = json.loads(json.dumps(configurations.choose(study["records"], "best", "plot.configuration")))
     for record in records:
         record["rules"]["crm"]["batches"]["means"][2] = 50.0
     for axes in batches.draw_batches(records, colour=BLUE, facts="phantom").figure.axes:
@@ -517,7 +517,7 @@ def test_batches_of_a_later_panel_may_be_worse(study):
 
 
 def test_batches_of_different_cuts_are_refused(study):
-    first, second = configurations.choose(study["found"], "best", "plot.configuration")
+    first, second = configurations.choose(study["records"], "best", "plot.configuration")
     other = json.loads(json.dumps(second))
     other["rules"]["crm"]["batches"]["size"] = 8
     with pytest.raises(SeverityError, match="not cut into the same batches"):
@@ -556,7 +556,7 @@ def test_curves_of_many_cells_and_of_one_epoch():
 
 
 def test_mistakes(study):
-    record = study["found"][Run("resnet10t", "bce", 1)]
+    record = study["records"][Run("resnet10t", "bce", 1)]
     picture = mistakes.draw_mistakes(record, study["images"], study["ids"], count=3, facts="phantom")
     panels = numpy.array(picture.figure.axes).reshape(4, 3)
     rows = picture.table.set_index(["rule", "end", "place"])
@@ -574,7 +574,7 @@ def test_mistakes(study):
 
 
 def test_mistakes_of_an_unknown_image_are_refused(study):
-    record = study["found"][Run("resnet10t", "bce", 1)]
+    record = study["records"][Run("resnet10t", "bce", 1)]
     with pytest.raises(SeverityError, match=r"not in data/prepared/table\.csv"):
         mistakes.draw_mistakes(record, study["images"], ["other"], count=3, facts="phantom")
 
@@ -586,7 +586,7 @@ def test_tree(study, drawn, written):
     leaves = table[table["height"] == 0].sort_values("row")
     assert leaves["row"].tolist() == list(range(len(CLASSES)))
     assert leaves["label"].tolist() == CLASSES  # This tree's class order needs no crossing lines.
-    of_cell = configurations.choose(study["found"], "best", "plot.configuration")[0]["labels"]
+    of_cell = configurations.choose(study["records"], "best", "plot.configuration")[0]["labels"]
     assert leaves["positives"].tolist() == [str(of_cell[label]["positives"]) for label in CLASSES]
     for node, row in table.iterrows():
         children = table[table["parent"] == node]
@@ -638,7 +638,7 @@ def test_too_many_classes_are_said_not_drawn(study):
 def test_levels(study, drawn, written):
     table = pandas.read_csv(written / "levels.csv", dtype={"severity": str})
     assert dict.fromkeys(table["severity"]) == dict.fromkeys(["0", "1", "2", "3"])
-    found, panels = study["found"], drawn["levels"].figure.axes
+    found, panels = study["records"], drawn["levels"].figure.axes
     place = {(seeds[0]["backbone"], seeds[0]["loss"]): number for number, seeds in enumerate(by_configuration(study))}
     for keys, rows in table.groupby(["backbone", "loss", "rule"], sort=False):
         axes = panels[place[keys[:2]]]
@@ -656,7 +656,7 @@ def test_levels(study, drawn, written):
 
 
 def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
-    found = {run: json.loads(json.dumps(record)) for run, record in study["found"].items() if run.loss == "ce"}
+    found = {run: json.loads(json.dumps(record)) for run, record in study["records"].items() if run.loss == "ce"}
     for record in found.values():
         for rule in RULES:
             record["rules"][rule]["levels"] = {"0": 40, **{f"{0.37 * step:g}": 1 for step in range(1, 31)}}
@@ -670,7 +670,7 @@ def test_many_severities_are_drawn_in_bins_that_lose_no_image(study):
 
 
 def test_effects(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.configuration")
+    runs = configurations.choose(study["records"], "best", "plot.configuration")
     table = pandas.read_csv(written / "effects.csv")
     axes = drawn["effects"].figure.axes[0]
     given = study["comparisons"]["labels"]
@@ -707,7 +707,7 @@ def test_effects(study, drawn, written):
 
 
 def test_confusion(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.configuration")
+    runs = configurations.choose(study["records"], "best", "plot.configuration")
     hierarchy, cost = study["hierarchy"], study["cost"]
     table = pandas.read_csv(written / "confusion.csv")
     order = tree_rows.tree_order(hierarchy)
@@ -808,7 +808,7 @@ def test_ranking(study, drawn, written):
 
 
 def test_reliability(study, drawn, written):
-    runs = configurations.choose(study["found"], "best", "plot.configuration")
+    runs = configurations.choose(study["records"], "best", "plot.configuration")
     table = pandas.read_csv(written / "reliability.csv")
     for column, kind in enumerate(("posterior", "marginal")):
         upper, lower = drawn["reliability"].figure.axes[column], drawn["reliability"].figure.axes[2 + column]
@@ -837,7 +837,7 @@ def test_reliability(study, drawn, written):
 
 
 def test_of_many_cells_the_best_on_validation_are_shown_and_the_others_counted(study):
-    found = study["found"]
+    found = study["records"]
     medians = {
         cell: numpy.median([run["validation"]["macro_auroc"] for run in seeds])
         for cell, seeds in zip(
@@ -889,8 +889,8 @@ def test_losses_and_rules_look_different_in_grey_and_alike_in_every_study():
 
 
 def test_a_loss_has_its_colour_in_every_figure(study, drawn):
-    looks = pictures.loss_looks(run.loss for run in study["found"])
-    best = looks[configurations.choose(study["found"], "best", "plot.configuration")[0]["loss"]]["color"]
+    looks = pictures.loss_looks(run.loss for run in study["records"])
+    best = looks[configurations.choose(study["records"], "best", "plot.configuration")[0]["loss"]]["color"]
     for name in ("labels", "effects", "reliability", "batches"):
         drawn_colours = {line.get_color() for axes in drawn[name].figure.axes for line in axes.lines}
         assert best in drawn_colours and not drawn_colours & {look["color"] for look in looks.values()} - {best}, name
@@ -915,20 +915,20 @@ def test_captions_are_sentences_that_say_of_how_much_and_where_from(which, reque
 
 
 def by_configuration(study):
-    return [seeds for _, _, seeds in configurations.by_configuration(study["found"])]
+    return [seeds for _, _, seeds in configurations.by_configuration(study["records"])]
 
 
 def write_inputs(study):
     """The files that the stage reads, below the current folder."""
     axes = ("backbone", "loss", "seed")
-    grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["found"])) for axis in axes}
+    grid = {axis: list(dict.fromkeys(getattr(run, axis) for run in study["records"])) for axis in axes}
     params = yaml.safe_load((TOP / "params.yaml").read_text())
     params |= {"grid": grid, "plot": OPTIONS}
     params["backbones"] |= {name: {"model": name, "pretrained": False} for name in grid["backbone"]}
     params["evaluate"]["rules"] = list(RULES)
     with files.replacing("params.yaml") as path:
         path.write_text(yaml.safe_dump(params))
-    for run, record in study["found"].items():
+    for run, record in study["records"].items():
         files.write_json(f"metrics/runs/{run.name}.json", record)
         rows = study["histories"].query(" and ".join(f"{axis} == {getattr(run, axis)!r}" for axis in axes))
         files.write_csv(f"data/models/{run.name}/history.csv", rows.drop(columns=list(axes)))

@@ -88,7 +88,7 @@ def test_the_class_hash_depends_on_names_and_order_alone():
         ([1, 0], [0, 1], ["a", "b"], "cycle"),
         ([-1, 0, 7], [1, 2], ["a", "b"], "parent 7"),
         ([-1, 0], [1], ["a"], "at least two"),
-        ([-1, 0, 0], [1, 2], ["a", "a"], "twice"),
+        ([-1, 0, 0], [1, 2], ["a", "a"], "duplicated"),
         ([-1, 0, 0], [1, 1], ["a", "b"], "share the node"),
         ([-1, 0, 0, 0], [1, 2], ["a", "b"], "carries no class"),
         ([-1, 0, 0], [1, 9], ["a", "b"], "node 9"),
@@ -140,7 +140,7 @@ tree:
     ("text", "told"),
     [
         (GOOD.replace("node: two, label: two", "node: one, label: two"), "'one' has two parents"),
-        (GOOD.replace("label: two", "label: one"), "'one' stands twice"),
+        (GOOD.replace("label: two", "label: one"), "'one' is duplicated"),
         (GOOD.replace("label: two", "label: twoo"), "Did you mean 'two'"),
         (GOOD.replace("      children:\n        - {node: two, label: two}\n", ""), "'two' is not in the tree"),
         (GOOD.replace("label: two", "lable: two"), "Did you mean 'label'"),

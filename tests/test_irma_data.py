@@ -175,7 +175,7 @@ class TestRead:
         [
             ("1121-127-700", "The IRMA code '1121-127-700' has 3 axes; it must have 4"),
             ("1121-12-700-500", "directional axis '12': it has 2 characters and must have 3"),
-            ("1121-12F-700-500", "the character 'F' is none of 0-9 and a-z"),
+            ("1121-12F-700-500", "the character 'F' is not one of 0-9 and a-z"),
             ("1121-127-7*0-500", "'*' stands for \"don't know\" and belongs in answers, not in the truth"),
             ("1121-127-705-500", "a character follows '0'"),
         ],
@@ -206,7 +206,7 @@ class TestRead:
             read(tmp_path / "c")
         make(tmp_path / "d")
         (tmp_path / "d/10.jpeg").write_bytes(b"x")
-        with fails("the image 10 is there twice: 10.jpeg and images/inner/10.png. Remove one."):
+        with fails("the image 10 is duplicated: 10.jpeg and images/inner/10.png. Remove one."):
             read(tmp_path / "d")
 
     def test_missing_parts(self, tmp_path):
@@ -269,12 +269,15 @@ class TestCodeTables:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("3;spine\n31;cervical\n31;neck\n", "line 3: the prefix '31' is there already: line 2."),
+            ("3;spine\n31;cervical\n31;neck\n", "line 3: the prefix '31' is duplicated, see line 2."),
             ("3;spine\n31\n", "line 2: '31' is not of the form prefix;name"),
-            ("3;spine\n5;chest\n51a;x\n", "line 3: '51a' is no prefix of the anatomical axis"),
-            ("3;spine\n301;x\n", "line 2: '301' is no prefix"),
-            ("3;spine\n3100;x\n", "line 2: '3100' is no prefix of the anatomical axis: it has 1 to 3 characters"),
-            ("3;spine\n3A;x\n", "line 2: '3A' is no prefix"),
+            ("3;spine\n5;chest\n51a;x\n", "line 3: '51a' is not a prefix of the anatomical axis"),
+            ("3;spine\n301;x\n", "line 2: '301' is not a prefix"),
+            (
+                "3;spine\n3100;x\n",
+                "line 2: '3100' is not a prefix of the anatomical axis: a prefix has 1 to 3 characters",
+            ),
+            ("3;spine\n3A;x\n", "line 2: '3A' is not a prefix"),
             ("prefix;name\n", "anatomical.csv names no prefix of the anatomical axis"),
             ("\n", "anatomical.csv names no prefix of the anatomical axis"),
         ],
@@ -286,7 +289,7 @@ class TestCodeTables:
 
     def test_a_table_too_few_or_missing(self, tmp_path):
         make(tmp_path, tables=TABLES)
-        with fails("read.code_tables lacks the axis 'directional'. Name a table for each of technical"):
+        with fails("read.code_tables has no table for the axis 'directional'. Name a table for each of technical"):
             read(tmp_path, code_tables={"technical": "technical.csv"})
         with fails("x.csv is missing. Name the code tables in params.yaml: the data set's read.code_tables"):
             read(tmp_path, code_tables=self.NAMES | {"anatomical": "x.csv"})

@@ -150,7 +150,7 @@ class TestTree:
             with pytest.raises(SeverityError, match="the hierarchy 'irma' is made of the IRMA codes .* has none"):
                 trees.named("nowhere", "irma", ["Edema", "Healthy"], facts)
         with pytest.raises(
-            SeverityError, match="cost.name is 'irma' but the classes of the data set are no IRMA codes"
+            SeverityError, match="cost.name is 'irma' but the classes of the data set are not IRMA codes"
         ):
             costs.build(name="irma", file=None, hierarchy=six_classes())
         with pytest.raises(SeverityError, match="Did you mean 'irma'"):

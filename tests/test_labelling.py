@@ -98,7 +98,11 @@ def test_uncertain_never_enters_the_truth_that_scores(rows, data):
 @pytest.mark.parametrize(
     ("uncertain", "unmentioned", "message"),
     [
-        ({"default": "ones", "Edma": "zeros"}, "zeros", "'Edma' is no label of this data set. Did you mean 'Edema'?"),
+        (
+            {"default": "ones", "Edma": "zeros"},
+            "zeros",
+            "'Edma' is not a label of this data set. Did you mean 'Edema'?",
+        ),
         ({"Edema": "ones"}, "zeros", "add the key 'default'"),
     ],
 )

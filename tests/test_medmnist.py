@@ -430,7 +430,7 @@ def test_a_download_of_something_else_is_thrown_away(tmp_path, published, monkey
 def test_a_download_that_fails_says_what_to_do_by_hand(tmp_path, published, monkeypatch, page):
     address = page if "//" in page else INFO["pneumoniamnist"]["url"].replace("pneumoniamnist.npz", page)
     monkeypatch.setitem(INFO["pneumoniamnist"], "url", address)
-    with fails("pneumoniamnist.npz is not there, and downloading it failed (") as caught:
+    with fails("pneumoniamnist.npz is missing, and downloading it failed (") as caught:
         collect(tmp_path, download=True)
     assert f"download {address} (md5 {INFO['pneumoniamnist']['MD5']}) by hand and put it there" in str(caught.value)
     assert not list((tmp_path / "in").iterdir())

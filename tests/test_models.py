@@ -102,12 +102,12 @@ def test_what_does_not_fit_together_is_told(tmp_path):
     with pytest.raises(SeverityError, match="Unknown loss 'gone'"):
         models.read(tmp_path / "model")
     change(input={})
-    with pytest.raises(SeverityError, match="no whole folder of a trained network .*height"):
+    with pytest.raises(SeverityError, match="not a complete folder of a trained network .*height"):
         models.read(tmp_path / "model")
     change()
     shutil.copy(tmp_path / "other/weights.safetensors", tmp_path / "model/weights.safetensors")
     with pytest.raises(SeverityError, match=r"and this loss: .*rows\.0"):
         models.read(tmp_path / "model")
     numpy.save(tmp_path / "model/lca_height.npy", numpy.array([object()]), allow_pickle=True)
-    with pytest.raises(SeverityError, match="no whole folder"):
+    with pytest.raises(SeverityError, match="not a complete folder"):
         models.read(tmp_path / "model")

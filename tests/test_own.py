@@ -213,14 +213,14 @@ def spoilt(column, value, text=MULTI):
     ("column", "value", "message"),
     [
         ("Edema", "2", "line 4, column 'Edema': '2' is not one of blank, '1', '0', '-1', '1.0', '0.0', '-1.0', 'true', 'false'"),
-        ("Edema", "2", "If these are no labels, list them under `ignore` of datasets.own in params.yaml: ['Edema']"),
+        ("Edema", "2", "If these are not labels, list them under `ignore` of datasets.own in params.yaml: ['Edema']"),
         ("Edema", "yes", "line 4, column 'Edema': 'yes' is not one of"),
         ("sex", "women", "line 4, column 'sex': 'women' is not one of blank, 'f', 'm', 'female', 'male', 'unknown'"),
         ("split", "dev", "line 4, column 'split': 'dev' is not one of blank, 'train', 'validation'"),
         ("age", "old", "line 4, column 'age': 'old' is not a number"),
         ("patient", "", "line 4, column 'patient': '' is blank; every image must have its patient"),
         ("id", "", "line 4, column 'id': '' is blank; every image must have its id"),
-        ("id", "one", "line 4, column 'id': 'one' stands in a line above; ids must be unique"),
+        ("id", "one", "line 4, column 'id': 'one' is duplicated; ids must be unique"),
         ("path", "", "line 4, column 'path': '' is blank; every image must have its path"),
         ("path", " ", "line 4, column 'path': '' is blank; every image must have its path"),
         ("path", "/a/1.png", "line 4, column 'path': '/a/1.png' is absolute or leads out of the folder"),
@@ -257,15 +257,13 @@ def test_a_blank_class(tmp_path):
 
 
 def test_a_column_of_labels_that_is_all_blank(tmp_path):
-    with fails("column 'Mass': every cell is blank, so there is nothing to learn. If it is no label, list it under"):
+    with fails("column 'Mass': every cell is blank, so there is nothing to learn. If it is not a label, list it under"):
         read(make(tmp_path, "path,Mass,Edema\n1.png,,1\n2.png,,0\n"))
 
 
 def test_both_a_class_and_labels(tmp_path):
     text = "path,class,Edema\n1.png,a,1\n2.png,b,0\n"
-    with fails(
-        "has the column 'class' and beside it Edema. If each image has one class, list the latter under `ignore`"
-    ):
+    with fails("has the column 'class' as well as Edema. If each image has one class, list the latter under `ignore`"):
         read(make(tmp_path, text))
     assert read(tmp_path, ignore=["Edema"]).labels == ("a", "b")
 
@@ -277,8 +275,8 @@ def test_both_a_class_and_labels(tmp_path):
         ("path,Edema\n1.png,1\n2.png,0\n", "columns of labels: Edema. There must be at least two"),
         ("path\n1.png\n2.png\n", "columns of labels: none. There must be at least two"),
         ("path,class\n1.png,view\n2.png,b\n", "a class cannot be called 'view', the name of a column. Rename it."),
-        ("path,class\n1.png,Mass\n2.png,mass\n", "the labels 'Mass' and 'mass' differ in case or spaces alone"),
-        ("path,Lung  mass,lung mass\n1.png,1,0\n2.png,0,1\n", "the labels 'Lung  mass' and 'lung mass' differ in case"),
+        ("path,class\n1.png,Mass\n2.png,mass\n", "the labels 'Mass' and 'mass' differ only in case or spaces"),
+        ("path,Lung  mass,lung mass\n1.png,1,0\n2.png,0,1\n", "the labels 'Lung  mass' and 'lung mass' differ only in case"),
         ("path,Edema,Edema\n1.png,1,0\n", "more than one column is called 'Edema'. Rename all but one."),
         ("path,Edema , Edema\n1.png,1,0\n", "more than one column is called 'Edema'"),
     ],

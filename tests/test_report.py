@@ -357,7 +357,7 @@ def test_a_cell_without_a_value_is_named_and_has_no_number(copy):
     files.write_csv(copy / "metrics/table.csv", table.iloc[:-2])
     page = write_report(copy)
     missing = section(page, "missing")
-    assert "n/a, since a seed lacks it: mistake severity of resnet18-ce-argmax." in missing
+    assert "n/a, because a seed has no value: mistake severity of resnet18-ce-argmax." in missing
     assert "The configuration densenet121-bce has no row in metrics/table.csv." in missing
     (cell,) = re.findall(r'<td[^>]*line 2, column mistake_severity"[^>]*>(.*?)</td>', page)
     assert cell == "n/a"

@@ -252,7 +252,7 @@ def test_nothing_is_submitted_where_nothing_is_stale_or_sbatch_is_missing(projec
     slurm.main([])
     assert "All cells are up to date" in capsys.readouterr().out
     monkeypatch.setattr(slurm.subprocess, "run", refused)
-    with pytest.raises(SeverityError, match="There is no sbatch here"):
+    with pytest.raises(SeverityError, match="sbatch is not installed here"):
         slurm._submit()
 
 

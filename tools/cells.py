@@ -3,7 +3,7 @@
 A cell is what DVC's matrix calls an entry of the grid: one run, its training and its prediction.
 
 Reads   what `dvc status` says
-Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
+Writes  what the stages train and predict write, and one log a cell in data/unfinished/logs, removed if it ends well
 Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores
         python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
         python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with machine.devices: all)
@@ -31,15 +31,15 @@ LOGS = Path("data/unfinished/logs")
 # The stages that all cells need, and the two that a cell is.
 BEFORE = ("prepare", "hierarchy")
 CELL = ("train", "predict")
-# A cell that is told to end gets so many seconds before it is killed.
+# Seconds that a cell has to end before it is killed.
 PATIENCE = 20.0
 
 
 def stale() -> list[str]:
     """The cells whose network or predictions DVC would make again, in the order of the grid."""
-    told = dvc("status", "--json", *CELL)
-    found = {name.partition("@")[2] for name in json.loads(told.splitlines()[-1])}
-    return [run.name for run in runs.grid(params.load()) if run.name in found]
+    status = dvc("status", "--json", *CELL)
+    outdated = {name.partition("@")[2] for name in json.loads(status.splitlines()[-1])}
+    return [run.name for run in runs.grid(params.load()) if run.name in outdated]
 
 
 def through_dvc(cell: str) -> list[str]:
@@ -48,7 +48,7 @@ def through_dvc(cell: str) -> list[str]:
 
 
 def direct(cell: str) -> list[str]:
-    """The command that makes one cell without DVC; `record` tells DVC of it afterwards."""
+    """The command that makes one cell without DVC; `record` registers it with DVC afterwards."""
     (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
     options = f"--backbone {run.backbone} --loss {run.loss} --seed {run.seed}"
     return ["sh", "-c", " && ".join(f"python -m stages.{stage} {options}" for stage in CELL)]
@@ -70,8 +70,8 @@ def record(cells: Sequence[str], made_from: str) -> None:
     """
     if inputs() != made_from:
         raise SeverityError(
-            "params.yaml, code or data changed while the cells ran, so nobody can say what they were made from. Undo the "
-            "change and record them then, or run them again."
+            "params.yaml, code or data changed while the cells ran, so nobody can say what they were made from. Undo "
+            "the change and record them then, or run them again."
         )
     if cells:
         dvc("commit", "--force", *(f"{stage}@{cell}" for cell in cells for stage in CELL))
@@ -130,7 +130,7 @@ def _start(name: str, command: Sequence[str], slot: int, slots: Sequence[Mapping
     log = open(logs / f"{name}.log", "w+", encoding="utf-8")
     process = subprocess.Popen(
         command, env=os.environ | dict(slots[slot]), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the whole session of each.
+        start_new_session=True,  # Ctrl-C reaches only this process, which then ends the whole session of each.
         preexec_fn=runs.die_with_parent,
     )  # fmt: skip
     print(f"{name}: started{_where(slots[slot])}", flush=True)
@@ -169,7 +169,7 @@ def _stop(running: Sequence[_Running]) -> None:
 
 
 def slots(jobs: int | None, devices: Sequence[str]) -> list[dict[str, str]]:
-    """The environments of so many commands side by side: devices in turn, and their share of the processor's cores."""
+    """The environments of this many commands side by side: devices in turn, and a share of the cores each."""
     count = jobs or len(devices) or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
     pinned = [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {} for slot in range(count)]
@@ -201,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record([cell for cell in cells if cell not in failed], made_from)
     if failed:
         raise SeverityError(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what is "
-            "done stays done, and training resumes where it was."
+            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what "
+            "is done stays done, and training resumes where it was."
         )
     print(f"{len(cells)} cells made; now run `dvc repro`.")
 

@@ -3,9 +3,10 @@
 Reads   what `dvc status` says
 Writes  data/unfinished/slurm/: the list of cells, the batch script, one log a task; and what train and predict write
 Run     python -m tools.slurm --jobs 8 -- --gpus=1 --cpus-per-task=8 --time=12:00:00      what follows -- is sbatch's
-        python -m tools.slurm --print -- --gpus=1                                         write the script, submit nothing
-        python -m tools.slurm --record                                                    after an array with --direct
-        After the array `dvc repro` finds them all up to date. What failed is not: the first command submits that alone.
+        python -m tools.slurm --print -- --gpus=1       write the script, submit nothing
+        python -m tools.slurm --record                  after an array with --direct
+        After the array `dvc repro` finds them all up to date. What failed is not: the first command then submits only
+        that.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def script(commands: Sequence[Sequence[str]], *, jobs: int | None, options: Sequ
 
     Args:
         commands: what the tasks run, from 0.
-        jobs: at most so many tasks at a time; None: as Slurm decides.
+        jobs: at most this many tasks at a time; None: as Slurm decides.
         options: of sbatch, one a line.
         top: the project's top folder, the same on all nodes.
     """
@@ -55,8 +56,8 @@ def record() -> None:
     submitted = files.read_json(FOLDER / "array.json")
     whole = [name for name in submitted["cells"] if (FOLDER / f"{name}.done").exists()]
     cells.record(whole, submitted["inputs"])
-    lacking = [name for name in submitted["cells"] if name not in whole]
-    print(f"recorded {len(whole)} cells" + (f"; not done: {', '.join(lacking)}" if lacking else ""))
+    unfinished = [name for name in submitted["cells"] if name not in whole]
+    print(f"recorded {len(whole)} cells" + (f"; not done: {', '.join(unfinished)}" if unfinished else ""))
 
 
 def _marked(cell: str) -> list[str]:
@@ -67,10 +68,12 @@ def _marked(cell: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, help="at most so many tasks at a time")
+    parser.add_argument("--jobs", type=int, help="at most this many tasks at a time")
     parser.add_argument("--print", action="store_true", help="write and show the script, submit nothing")
     parser.add_argument("--direct", action="store_true", help="tasks run without DVC: for more than about 100 cells")
-    parser.add_argument("--record", action="store_true", help="tell DVC of the cells of an array with --direct")
+    parser.add_argument(
+        "--record", action="store_true", help="register the cells of an array with --direct in dvc.lock"
+    )
     parser.add_argument("sbatch", nargs="*", metavar="OPTION", help="options of sbatch, behind --")
     options = parser.parse_args(arguments)
     if options.record:
@@ -100,7 +103,7 @@ def _submit() -> None:
         done = subprocess.run(["sbatch", str(FOLDER / "array.sh")], capture_output=True, text=True)
     except FileNotFoundError:
         raise SeverityError(
-            f"There is no sbatch here. Submit {FOLDER}/array.sh where there is, or take --print."
+            f"sbatch is not installed here. Submit {FOLDER}/array.sh on a machine that has it, or use --print."
         ) from None
     if done.returncode:
         raise SeverityError(f"sbatch refused {FOLDER}/array.sh: {done.stderr.strip()}")

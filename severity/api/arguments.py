@@ -1,4 +1,4 @@
-"""What users hand in, checked at the door: types, shapes and values, before any folder computes with them."""
+"""What users pass, checked on entry: types, shapes and values, before any folder computes with them."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def table(given: Any, what: str, columns: int, of: str, rows: int | None = None)
         what: its name. columns, of: how many it must have, and of what. rows: how many it must have; None: any number.
 
     Raises:
-        SeverityError: it is no such table.
+        SeverityError: it is not such a table.
     """
     try:
         array = numpy.asarray(given)
@@ -97,7 +97,8 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
         row, column = numpy.argwhere(wrong)[0]
         raise SeverityError(
             f"truth is {array[row, column]} for image {row} and class {tree.classes[column]!r} ({int(wrong.sum())} "
-            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images out."
+            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images "
+            "out."
         )
     return array.astype(bool)
 

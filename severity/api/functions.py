@@ -1,8 +1,8 @@
 """The functions of `import severity`: label trees, costs, decisions, numbers, losses, trained networks.
 
 They compute nothing themselves: each checks what it is given and calls the folder that does. Whatever is wrong with the
-input is a `severity.SeverityError`, a ValueError whose message says what came, what would be right and where to change
-it.
+input is a `severity.SeverityError`, a ValueError whose message says what was given, what would be right and where to
+change it.
 """
 
 import importlib
@@ -38,13 +38,13 @@ def read_tree(name_or_path: str | os.PathLike, *, labels: Sequence[str] | None =
             are in the files), or a null hierarchy made of one, ``<name>@flat`` (all classes under the root) or
             ``<name>@shuffled_<seed>`` (classes change places); or the path of a YAML file of the same form.
         labels: of the data set, in any order; each must then be in the tree or in the list ``excluded`` of its file.
-            None: whatever labels the file has. The name ``flat`` stands for these labels right under the root.
+            None: all labels of the file. The name ``flat`` stands for these labels right under the root.
 
     Returns:
         The tree, whose `classes` are the labels in the order of the file. They are the columns of every table here.
 
     Raises:
-        SeverityError: there is no such tree, the file is malformed, or its labels are not those of the data set.
+        SeverityError: the tree does not exist, the file is malformed, or its labels are not those of the data set.
     """
     given = arguments.name_or_path(name_or_path, "A tree")
     labels = None if labels is None else arguments.labels(labels)
@@ -52,9 +52,7 @@ def read_tree(name_or_path: str | os.PathLike, *, labels: Sequence[str] | None =
         return trees.read(given, labels)
     file = given.partition("@")[0]
     if file == trees.IRMA:
-        raise SeverityError(
-            "The tree 'irma' is made of a data set's IRMA codes by the pipeline; there is no file of it."
-        )
+        raise SeverityError("The tree 'irma' is made of a data set's IRMA codes by the pipeline; it has no file.")
     if file == trees.FLAT and labels is None:
         raise SeverityError(f"The tree {given!r} has all labels of a data set under its root: give labels=[...].")
     return trees.named(_hierarchies(), given, labels)
@@ -73,12 +71,12 @@ def cost(name: str | os.PathLike, hierarchy: Hierarchy) -> numpy.ndarray:
         (K, K) float64, cost[decision, truth], 0 on the diagonal.
 
     Raises:
-        SeverityError: an unknown name, or a file that is no cost matrix for these classes.
+        SeverityError: an unknown name, or a file that is not a cost matrix for these classes.
     """
     tree, given = arguments.hierarchy(hierarchy), arguments.name_or_path(name, "A cost")
     if _is_path(given, (".csv", ".csv.gz")):
         if not Path(given).is_file():
-            raise SeverityError(f"There is no file {given} with costs.")
+            raise SeverityError(f"The file of costs {given} is missing.")
         return costs.read(given, tree.classes)
     if given not in costs.DERIVED:
         raise SeverityError(f"Unknown cost {given!r}. {nearest(given, costs.DERIVED)} Or give the path of a CSV file.")
@@ -110,8 +108,8 @@ def rank(
         (N, K) int32 class indices, best first; column 0 is the decision.
 
     Raises:
-        SeverityError: an unknown rule, shapes that do not fit, a row that is no distribution, a cost matrix that is
-            none.
+        SeverityError: an unknown rule, shapes that do not fit, a row that is not a distribution, an invalid cost
+            matrix.
     """
     tree = arguments.hierarchy(hierarchy)
     given = arguments.posterior(posterior, tree)
@@ -138,7 +136,7 @@ def single_decision(
 
     Returns:
         images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions;
-        mistake_severity: mean cost of the mistakes alone, None without any; hierarchical_distance_at_1, _5, _20: mean
+        mistake_severity: mean cost over the mistakes only, None without any; hierarchical_distance_at_1, _5, _20: mean
         over images of the mean cost of the first k classes (Bertinetto et al., CVPR 2020), of which the first is
         top1_error x mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness
         over all images; severity_percent: 100 x mean / largest cost; levels: severity -> number of images. Costs have
@@ -171,7 +169,7 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
         ``loss.posterior(logits)`` and ``loss.marginal(logits)`` are (B, K).
 
     Raises:
-        SeverityError: an unknown loss; a number that it does not know, or that is out of range; costs that are none.
+        SeverityError: an unknown loss; a number that it does not know, or that is out of range; an invalid cost matrix.
         ModuleNotFoundError: torch is not installed.
     """
     tree = arguments.hierarchy(hierarchy)
@@ -183,7 +181,7 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
 
 
 def load(run_folder: str | os.PathLike) -> "Model":
-    """Load a trained network and its loss from the folder of a run alone; this imports torch and timm.
+    """Load a trained network and its loss from the folder of a run; this imports torch and timm.
 
     Args:
         run_folder: a folder data/models/<run>, as the stage `train` writes it.
@@ -194,7 +192,7 @@ def load(run_folder: str | os.PathLike) -> "Model":
         trained with.
 
     Raises:
-        SeverityError: a file is missing, is another's, or names a backbone or a loss that is no longer here.
+        SeverityError: a file is missing, belongs to another run, or names a backbone or a loss that no longer exists.
         ModuleNotFoundError: torch, torchvision, timm or safetensors is not installed.
     """
     return _extra("severity.networks.models", "A trained network", "train").read(run_folder)

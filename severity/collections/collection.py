@@ -1,9 +1,10 @@
-"""One collection as its tables tell it: one row an image, the labels, and what else is known of it.
+"""One collection as its tables describe it: one row an image, the labels, and what else is known about it.
 
-The data set's `read` gives it; the stage `read` writes it, as the folder data/collection:
+The data set's `read` returns it; the stage `read` writes it to the folder data/collection:
 
-    images.csv       id, path: all that decoding wants to know
-    table.csv        id, patient, sex, age, view, split, then one column a label: 1, 0, -1 = uncertain, blank = unmentioned
+    images.csv       id, path: all that decoding needs to know
+    table.csv        id, patient, sex, age, view, split, then one column a label: 1, 0, -1 = uncertain,
+                     blank = unmentioned
     boxes.csv        id, label, left, top, right, bottom
     collection.json  labels, notes, facts
 """
@@ -34,7 +35,7 @@ def no_boxes() -> pandas.DataFrame:
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection as its tables tell it; no image has been opened yet."""
+    """A collection as its tables describe it; no image has been opened yet."""
 
     # One row an image: METADATA, path (relative to the root, with forward slashes; '<file>.npy#<row>' for a row of a
     # stack), and one float column a label with the STATES or NaN. split is '' where `splits.divide` is to choose.
@@ -42,20 +43,20 @@ class Collection:
     labels: tuple[str, ...]
     # Columns BOX, edges as shares of the image's width and height; an image may have none or several.
     boxes: pandas.DataFrame = field(default_factory=no_boxes)
-    # What was mended, left out or counted on the way, in words: {'ages above 120 years, taken as unknown': 16}.
+    # What was corrected, left out or counted on the way, in words: {'ages above 120 years, taken as unknown': 16}.
     notes: dict[str, Any] = field(default_factory=dict)
     # What later stages must know of this collection, JSON-like, by subject.
     facts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path | str) -> None:
         """Write the folder described above, whole."""
-        with files.replacing(folder) as beside:
-            beside.mkdir()
-            files.write_csv(beside / "images.csv", self.table[["id", "path"]])
-            files.write_csv(beside / "table.csv", self.table[[*METADATA, *self.labels]])
-            files.write_csv(beside / "boxes.csv", self.boxes[list(BOX)])
+        with files.replacing(folder) as temporary:
+            temporary.mkdir()
+            files.write_csv(temporary / "images.csv", self.table[["id", "path"]])
+            files.write_csv(temporary / "table.csv", self.table[[*METADATA, *self.labels]])
+            files.write_csv(temporary / "boxes.csv", self.boxes[list(BOX)])
             content = {"labels": list(self.labels), "notes": self.notes, "facts": self.facts}
-            files.write_json(beside / "collection.json", content)
+            files.write_json(temporary / "collection.json", content)
 
     @classmethod
     def read(cls, folder: Path | str) -> "Collection":
@@ -68,28 +69,32 @@ class Collection:
         if len(table) != len(images) or (table["id"] != images["id"]).any():
             raise SeverityError(f"{folder}: table.csv and images.csv disagree. {REMAKE}")
         boxes = tables.read(folder / "boxes.csv", BOX, BOX[2:], REMAKE)
-        found = cls(table.assign(path=images["path"]), labels, boxes, content["notes"], content["facts"])
-        check(found)
-        return found
+        collection = cls(table.assign(path=images["path"]), labels, boxes, content["notes"], content["facts"])
+        check(collection)
+        return collection
 
 
 def read_images(folder: Path | str) -> pandas.DataFrame:
-    """images.csv of data/collection: id and path (relative to the root) of each image, both text. Raises SeverityError."""
+    """images.csv of data/collection: id and path (relative to the root) of each image, both text.
+
+    Raises:
+        SeverityError: the file is missing or another table.
+    """
     return tables.read(Path(folder) / "images.csv", ("id", "path"), (), REMAKE)
 
 
 def check(collection: Collection) -> None:
     """Raise SeverityError unless the collection has the form that `Collection` describes.
 
-    Among what is refused: no row, an id twice, a blank id, patient or path, a path that leaves the root, an unknown state
-    or split.
+    Refused are, among others: no row, a duplicated id, a blank id, patient or path, a path that leaves the root, an
+    unknown state or split.
     """
     table, labels = collection.table, collection.labels
     if len(labels) < 2:
-        raise SeverityError(f"The data set's `read` gives the labels {list(labels)}; there must be at least two.")
+        raise SeverityError(f"The data set's `read` returns the labels {list(labels)}; there must be at least two.")
     for column in (*METADATA, "path", *labels):
         if column not in table.columns:
-            raise SeverityError(f"The data set's `read` gives no column {column!r}. {nearest(column, table.columns)}")
+            raise SeverityError(f"The data set's `read` returns no column {column!r}. {nearest(column, table.columns)}")
     if table.empty:
         raise SeverityError("No image is left to prepare. Widen `views` of the data set's `read` in params.yaml.")
     for column in ("id", "patient", "path"):
@@ -108,7 +113,7 @@ def check(collection: Collection) -> None:
         odd = table[column][~table[column].isin(known) & table[column].notna()]
         if len(odd):
             raise SeverityError(
-                f"The data set's `read` gives {odd.iloc[0]} in column {column!r}; it may hold "
+                f"The data set's `read` returns {odd.iloc[0]} in column {column!r}; it may hold "
                 f"{table_checks.listed(value if value != '' else 'blank' for value in known)}."
             )
     _check_boxes(collection.boxes, labels)
@@ -140,16 +145,18 @@ def check_paths(paths: Sequence[str], where: str) -> None:
 
 def _check_boxes(boxes: pandas.DataFrame, labels: tuple[str, ...]) -> None:
     if tuple(boxes.columns) != BOX:
-        raise SeverityError(f"The data set's `read` gives boxes with the columns {list(boxes.columns)}; right: {BOX}.")
+        raise SeverityError(
+            f"The data set's `read` returns boxes with the columns {list(boxes.columns)}; right: {BOX}."
+        )
     unknown = boxes["label"][~boxes["label"].isin(labels)]
     if len(unknown):
         raise SeverityError(
-            f"The data set's `read` gives a box of {unknown.iloc[0]!r}. {nearest(unknown.iloc[0], labels)}"
+            f"The data set's `read` returns a box of {unknown.iloc[0]!r}. {nearest(unknown.iloc[0], labels)}"
         )
     inside = (boxes["left"] >= 0) & (boxes["top"] >= 0) & (boxes["right"] <= 1) & (boxes["bottom"] <= 1)
     wrong = boxes[~inside | (boxes["left"] >= boxes["right"]) | (boxes["top"] >= boxes["bottom"])]
     if len(wrong):
         raise SeverityError(
-            f"The data set's `read` gives {len(wrong)} boxes that do not lie inside their image, the first of image "
+            f"The data set's `read` returns {len(wrong)} boxes that do not lie inside their image, the first of image "
             f"{wrong['id'].iloc[0]!r}; edges are shares of width and height, from 0 to 1."
         )

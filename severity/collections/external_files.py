@@ -3,12 +3,12 @@
 ``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order:
 
     id               the image's, as in the data set
-    patient, split   optional; split is validation, test or train, blank means that it is not said
+    patient, split   optional; split is validation, test or train, blank means not stated
     prob:<class>     a number for each class: probability or logit
     true:<class>     optional: 1, 0, or blank or -1 = not known
 
 or ``.npz`` with the arrays id, patient, split (N,) text, classes (C,) text with prob (N, C), labels (L,) text with
-true (N, L), NaN = not known; of these patient, split, labels and true are optional. docs/external-predictions.md tells more.
+true (N, L), NaN = not known; of these patient, split, labels and true are optional. See docs/external-predictions.md.
 """
 
 import zipfile
@@ -36,7 +36,7 @@ class Sheet:
     path: Path
     ids: numpy.ndarray  # (N,) text
     patients: numpy.ndarray | None  # (N,) text
-    split: numpy.ndarray  # (N,) text, '' where the file does not say it
+    split: numpy.ndarray  # (N,) text, '' where the file does not state it
     classes: tuple[str, ...]  # (C,)
     numbers: numpy.ndarray  # (N, C) float64, finite
     labels: tuple[str, ...]  # (L,) of the truth; none without truth
@@ -45,16 +45,16 @@ class Sheet:
 
 def find(folder: Path | str, name: str) -> Path:
     """The file of the run `name`. Raises SeverityError where there is none, or several."""
-    there = [path for suffix in SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
-    if not there:
+    candidates = [path for suffix in SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
+    if not candidates:
         known = [_stem(path) for path in listed(folder)]
         raise SeverityError(
-            f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz or .npz. "
-            f"{nearest(name, known)}"
+            f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz "
+            f"or .npz. {nearest(name, known)}"
         )
-    if len(there) > 1:
-        raise SeverityError(f"{folder} has {', '.join(path.name for path in there)}. Keep one of them.")
-    return there[0]
+    if len(candidates) > 1:
+        raise SeverityError(f"{folder} has {', '.join(path.name for path in candidates)}. Keep one of them.")
+    return candidates[0]
 
 
 def listed(folder: Path | str) -> list[Path]:
@@ -80,7 +80,7 @@ def read(path: Path | str) -> Sheet:
     for what, names in (("class", sheet.classes), ("label", sheet.labels)):
         for name in names:
             if names.count(name) > 1:
-                raise SeverityError(f"{path}: the {what} {name!r} stands twice. Keep one of the columns.")
+                raise SeverityError(f"{path}: the {what} {name!r} is duplicated. Keep one of the columns.")
     odd = ~numpy.isfinite(sheet.numbers)
     if odd.any():
         row, column = numpy.argwhere(odd)[0]
@@ -93,18 +93,19 @@ def read(path: Path | str) -> Sheet:
 
 def _read_table(path: Path) -> Sheet:
     header = tables.header(path)
-    wanted = [name for name in header if name.startswith(PROBABILITY)]
-    stated = [name for name in header if name.startswith(TRUTH)]
+    probabilities = [name for name in header if name.startswith(PROBABILITY)]
+    truths = [name for name in header if name.startswith(TRUTH)]
     for name in header:
-        if name in ("id", "patient", "split") or name in wanted or name in stated:
+        if name in ("id", "patient", "split") or name in probabilities or name in truths:
             continue
         raise SeverityError(
-            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, {TRUTH}<class>."
+            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, "
+            f"{TRUTH}<class>."
         )
-    if not wanted:
+    if not probabilities:
         raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")
     frame = tables.read_text(path, ["id", *dict.fromkeys(header)])
-    table_checks.refuse(frame["id"] == "", frame["id"], "id", path, "is no id")
+    table_checks.refuse(frame["id"] == "", frame["id"], "id", path, "is not an id")
     split = frame["split"] if "split" in header else pandas.Series("", index=frame.index)
     table_checks.refuse(~split.isin(["", *SPLITS]), split, "split", path, f"is not one of blank, {', '.join(SPLITS)}")
     return Sheet(
@@ -112,10 +113,10 @@ def _read_table(path: Path) -> Sheet:
         ids=frame["id"].to_numpy(dtype=str),
         patients=frame["patient"].to_numpy(dtype=str) if "patient" in header else None,
         split=split.to_numpy(dtype=str),
-        classes=tuple(name.removeprefix(PROBABILITY) for name in wanted),
-        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in wanted], axis=1),
-        labels=tuple(name.removeprefix(TRUTH) for name in stated),
-        truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in stated], len(frame)),
+        classes=tuple(name.removeprefix(PROBABILITY) for name in probabilities),
+        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in probabilities], axis=1),
+        labels=tuple(name.removeprefix(TRUTH) for name in truths),
+        truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in truths], len(frame)),
     )
 
 

@@ -1,7 +1,7 @@
 """The manifest of a collection that lives outside the project: what DVC sees of it.
 
 The images stay where they are. The manifest lists each with its size, and the SHA-256 of the label tables, so that a
-changed collection gives a changed manifest, and all that hangs on it runs again.
+changed collection gives a changed manifest, and everything that depends on it runs again.
 """
 
 import hashlib
@@ -66,14 +66,14 @@ def check_root(root: Path, name: str, link: str) -> None:
     if not root.is_dir():
         raise SeverityError(
             f"There is no folder {root}. Set datasets.{name}.root in params.yaml to the folder of the collection; "
-            f"it can be had at {link}"
+            f"it is available at {link}"
         )
 
 
-def check_count(found: int, expected: int, name: str) -> None:
-    """Raise SeverityError unless `found` images are as many as ``datasets.<name>.collect.images`` says (0: any number)."""
-    if expected and found != expected:
+def check_count(images: int, expected: int, name: str) -> None:
+    """Raise SeverityError unless `images` is ``datasets.<name>.collect.images`` or that is 0 (any number)."""
+    if expected and images != expected:
         raise SeverityError(
-            f"The collection {name} has {found} images, but datasets.{name}.collect.images in params.yaml says {expected}. "
-            f"If a part of the collection is meant, set it to {found}, or to 0 for any number."
+            f"The collection {name} has {images} images, but datasets.{name}.collect.images in params.yaml says "
+            f"{expected}. If a part of the collection is meant, set it to {images}, or to 0 for any number."
         )

@@ -8,7 +8,8 @@ from severity.core.runs import seed_for
 
 SPLITS = ("train", "validation", "test")
 
-MEND = {
+# What to do about a split without images.
+FIX = {
     "train": "Lower prepare.validation_fraction or prepare.test_fraction in params.yaml.",
     "validation": "Raise prepare.validation_fraction in params.yaml.",
     "test": "Raise prepare.test_fraction in params.yaml.",
@@ -18,8 +19,8 @@ MEND = {
 def divide(table: pandas.DataFrame, *, validation_fraction: float, test_fraction: float, seed: int) -> pandas.Series:
     """The split of each row; a row that comes with one keeps it, the others are divided by patient.
 
-    Each patient has a uniform random number that depends on `seed` and the patient's name alone, so patients who are
-    added or taken away move nobody else. Test lies at its upper end and validation at its lower end: changing one
+    Each patient has a uniform random number that depends only on `seed` and the patient's name, so patients who are
+    added or removed move nobody else. Test lies at its upper end and validation at its lower end: changing one
     fraction does not change who is in the other.
 
     Args:
@@ -56,14 +57,15 @@ def check(table: pandas.DataFrame) -> None:
         table: columns patient and split, every row assigned.
     """
     splits_of = table.groupby("patient", sort=True)["split"].nunique()
-    torn = splits_of.index[splits_of > 1]
-    if len(torn):
+    divided = splits_of.index[splits_of > 1]
+    if len(divided):
         raise SeverityError(
-            f"{len(torn)} patients have images in more than one split: {table_checks.listed(torn)}. What a network learns of a "
-            "patient in training makes its test scores too good; correct the collection's official split lists or tables."
+            f"{len(divided)} patients have images in more than one split: {table_checks.listed(divided)}. What a "
+            "network learns about a patient in training makes its test scores too good; correct the collection's "
+            "official split lists or tables."
         )
     counts = {split: int((table["split"] == split).sum()) for split in SPLITS}
     for split, count in counts.items():
         if count == 0:
-            told = ", ".join(f"{name} {number}" for name, number in counts.items())
-            raise SeverityError(f"The {split} split has no image ({told}). {MEND[split]}")
+            listed = ", ".join(f"{name} {number}" for name, number in counts.items())
+            raise SeverityError(f"The {split} split has no image ({listed}). {FIX[split]}")

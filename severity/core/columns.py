@@ -1,4 +1,4 @@
 """Columns that the tables of several folders share."""
 
-# What is known of an image beside its labels.
+# What is known about an image besides its labels.
 METADATA = ("id", "patient", "sex", "age", "view", "split")

@@ -1,6 +1,6 @@
 """Pages for people as data: headings, paragraphs, bullets and tables.
 
-A stage makes a document once and writes it twice: as Markdown, to be read beside its numbers, and as JSON, from which
+A stage makes a document once and writes it twice: as Markdown, to be read next to its numbers, and as JSON, from which
 the report renders it in HTML. A table's numbers keep their values, so that the report can sort by them.
 """
 
@@ -67,7 +67,7 @@ class Bullets:
 class Number:
     """A number in a table.
 
-    value: to sort by, None where there is none. shown: for people. interval: shown behind it, less prominently.
+    value: to sort by, None if there is none. shown: for people. interval: shown after it, less prominently.
     verdict: what the number shows, in strong words.
     """
 
@@ -152,12 +152,12 @@ def code(words: str) -> Marked:
 
 
 def emphasis(words: str) -> Marked:
-    """A term that is explained where it stands."""
+    """A term that is explained where it is used."""
     return Marked(words, "emphasis")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str | Number]], *, words: int = 1) -> Table:
-    """A table. Raises ValueError where a row has not as many cells as there are headings."""
+    """A table. Raises ValueError where a row does not have one cell for each heading."""
     for row in rows:
         if len(row) != len(headings):
             raise ValueError(f"A row has {len(row)} cells for {len(headings)} headings: {list(row)}.")
@@ -170,7 +170,9 @@ def read(path: Path | str) -> Document:
     try:
         return Document(content["title"], tuple(map(_from_json, content["blocks"])))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SeverityError(f"{path} is no page of this program ({error!r}). Delete it and run `dvc repro`.") from None
+        raise SeverityError(
+            f"{path} is not a page of this program ({error!r}). Delete it and run `dvc repro`."
+        ) from None
 
 
 def _to_json(block: Block) -> dict[str, Any]:

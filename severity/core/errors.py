@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and how a stage reports them."""
+"""Errors that a person can fix, and how a stage reports them."""
 
 import difflib
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 
 class SeverityError(ValueError):
-    """Something that came from outside is wrong. The message says what came, what would be right, where to change it."""
+    """Wrong input. The message says what was given, what would be right, and where to change it."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -18,7 +18,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a SeverityError ends it with exit code 1 and its message alone, without a traceback."""
+    """Run a stage's `main`; a SeverityError ends it with exit code 1 and only its message, without a traceback."""
     try:
         main()
     except SeverityError as error:

@@ -1,4 +1,4 @@
-"""Writing files whole: beside first, then renamed, so that nothing is ever half-written."""
+"""Writing files whole: to a temporary name first, then renamed, so that nothing is ever half-written."""
 
 import json
 import os
@@ -15,25 +15,25 @@ from severity.core.errors import SeverityError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
+    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, else remove it.
 
     Serves files and folders: write a file at the yielded path, or make a folder there. An existing `path` is replaced.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last because writers such as numpy.save and Pillow choose the format by it.
-    beside = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
     for left in path.parent.glob(f".{path.stem}.writing-*{path.suffix}"):
         # What a killed process left behind can be as large as a data set. Its number is this one's only by reuse.
-        if left == beside or not _alive(left.name.removesuffix(path.suffix).rpartition("-")[2]):
+        if left == temporary or not _alive(left.name.removesuffix(path.suffix).rpartition("-")[2]):
             _remove(left)
     try:
-        yield beside
+        yield temporary
         if path.is_dir() and not path.is_symlink():
             _remove(path)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        _remove(beside)
+        _remove(temporary)
 
 
 def _alive(process: str) -> bool:
@@ -60,8 +60,8 @@ def write_json(path: Path | str, content: Any) -> None:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write text as UTF-8."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path | str) -> Any:
@@ -70,12 +70,12 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. Run `dvc repro` to make it.") from None
+        raise SeverityError(f"{path} is missing. Run `dvc repro` to create it.") from None
     except json.JSONDecodeError as error:
         raise SeverityError(f"{path} is not JSON ({error}). Delete it and run `dvc repro`.") from None
 
 
 def write_csv(path: Path | str, frame: pandas.DataFrame) -> None:
     """Write a table without its index, byte-stable across runs and platforms (10 significant digits)."""
-    with replacing(path) as beside:
-        frame.to_csv(beside, index=False, lineterminator="\n", float_format="%.10g")
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")

@@ -48,8 +48,8 @@ class Hierarchy:
             names: node names; without them a class's node is named after it, another node ``node <i>``.
 
         Raises:
-            SeverityError: no root or several, a parent that does not exist, a cycle, fewer than two classes, a class or
-                node name twice, two classes at one node, a leaf without a class.
+            SeverityError: no root or several, a parent that does not exist, a cycle, fewer than two classes, a
+                duplicated class or node name, two classes at one node, a leaf without a class.
         """
         parents = _integers(parents, "parents")
         class_nodes = _integers(class_nodes, "class_nodes")
@@ -123,11 +123,11 @@ class Hierarchy:
     @cached_property
     def general_classes(self) -> dict[int, numpy.ndarray]:
         """For each class that stands for an inner node: the other classes below that node, ascending."""
-        found = {}
+        others = {}
         for index in numpy.flatnonzero(self.stands_for != self.class_nodes).tolist():
             below = self.classes_below[self.stands_for[index]]
-            found[index] = below[below != index]
-        return found
+            others[index] = below[below != index]
+        return others
 
     @property
     def given_nodes(self) -> int:
@@ -165,7 +165,7 @@ class Hierarchy:
         try:
             return cls.from_parents(**{key: content[key] for key in ("parents", "class_nodes", "classes", "names")})
         except (KeyError, TypeError) as error:
-            raise SeverityError(f"{path} is no hierarchy file ({error}). Delete it and run `dvc repro`.") from None
+            raise SeverityError(f"{path} is not a hierarchy file ({error}). Delete it and run `dvc repro`.") from None
 
 
 def class_hash(classes: Sequence[str]) -> str:
@@ -187,7 +187,7 @@ def _check_classes(class_nodes: numpy.ndarray, classes: tuple[str, ...], nodes: 
         raise SeverityError(f"A hierarchy needs at least two classes; it has {len(classes)}: {list(classes)}.")
     for index, name in enumerate(classes):
         if name in classes[:index]:
-            raise SeverityError(f"The label {name!r} stands twice among the classes; each label has one place.")
+            raise SeverityError(f"The label {name!r} is duplicated among the classes; each label has one place.")
     for name, node in zip(classes, class_nodes.tolist(), strict=True):
         if not 0 <= node < nodes:
             raise SeverityError(f"Class {name!r} is at node {node}, but the nodes are 0 to {nodes - 1}.")
@@ -245,4 +245,4 @@ def _with_own_leaves(
 def _check_names(names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise SeverityError(f"Node names stand twice: {twice}. A node has one parent and one place: rename one.")
+        raise SeverityError(f"Node names are duplicated: {twice}. A node has one parent and one place: rename one.")

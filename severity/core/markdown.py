@@ -35,7 +35,7 @@ def renew(path: Path | str, name: str, text: str) -> None:
 def _cut(path: Path | str, name: str) -> tuple[str, str, str]:
     path = Path(path)
     if not path.is_file():
-        raise SeverityError(f"There is no page {path} to read or renew; run this from the top of the project.")
+        raise SeverityError(f"There is no page {path} to read or update; run this from the top of the project.")
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     page = path.read_text(encoding="utf-8")
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):

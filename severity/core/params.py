@@ -21,8 +21,8 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     """Read and check params.yaml.
 
     Raises:
-        SeverityError: the file is missing or no YAML, a key is unknown, repeated or missing, a value has the wrong type or
-            is out of its range, or two sections do not fit each other. Each key is named with what is right.
+        SeverityError: the file is missing or not YAML, a key is unknown, repeated or missing, a value has the wrong
+            type or is out of its range, or two sections do not fit each other. Each key is named with what is right.
     """
     path = Path(path)
     content = _read(path)
@@ -37,7 +37,7 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
 
 
 def check_loss(name: str, numbers: dict[str, Any]) -> None:
-    """Check numbers of a loss that come from elsewhere than params.yaml; those that are not given are not asked for.
+    """Check numbers of a loss that do not come from params.yaml; none of them has to be given.
 
     Raises:
         SeverityError: an unknown key, a value of another type or out of its range.
@@ -78,7 +78,7 @@ def _read(path: Path) -> Any:
         raise SeverityError(f"{path} is missing. Run from the top folder of the project.") from None
     except OSError as error:
         raise SeverityError(f"{path} cannot be read: {error}") from None
-    # PyYAML lets out what Python says of a number or a date that is none, and of lists in lists without end.
+    # PyYAML passes on Python's own errors about malformed numbers and dates, and about endlessly nested lists.
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise SeverityError(f"{path} is not YAML in UTF-8: {error}") from None
 
@@ -88,7 +88,7 @@ def _problems(errors: Sequence[dict[str, Any]], content: Any, schema: dict[str, 
     placed: dict[Place, dict[str, Any]] = {}
     for error in errors:
         place = _place(error, content)
-        # Of a value that may be of several kinds each kind complains; the one that got furthest is what was meant.
+        # If a value may be of several kinds, each kind complains; the one that got furthest is what was meant.
         if place not in placed or error["type"] == "value_error":
             placed[place] = error
     above = {place[:end] for place in placed for end in range(1, len(place))}
@@ -118,7 +118,7 @@ def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> st
         return f"unknown key {key!r}. {nearest(place[-1], known)}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing."
-    if error["type"] == "value_error":  # raised by a validator of ours, which says it all
+    if error["type"] == "value_error":  # raised by a validator of ours, whose message is complete
         return f"{key} {error['ctx']['error']}".strip()
     right = _at(place, schema)
     if "[key]" in error["loc"]:
@@ -133,7 +133,7 @@ def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> st
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits.
+    except ValueError:  # Python does not print numbers of more than 4,300 digits.
         text = "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:100]}..."
 

@@ -30,7 +30,7 @@ NAME = re.compile(r"(?P<backbone>[a-z][a-z0-9_]*)-(?P<loss>[a-z][a-z0-9_]*)-(?P<
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One cell of the grid."""
+    """One run of the grid, or one of external predictions."""
 
     backbone: str
     loss: str
@@ -38,21 +38,21 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run's files; equal to the key DVC gives the cell of its matrix."""
+        """The name of the run's files; equal to the key that DVC gives it in its matrix."""
         return f"{self.backbone}-{self.loss}-{self.seed}"
 
 
 def grid(params: dict[str, Any]) -> list[Run]:
     """All runs that `params['grid']` names, in its order: backbone, then loss, then seed."""
     axes = params["grid"]
-    return [Run(*cell) for cell in product(axes["backbone"], axes["loss"], axes["seed"])]
+    return [Run(*values) for values in product(axes["backbone"], axes["loss"], axes["seed"])]
 
 
 def external(params: dict[str, Any]) -> list[Run]:
     """The runs that `params['external']['runs']` names: predictions made by another program.
 
     Raises:
-        SeverityError: a name is no <backbone>-<loss>-<seed>.
+        SeverityError: a name is not of the form <backbone>-<loss>-<seed>.
     """
     return [named(name) for name in params["external"]["runs"]]
 
@@ -62,8 +62,8 @@ def named(name: str) -> Run:
     match = NAME.fullmatch(name)
     if not match:
         raise SeverityError(
-            f"{name!r} is no name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: lower-case letters, "
-            "digits and _ in the first two, a whole number without leading zeros as the third."
+            f"{name!r} is not the name of a run. It must be <backbone>-<loss>-<seed>, such as chexnet-bce-0: "
+            "lower-case letters, digits and _ in the first two, a whole number without leading zeros as the third."
         )
     return Run(match["backbone"], match["loss"], int(match["seed"]))
 
@@ -72,19 +72,20 @@ def scored(params: dict[str, Any]) -> list[Run]:
     """All runs whose predictions are scored: those of the grid, then the external ones.
 
     Raises:
-        SeverityError: an external one has no run's name, or that of one of the grid, or other images.
+        SeverityError: an external one is not named like a run, or is named like one of the grid, or has other images.
     """
     trained, given = grid(params), external(params)
     both = [run.name for run in given if run in trained]
     if both:
         raise SeverityError(
-            f"params.yaml: external.runs names {', '.join(both)}, which the grid trains as well. Rename the file and the run."
+            f"params.yaml: external.runs names {', '.join(both)}, which the grid trains as well. Rename the file and "
+            "the run."
         )
     truth = params["external"]["truth"]
     if trained and given and truth != PREPARED:
         raise SeverityError(
-            f"params.yaml: external.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set external.truth to "
-            f"{PREPARED}, or empty the grid (grid.seed: [])."
+            f"params.yaml: external.truth is {truth!r}, but the grid has runs, which are scored on {PREPARED}. Set "
+            f"external.truth to {PREPARED}, or empty the grid (grid.seed: [])."
         )
     return [*trained, *given]
 
@@ -130,7 +131,7 @@ def record(run: Run, settings: dict[str, Any], **inputs: Any) -> dict[str, Any]:
 
 
 def seed_for(*names: Any) -> int:
-    """A seed in [0, 2**63) that depends on the names of things alone, so that adding a run changes no other run."""
+    """A seed in [0, 2**63) that depends only on the names of things, so that adding a run changes no other run."""
     digest = hashlib.sha256("\x1f".join(str(name) for name in names).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -217,12 +218,12 @@ def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to end this process when the one that started it ends (Linux only; elsewhere nothing happens).
+    """Ask the kernel to end this process when the one that started it ends (Linux only).
 
-    DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training beside it.
+    DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training alongside it.
 
     Args:
-        parent: number of the process that started this one, if known; it tells whether that has ended already.
+        parent: number of the process that started this one, if known; with it, an end before this call is noticed too.
     """
     if sys.platform != "linux":
         return
@@ -234,10 +235,10 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def keep_memory() -> None:
-    """Ask the C library to keep the memory that is freed (glibc only; elsewhere nothing happens).
+    """Ask the C library to keep the memory that is freed (glibc only).
 
-    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large blocks
-    at each step: a small network loses a quarter of its time to fresh, zeroed pages. No number changes.
+    It would give every large block back to the kernel, and a network on the CPU frees and asks for the same large
+    blocks at each step: a small network loses a quarter of its time to new, zeroed pages. No number changes.
     """
     if sys.platform != "linux":
         return

@@ -9,7 +9,7 @@ import pandas
 from severity.core.errors import SeverityError, nearest
 
 SHOWN = 5  # how many offenders an error names
-OLDEST = 120  # years; whoever is older in a table was mistyped
+OLDEST = 120  # years; an older age in a table is a typing error
 
 
 def line(row: int) -> int:
@@ -43,7 +43,7 @@ def refuse_repeats(names: pandas.Series, column: str, path: Path) -> None:
 
     Args:
         names: the image of each row, as text.
-        column: where they stand.
+        column: the column that holds them.
     """
     again = names.duplicated().to_numpy()
     if again.any():
@@ -56,7 +56,7 @@ def refuse_repeats(names: pandas.Series, column: str, path: Path) -> None:
 
 
 def plausible(ages: pandas.Series, youngest: float = 0) -> pandas.Series:
-    """Ages in years, NaN for those that nobody has: below `youngest` or above OLDEST."""
+    """Ages in years, NaN for impossible ones: below `youngest` or above OLDEST."""
     return ages.where(ages.between(youngest, OLDEST))
 
 
@@ -75,7 +75,7 @@ def numbers(texts: pandas.Series, column: str, path: Path) -> pandas.Series:
     """A column of text as float64; blank is NaN.
 
     Raises:
-        SeverityError: a text that is no number; the message names file, line and column.
+        SeverityError: a text that is not a number; the message names file, line and column.
     """
     values = pandas.to_numeric(texts.replace("", "nan"), errors="coerce")
     refuse(values.isna() & ~texts.isin(["", "nan"]), texts, column, path, "is not a number")

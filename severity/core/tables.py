@@ -1,8 +1,8 @@
 """Reading CSV tables: every one is read here, under the same rules.
 
 The encoding is UTF-8, with or without a byte order mark. A name of a column or a cell such as NA is text, never
-"missing"; only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a column
-that is asked for must be there once. Messages name the file and say what to do.
+"missing"; only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a required
+column must be there exactly once. Messages name the file and say what to do.
 """
 
 import warnings
@@ -18,13 +18,13 @@ UTF8 = "Save it in the encoding UTF-8."
 
 
 def find(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the files `names` that is in the folder `root`, plain or with .gz; None if there is none."""
+    """The first of the files `names` that is in the folder `root`, plain or with .gz; None if none of them is there."""
     candidates = (root / (name + suffix) for name in names for suffix in ("", ".gz"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def header(path: Path | str, separator: str = ",", fix: str = "") -> list[str]:
-    """The cells of the first line of a CSV file, as they are. Raises SeverityError when it is no CSV."""
+    """The cells of the first line of a CSV file, as they are. Raises SeverityError when it is not a CSV file."""
     return _read(path, fix, sep=separator, header=None, nrows=1, dtype=str).iloc[0].tolist()
 
 
@@ -35,10 +35,10 @@ def read_text(path: Path | str, columns: Sequence[str], separator: str = ",", fi
         path: the file.
         columns: the columns that must be there; others are kept as they are.
         separator: the character between two cells.
-        fix: how to have the right file, for messages.
+        fix: how to get the right file, for messages.
 
     Raises:
-        SeverityError: the file is missing or no CSV, has no row, or lacks a column or has it twice.
+        SeverityError: the file is missing or not a CSV file, or has no row; a column is missing or duplicated.
     """
     names = header(path, separator, fix)
     frame = _read(path, fix, sep=separator, dtype=str)
@@ -54,7 +54,7 @@ def read(path: Path | str, columns: Sequence[str], floats: Sequence[str], fix: s
     Args:
         path: the file.
         columns: the columns that must be there, `floats` too.
-        fix: how to have it made again, for messages.
+        fix: how to have it regenerated, for messages.
 
     Raises:
         SeverityError: the file is missing or another table.
@@ -71,14 +71,14 @@ def read_numbers(path: Path | str, words: Sequence[str], fix: str) -> pandas.Dat
 
     Args:
         path: the file.
-        words: columns of text; those that the table does not have are passed over.
-        fix: how to have it made again, for messages.
+        words: columns of text; those that the table does not have are ignored.
+        fix: how to have it regenerated, for messages.
 
     Returns:
         Columns of whole numbers are int64, others float64 (blank is NaN).
 
     Raises:
-        SeverityError: the file is missing or no CSV.
+        SeverityError: the file is missing or not a CSV file.
     """
     frame = _read(path, fix, dtype=dict.fromkeys(words, str), na_values=[""])
     return _blank(frame, [column for column in words if column in frame])
@@ -118,7 +118,7 @@ def read_words(path: Path) -> list[str]:
     """The words of a text file, such as a list with one file name a line.
 
     Raises:
-        SeverityError: the file is no text.
+        SeverityError: the file is not a text file.
     """
     try:
         return path.read_text(encoding="utf-8-sig").split()

@@ -16,7 +16,7 @@ import pandas
 from severity.collections.splits import SPLITS
 from severity.core import documents
 from severity.core.documents import Block, Bullets, Document, Heading, Number, code, count, paragraph
-from severity.datacard.duplicates import LISTED, Found
+from severity.datacard.duplicates import LISTED, NearDuplicates
 from severity.prepared.prepared import Table
 
 STATES = ("positive", "negative", "uncertain", "blank")
@@ -80,7 +80,11 @@ def violations(summary: Mapping[str, Any]) -> pandas.DataFrame:
 
 
 def card(
-    table: Table, summary: Mapping[str, Any], decoded: Mapping[str, Any], boxes: pandas.DataFrame, found: Found
+    table: Table,
+    summary: Mapping[str, Any],
+    decoded: Mapping[str, Any],
+    boxes: pandas.DataFrame,
+    duplicates: NearDuplicates,
 ) -> dict[str, Any]:
     """The content of card.json: nested by subject, then split; every leaf but those of `notes` a number, a word or
     null.
@@ -88,7 +92,7 @@ def card(
     Args:
         table: of data/prepared. summary: its summary.json. boxes: its boxes.csv.
         decoded: summary.json of data/images.
-        found: near-duplicates across splits.
+        duplicates: near-duplicates across splits.
     """
     frame, labels = table.frame, list(table.labels)
     parts = {ALL: frame, **{split: frame[frame["split"] == split] for split in SPLITS}}
@@ -110,9 +114,9 @@ def card(
         },
         "violations": {split: _whole(broken.loc[split]) for split in SPLITS},
         "near_duplicates": {
-            "hash_distance": found.hash_distance,
-            "correlation": found.correlation,
-            "pairs": {ALL: sum(found.counts.values()), **found.counts},
+            "hash_distance": duplicates.hash_distance,
+            "correlation": duplicates.correlation,
+            "pairs": {ALL: sum(duplicates.counts.values()), **duplicates.counts},
         },
         "boxes": {ALL: len(boxes), "images": int(boxes["id"].nunique()), "labels": counted(boxes["label"])},
         "labels": {
@@ -158,7 +162,7 @@ def page(content: Mapping[str, Any], broken: pandas.DataFrame, pairs: pandas.Dat
     """The data card as a page.
 
     Args:
-        content: what `card` gives. broken: what `violations` gives. pairs: near-duplicates (`Found.pairs`).
+        content: what `card` gives. broken: what `violations` gives. pairs: near-duplicates (`NearDuplicates.pairs`).
     """
     blocks = [
         paragraph(

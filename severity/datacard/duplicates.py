@@ -1,17 +1,17 @@
 """Near-duplicates: an image of one split that shows the same picture as an image of another split.
 
-A test image that a network has seen in training, under another name or patient, makes its scores too good, and splitting
-by patient does not help. Two steps find such pairs:
+A test image that a network has seen in training, under another name or patient, makes its scores too good, and
+splitting by patient does not help. Two steps find such pairs:
 
-1. a perceptual hash of every image (pHash of ImageHash: which of the 64 lowest cosine frequencies of the 32 x 32 thumbnail
-   lie above their median); pairs that differ in few bits are candidates;
-2. Pearson's correlation of the two thumbnails confirms them, because radiographs of one body part all look alike: of 64 bits
-   at most 10 differ in 1 of 400 pairs of ChestX-ray14 images of different patients.
+1. a perceptual hash of every image (pHash of ImageHash: which of the 64 lowest cosine frequencies of the 32 x 32
+   thumbnail lie above their median); pairs that differ in few bits are candidates;
+2. Pearson's correlation of the two thumbnails confirms them, because radiographs of one body part all look alike: of 64
+   bits at most 10 differ in 1 of 400 pairs of ChestX-ray14 images of different patients.
 
 With `hash_distance` 10 and `correlation` 0.985, on ChestX-ray14: 13 of 13 pictures stored twice are found, and none of
-2,537,075 pairs of different patients (their largest correlation is 0.962) nor of 8,725 pairs of follow-ups of one patient
-(0.983). docs/data.md has tables by threshold and by kind of change, and tells what is not found: mirrored, turned or
-inverted copies, histogram equalisation, crops and frames of more than one percent.
+2,537,075 pairs of different patients (their largest correlation is 0.962) nor of 8,725 pairs of follow-ups of one
+patient (0.983). docs/data.md has tables by threshold and by kind of change, and lists what is not found: mirrored,
+turned or inverted copies, histogram equalisation, crops and frames of more than one percent.
 """
 
 import mmap
@@ -55,8 +55,8 @@ class Thumbnails:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Near-duplicates: `pairs` has the columns HEADER, most alike first, and at most LISTED rows; `counts` counts all."""
+class NearDuplicates:
+    """Near-duplicates: `pairs` has the columns HEADER, most alike first, at most LISTED rows; `counts` is of all."""
 
     pairs: pandas.DataFrame
     counts: dict[str, int]  # "train-validation", "train-test", "validation-test"
@@ -86,23 +86,24 @@ class Pictures:
 
 def find(
     images: numpy.ndarray, table: pandas.DataFrame, *, hash_distance: int, correlation: float, workers: int
-) -> Found:
+) -> NearDuplicates:
     """Find the pairs of images of different splits that show the same picture.
 
     Args:
         images: (N, size, size) uint8; may be mapped from a file, and is only read.
         table: N rows, those of `images`, with the columns id, split and patient.
         hash_distance: how many of the 64 bits of two hashes may differ.
-        correlation: the least Pearson correlation of two thumbnails. An image of one gray level throughout has none; two
-            such images count as alike (1), one of them and any other as unlike (0).
-        workers: threads that make thumbnails; 0 is what Python thinks right for this machine. The result is the same.
+        correlation: the least Pearson correlation of two thumbnails. An image of one gray level throughout has none;
+            two such images count as alike (1), one of them and any other as unlike (0).
+        workers: threads that make thumbnails; 0 is Python's own choice for this machine. The result is the same.
 
     Raises:
         SeverityError: table and images differ in length.
     """
     if len(images) != len(table):
         raise SeverityError(
-            f"data/images holds {len(images)} images, but the table of data/prepared {len(table)} rows. Run `dvc repro`."
+            f"data/images holds {len(images)} images, but the table of data/prepared {len(table)} rows. Run `dvc "
+            "repro`."
         )
     thumbnails = shrink(images, workers)
     pictures = {split: Pictures(thumbnails, numpy.flatnonzero(table["split"] == split)) for split in SPLITS}
@@ -118,7 +119,7 @@ def find(
                 pairs = _most_alike(numpy.vstack([pairs, rows]))
     first, second = (table[list(IMAGE)].iloc[pairs[:, side].astype(int)].reset_index(drop=True) for side in (0, 1))
     listed = pandas.concat([first, second.add_prefix("other_")], axis=1)
-    return Found(
+    return NearDuplicates(
         listed.assign(hash_distance=pairs[:, 2].astype(int), correlation=pairs[:, 3]),
         counts,
         hash_distance,
@@ -129,8 +130,9 @@ def find(
 def shrink(images: numpy.ndarray, workers: int) -> Thumbnails:
     """The thumbnails of (N, size, size) uint8 images.
 
-    Threads, not processes: most of the time goes into resizing, where Pillow lets other threads run, and nothing has to be
-    copied to another process. One core makes 4,000 thumbnails a second of images of 224 x 224, so that 223,414 take a minute.
+    Threads, not processes: most of the time goes into resizing, where Pillow lets other threads run, and nothing has to
+    be copied to another process. One core makes 4,000 thumbnails a second of images of 224 x 224, so that 223,414 take
+    a minute.
     """
     pixels = numpy.empty((len(images), SIDE * SIDE), numpy.uint8)
     hashes = numpy.empty(len(images), numpy.uint64)
@@ -152,7 +154,9 @@ def shrink(images: numpy.ndarray, workers: int) -> Thumbnails:
 
 def _read(images: numpy.ndarray, start: int, stop: int) -> numpy.ndarray:
     """Some images; those of a map read from its file, for what is read through a map stays in this process's memory."""
-    if not (isinstance(images, numpy.memmap) and isinstance(images.base, mmap.mmap)):  # A part of a map lies elsewhere.
+    if not (
+        isinstance(images, numpy.memmap) and isinstance(images.base, mmap.mmap)
+    ):  # A part of a map has other offsets.
         return images[start:stop]
     pixels = images[0].size
     flat = numpy.fromfile(images.filename, numpy.uint8, (stop - start) * pixels, offset=images.offset + start * pixels)
@@ -172,7 +176,7 @@ def _shrink(images: numpy.ndarray) -> Thumbnails:
 def search(
     first: Thumbnails, second: Thumbnails, *, hash_distance: int, correlation: float
 ) -> Iterator[tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray, numpy.ndarray]]:
-    """Yield, step by step, the pairs that are near-duplicates: rows of `first`, rows of `second`, distance, correlation.
+    """Yield the near-duplicates step by step: rows of `first`, rows of `second`, distance, correlation.
 
     All len(first) x len(second) hashes are compared, ROWS x COLUMNS at a time, and the thumbnails of at most CANDIDATES
     pairs are held at once. On one core a billion pairs take 2 s where none is a candidate, 5 s of chest radiographs.
@@ -208,8 +212,8 @@ def correlations(first: numpy.ndarray, second: numpy.ndarray) -> numpy.ndarray:
     covariance = pixels * product(first, second) - totals[0] * totals[1]
     flat = [spread == 0 for spread in spreads]
     scale = numpy.sqrt(spreads[0].astype(numpy.float64) * spreads[1])  # The product can pass 2**63.
-    found = (flat[0] & flat[1]).astype(numpy.float64)
-    return numpy.divide(covariance, scale, out=found, where=scale > 0)
+    alike = (flat[0] & flat[1]).astype(numpy.float64)
+    return numpy.divide(covariance, scale, out=alike, where=scale > 0)
 
 
 def _rows(
@@ -220,7 +224,7 @@ def _rows(
     distance: numpy.ndarray,
     likeness: numpy.ndarray,
 ) -> Iterator[numpy.ndarray]:
-    """(n, 4) row, other row, distance, correlation of pairs of pictures; of copies no more than can be listed."""
+    """(n, 4) row, other row, distance, correlation of pairs of pictures; of copies at most as many as can be listed."""
     # Row numbers are exact in float64.
     single = (some.copies[i] == 1) & (others.copies[j] == 1)
     yield numpy.column_stack([some.first[i], others.first[j], distance, likeness])[single]

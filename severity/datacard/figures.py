@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from severity.collections.splits import SPLITS
 from severity.core.table_checks import listed
 from severity.datacard.datacard import ALL, STATES, UNKNOWN
-from severity.datacard.duplicates import Found
+from severity.datacard.duplicates import NearDuplicates
 from severity.drawing import pictures
 from severity.drawing.pictures import BLUE, GREY, NOT_AVAILABLE, ORANGE, SKY, VERMILLION, Picture, styled
 from severity.prepared.prepared import Table
@@ -26,7 +26,7 @@ NUMBERED = 20  # up to this many labels, the matrix has numbers
 VIEWS = 8
 PAIRS = 8
 YEARS = 5  # width of an age group
-# Dark, hatched, white, grey: told apart without colour.
+# Dark, hatched, white, grey: distinguishable without colour.
 STATE_LOOKS = {
     "positive": {"facecolor": BLUE},
     "uncertain": {"facecolor": ORANGE, "hatch": "//////"},
@@ -42,14 +42,14 @@ SEX_HATCHES = ("", "//////", "....", "xxxx")
 class Card:
     """What the figures of the data card are drawn from.
 
-    table: of data/prepared. images: (N, size, size) uint8, the images of its rows. by_label, together: what `label_table`
-    and `cooccurrence` of severity.datacard.datacard give. duplicates: near-duplicates across splits.
+    table: of data/prepared. images: (N, size, size) uint8, the images of its rows. by_label, together: what
+    `label_table` and `cooccurrence` of severity.datacard.datacard give. duplicates: near-duplicates across splits.
     """
 
     table: Table
     by_label: pandas.DataFrame
     together: pandas.DataFrame
-    duplicates: Found
+    duplicates: NearDuplicates
     images: numpy.ndarray
     dataset: str
 
@@ -131,7 +131,7 @@ def _left_out(shown: int, labels: int, order: str) -> str:
     return "" if shown == labels else f"; the {shown} labels with most {order}, {labels - shown:,} are left out"
 
 
-# --- 2. Labels together
+# --- 2. Labels that occur together
 
 
 @styled
@@ -159,10 +159,10 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
             "share_of_label": share.ravel(),
         }
     )
-    headline = "Labels that come together"
+    headline = "Labels that occur together"
     if not several:
         return Picture(
-            pictures.said(headline, facts, "No image is positive for two labels."),
+            pictures.text_figure(headline, facts, "No image is positive for two labels."),
             table,
             f"{headline}: of {facts} no image is positive for two (metrics/data/cooccurrence.csv).",
         )
@@ -184,8 +184,8 @@ def draw_cooccurrence(together: pandas.DataFrame, *, facts: str) -> Picture:
     pictures.title(figure, headline, facts + note + rest)
     empty = [name for name, count in zip(names, counts.diagonal(), strict=True) if not count]
     caption = pictures.sentences(
-        f"Of the images positive for the label of a row, the share that is positive for that of a column, of {facts}{rest} "
-        "(metrics/data/cooccurrence.csv).",
+        "Of the images positive for the label of a row, the share that is positive for that of a column, of "
+        f"{facts}{rest} (metrics/data/cooccurrence.csv).",
         f"Without a positive image: {listed(empty)}." if empty else "",
     )
     return Picture(figure, table, caption)
@@ -257,8 +257,11 @@ def draw_ages(frame: pandas.DataFrame, *, facts: str) -> Picture:
     )
     pictures.title(figure, "Ages and views by sex", facts)
     ageless = int(frame["age"].isna().sum())
-    caption = f"Ages (in groups of {YEARS} years) and views of the images by sex and split, of {facts}; {ageless:,} of unknown age."
-    return Picture(figure, table, f"{caption} From data/prepared/table.csv.")
+    caption = (
+        f"Ages (in groups of {YEARS} years) and views of the images by sex and split, of {facts}; {ageless:,} of "
+        "unknown age. From data/prepared/table.csv."
+    )
+    return Picture(figure, table, caption)
 
 
 def _people(
@@ -301,7 +304,7 @@ def _draw_views(axes: Axes, rows: pandas.DataFrame, sexes: Sequence[str], views:
 
 
 def _sex_line(i: int) -> dict[str, Any]:
-    """The line of the i-th sex; line style and hatching tell what colour tells."""
+    """The line of the i-th sex; line style and hatching say what colour says."""
     return {"color": SEX_COLOURS[i % 4], "linestyle": SEX_LINES[i % 4], "linewidth": 1.5}
 
 
@@ -314,24 +317,26 @@ def _sex_fill(i: int) -> dict[str, Any]:
 
 
 @styled
-def draw_near_duplicates(found: Found, images: numpy.ndarray, ids: Sequence[str], *, facts: str) -> Picture:
+def draw_near_duplicates(
+    duplicates: NearDuplicates, images: numpy.ndarray, ids: Sequence[str], *, facts: str
+) -> Picture:
     """Pairs of images of different splits that show the same picture, side by side.
 
-    Of more than PAIRS, the most alike and the least alike: if something is no duplicate, it is among the latter.
+    Of more than PAIRS, the most alike and the least alike: if something is not a duplicate, it is among the latter.
 
     Args:
-        found: what `duplicates.find` gives.
+        duplicates: what `duplicates.find` gives.
         images, ids: the prepared images (N, H, W) uint8 and the id of each.
         facts: data set and numbers of images, for the title.
     """
-    pairs, total = found.pairs, sum(found.counts.values())
+    pairs, total = duplicates.pairs, sum(duplicates.counts.values())
     half = PAIRS // 2
     table = pairs if len(pairs) <= PAIRS else pandas.concat([pairs.head(half), pairs.tail(half)], ignore_index=True)
-    limits = f"hash distance at most {found.hash_distance} of 64, correlation at least {found.correlation:g}"
+    limits = f"hash distance at most {duplicates.hash_distance} of 64, correlation at least {duplicates.correlation:g}"
     headline = f"Near-duplicates across splits: {total:,} pairs ({limits})"
     if table.empty:
         caption = f"{headline}: none among {facts} (metrics/data/near_duplicates.csv)."
-        return Picture(pictures.said(headline, facts, "None found."), table, caption)
+        return Picture(pictures.text_figure(headline, facts, "None found."), table, caption)
 
     row_of = {name: row for row, name in enumerate(ids)}
     lines = math.ceil(len(table) / 2)

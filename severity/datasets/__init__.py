@@ -8,8 +8,10 @@ from severity.core.errors import SeverityError, nearest
 
 
 def find(name: str) -> ModuleType:
-    """The module of the collection `name`; it has collect(root, out, *, ...), which writes the
-    folder `out` and returns the number of images, and read(root, *, ...), which returns a `severity.collections.collection.Collection`.
+    """The module of the collection `name`.
+
+    It has collect(root, out, *, ...), which writes the folder `out` and returns the number of images, and read(root, *,
+    ...), which returns a `severity.collections.collection.Collection`.
 
     Raises:
         SeverityError: no file of this folder has that name.

@@ -1,7 +1,7 @@
 """CheXpert: 224,316 chest radiographs of 65,240 patients of Stanford Hospital, labelled for 14 observations.
 
 Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert Comparison", AAAI 2019,
-arXiv:1901.07031. To be had at https://stanfordmlgroup.github.io/competitions/chexpert/.
+arXiv:1901.07031. Available at https://stanfordmlgroup.github.io/competitions/chexpert/.
 Licence: Stanford University Dataset Research Use Agreement, for research, not commercial; no copy may be passed on.
 
 Form (CheXpert-v1.0-small, and CheXpert-v1.0 alike)::
@@ -20,9 +20,9 @@ The column ``Path`` names an image, the release's own top folder in front or not
     -1.0   uncertain: the report hedges ("may represent"), or contradicts itself
     blank  unmentioned: the report says nothing about it
 
-The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234 images
-are the validation split, as they were made to be; without it they are the test split, and `severity.collections.splits` cuts the
-validation split out of train.csv, by patient. docs/data.md tells more.
+The test set of the competition was released later, apart, with labels but without sex, age and view. With it the 234
+images are the validation split, as they were made to be; without it they are the test split, and
+`severity.collections.splits` cuts the validation split out of train.csv, by patient. See docs/data.md.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ LABELS = (
 )
 
 TRAIN, VALID = "train.csv", "valid.csv"
-TESTS = ("test_labels.csv", "test.csv")  # Names that the test table has been handed out under.
+TESTS = ("test_labels.csv", "test.csv")  # Names under which the test table has been distributed.
 # Of train.csv and valid.csv; the test table has Path and the labels, and may have the others.
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 VIEWS = ("frontal", "lateral")
@@ -62,8 +62,8 @@ VIEWS = ("frontal", "lateral")
 STATES = {"": float("nan"), "1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": -1.0, "-1": -1.0}
 SEXES = {"Female": "F", "Male": "M", "Unknown": "", "": ""}
 SIDES = {"Frontal": "frontal", "Lateral": "lateral"}
-# LL and RL (left, right lateral) stand in a few rows that Frontal/Lateral calls frontal: which of the two is wrong the
-# collection does not tell, so these keep the plain word.
+# LL and RL (left, right lateral) occur in a few rows that Frontal/Lateral calls frontal: which of the two is wrong is
+# not known, so these keep the plain word.
 PROJECTIONS = {"AP": "AP", "PA": "PA", "LL": "", "RL": "", "": ""}
 PATH = r"^(?:[^/]+/)?(?P<path>(?P<id>(?:train|valid|test)/(?P<patient>patient[^/]+)/.+)\.[^./]+)$"
 ASTRAY = r"(?:^|/)\.\.(?:/|$)|[\\\x00]"  # what would lead out of the root, on any system
@@ -75,14 +75,15 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
 
     Args:
         root: folder of the collection.
-        images: how many images its tables must name together: 223648 in the release, 224316 with the test set; 0 accepts
-            any number.
+        images: how many images its tables must name together: 223648 in the release, 224316 with the test set; 0
+            accepts any number.
 
     Returns:
         The number of images.
 
     Raises:
-        SeverityError: the folder, a table or an image is missing, a table is not of the form above, or the number differs.
+        SeverityError: the folder, a table or an image is missing, a table is not of the form above, or the number
+            differs.
     """
     root = Path(root)
     manifest.check_root(root, "chexpert", LINK)
@@ -98,13 +99,13 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
     Args:
         root: folder of the collection.
         views: which images: 'frontal', 'lateral' or both.
-        valid: the split of the images in valid.csv: 'validation'; 'test', and then a test table is left alone; or
+        valid: the split of the images in valid.csv: 'validation'; 'test', and then a test table is ignored; or
             'auto': 'validation' if there is a test table, else 'test'.
 
     Returns:
-        One row an image: id (path without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age (years),
-        view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('' for train.csv), and the states of
-        LABELS. Where the test table has no column for the side, the image's file name tells it.
+        One row an image: id (path without its suffix), path (relative to root), patient, sex ('F', 'M', ''), age
+        (years), view ('PA', 'AP', 'lateral'; 'frontal' where AP/PA is not given), split ('' for train.csv), and the
+        states of LABELS. Where the test table has no column for the side, the image's file name states it.
 
     Raises:
         SeverityError: a table or a column is missing, a cell holds something unknown, a path leads out of the root, two
@@ -114,10 +115,10 @@ def read(root: Path | str, *, views: list, valid: str = "auto") -> Collection:
     splits = _splits(root, valid)
     table, odd = zip(*(_read_table(root / name, split) for name, split in splits.items()), strict=True)
     table, odd = pandas.concat(table, ignore_index=True), pandas.concat(odd, ignore_index=True)
-    wanted = table["view"].where(table["view"] == "lateral", "frontal").isin(views)
+    kept = table["view"].where(table["view"] == "lateral", "frontal").isin(views)
     notes = {"official splits": {name: split for name, split in splits.items() if split}}
-    notes |= {words: int(count) for words, count in odd[wanted].sum().items() if count}
-    return Collection(table[wanted].reset_index(drop=True), LABELS, notes=notes)
+    notes |= {words: int(count) for words, count in odd[kept].sum().items() if count}
+    return Collection(table[kept].reset_index(drop=True), LABELS, notes=notes)
 
 
 def _splits(root: Path, valid: str) -> dict[str, str]:
@@ -184,12 +185,12 @@ def _sides(raw: pandas.DataFrame, path: Path) -> pandas.Series:
         return table_checks.mapped(raw, "Frontal/Lateral", SIDES, path)
     side = raw["Path"].str.extract(SIDE, expand=False)
     table_checks.refuse(
-        side.isna(), raw["Path"], "Path", path, "tells no side: it ends in neither _frontal nor _lateral"
+        side.isna(), raw["Path"], "Path", path, "does not state the side: it ends in neither _frontal nor _lateral"
     )
     return side
 
 
 def _below(path: Path) -> str:
     """A hint for a root that is one folder too high."""
-    found = sorted(path.parent.glob(f"*/{path.name}"))
-    return f" There is a {found[0]}: is {found[0].parent} meant?" if found else ""
+    candidates = sorted(path.parent.glob(f"*/{path.name}"))
+    return f" There is a {candidates[0]}: is {candidates[0].parent} meant?" if candidates else ""

@@ -1,8 +1,8 @@
-"""No images, only labels: those that external predictions bring along, so that published numbers can be scored alone.
+"""No images, only the labels in files of external predictions, so that published numbers can be scored without images.
 
 Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
-where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that read
-data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md tells the commands.
+where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that
+read data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md has the commands.
 Licence: that of the files.
 """
 
@@ -36,11 +36,11 @@ def collect(root: Path | str, out: Path | str) -> int:
 
 
 def read(root: Path | str) -> Collection:
-    """The labels of all files, images in the order in which they are met.
+    """The labels of all files, images in the order in which they occur.
 
     Returns:
-        One row an image: id, patient (the id where no file tells it), split ('' where no file tells it), the labels as 1, 0
-        or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
+        One row an image: id, patient (the id where no file states it), split ('' where no file states it), the labels
+        as 1, 0 or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
 
     Raises:
         SeverityError: no file with labels, other labels in another file, or two files that disagree on an image.
@@ -48,17 +48,17 @@ def read(root: Path | str) -> Collection:
     root = Path(root)
     sheets = [sheet for path in external_files.listed(root) if (sheet := external_files.read(path)).labels]
     if not sheets:
-        raise SeverityError(f"{root} has no file of predictions with columns true:<class>. The form is told in {FORM}.")
+        raise SeverityError(f"{root} has no file of predictions with columns true:<class>. See {FORM} for the form.")
     labels = sheets[0].labels
     frame = pandas.concat([_frame(sheet, sheets[0]) for sheet in sheets], ignore_index=True)
     frame = frame.drop_duplicates()
-    again = frame["id"][frame["id"].duplicated()]
-    if len(again):
+    repeated = frame["id"][frame["id"].duplicated()]
+    if len(repeated):
         raise SeverityError(
-            f"{root}: files disagree on patient, split or labels of {len(again)} images: {table_checks.listed(again)}. All must tell "
-            "the same, or leave columns true:<class> to one of them."
+            f"{root}: files disagree on patient, split or labels of {len(repeated)} images: "
+            f"{table_checks.listed(repeated)}. All must agree, or only one of them may have columns true:<class>."
         )
-    alone = int((frame["patient"] == "").sum())
+    without_patient = int((frame["patient"] == "").sum())
     table = frame.assign(
         patient=frame["patient"].mask(frame["patient"] == "", frame["id"]),
         sex="",
@@ -66,7 +66,7 @@ def read(root: Path | str) -> Collection:
         view="",
         path=[f"no-image/{row}" for row in range(len(frame))],
     ).reset_index(drop=True)
-    notes = {"images without a patient, each taken as one of its own": alone} if alone else {}
+    notes = {"images without a patient, each taken as one of its own": without_patient} if without_patient else {}
     return Collection(table, labels, notes=notes)
 
 

@@ -1,9 +1,9 @@
 """IRMA: radiographs of the medical annotation tasks of ImageCLEF, 2005 to 2009, each with an IRMA code.
 
 Lehmann, Schubert, Keysers, Kohnen & Wein, "The IRMA code for unique classification of medical images", SPIE 5033, 2003.
-Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters 29,
-2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". To be had on
-request at https://publications.rwth-aachen.de/record/667225.
+Tasks: Deselaers, Deserno & Müller, "Automatic medical image annotation in ImageCLEF 2007", Pattern Recognition Letters
+29, 2008; Tommasi, Caputo, Welter, Güld & Deserno, "Overview of the CLEF 2009 medical image annotation track". Available
+on request at https://publications.rwth-aachen.de/record/667225.
 Licence: an agreement with the organisers, for research; the images may not be passed on.
 
 Form, as of 2009; every name is an option of `read`::
@@ -14,11 +14,12 @@ Form, as of 2009; every name is an option of `read`::
     <root>/ImageCLEFmed2009_test.03/...
     <root>/T.csv, D.csv, A.csv, B.csv            code tables, optional: prefix;name, with or without a header
 
-A code column may hold ``\\N`` or a blank where an image has no code. Instead of four code tables there may be one text file,
-as the organisers' scoring program reads it: ``** <axis>`` before each axis, in the order T, D, A, B, then ``[prefix] name``.
+A code column may hold ``\\N`` or a blank where an image has no code. Instead of four code tables there may be one text
+file, as the organisers' scoring program reads it: ``** <axis>`` before each axis, in the order T, D, A, B, then
+``[prefix] name``.
 
-The classes are the codes of the training table, or one axis of them. A test image with another code has no class, but its
-code is known, and `severity.metrics.irma_score` scores it.
+The classes are the codes of the training table, or one axis of them. A test image with another code has no class, but
+its code is known, and `severity.metrics.irma_score` scores it.
 """
 
 import os
@@ -58,10 +59,10 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     """
     root = Path(root)
     manifest.check_root(root, "irma", LINK)
-    found = _find_images(root)
-    manifest.check_count(len(found), images, "irma")
-    manifest.write(out, root, images=found.values(), label_tables=_below(root, TABLES))
-    return len(found)
+    paths = _find_images(root)
+    manifest.check_count(len(paths), images, "irma")
+    manifest.write(out, root, images=paths.values(), label_tables=_below(root, TABLES))
+    return len(paths)
 
 
 def read(
@@ -82,7 +83,8 @@ def read(
         root: folder of the collection.
         axis: what the classes are: 'all', the whole codes, or one axis: 'technical', 'directional', 'anatomical' or
             'biological'.
-        train_table, test_table: the tables, relative to `root`; without a test table ('') a test set is divided as well.
+        train_table, test_table: the tables, relative to `root`; without a test table ('') a test set is divided as
+            well.
         code_column: their column with the codes.
         code_tables: axis -> file with its code table, or one file for all, relative to `root`; empty: none, then the
             branching factors of the IRMA score are counted in the training codes.
@@ -91,8 +93,8 @@ def read(
         The collection; its facts are an `IrmaFacts`.
 
     Raises:
-        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that has
-            two rows or is not there, or no image with a code.
+        SeverityError: a table that is missing or wrong, a code that is malformed (with file and line), an image that
+            has two rows or is not there, or no image with a code.
     """
     root = Path(root)
     axes = irma_codes.axes_of(axis)
@@ -110,7 +112,7 @@ def read(
         raise SeverityError(f"{root / train_table}, column {code_column!r}: no image has a code to learn.")
     labels = tuple(sorted(set(kept.loc[train, "code"])))
     unseen = kept[~kept["code"].isin(labels)]
-    # The first image of each code: it stays in train, or a rare class might be left without.
+    # The first image of each code stays in train, or a rare class might have no training image.
     kept.loc[train & ~kept["code"].duplicated(), "split"] = "train"
     facts = IrmaFacts(
         axis=axis,
@@ -123,7 +125,7 @@ def read(
     notes |= table.loc[table["left_out"] != "", "left_out"].value_counts(sort=False).to_dict()
     notes |= _counted("images that have no row, left out", len(images.keys() - set(table["id"])))
     notes |= _counted("test images whose code no training image has: they have no class", len(unseen))
-    notes |= _strangers(sorted(set(kept["code"])), names)
+    notes |= _unknown_codes(sorted(set(kept["code"])), names)
     tidy = kept[["id", "path"]].assign(patient=kept["id"], sex="", age=float("nan"), view="", split=kept["split"])
     states = pandas.DataFrame({label: (kept["code"] == label).astype(float) for label in labels})
     return Collection(pandas.concat([tidy, states], axis=1), labels, notes=notes, facts={SUBJECT: facts.to_json()})
@@ -177,51 +179,52 @@ def _paths(table: pandas.DataFrame, images: dict[str, str], root: Path) -> panda
     if len(missing):
         first = missing.iloc[0]
         raise SeverityError(
-            f"{first['where']}: there is no image {first['id']!r} below {root} ({len(missing)} such rows); its file would be "
-            f"named {first['id']}{IMAGES[0]}, or end in {', '.join(IMAGES[1:])}. Add the images, or take the rows out."
+            f"{first['where']}: there is no image {first['id']!r} below {root} ({len(missing)} such rows); its file "
+            f"would be named {first['id']}{IMAGES[0]}, or end in {', '.join(IMAGES[1:])}. Add the images, or take the "
+            "rows out."
         )
     return paths
 
 
 def _find_images(root: Path) -> dict[str, str]:
     """File name without its suffix -> path relative to `root`, of every image below it."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for path in _below(root, IMAGES):
         name = Path(path).stem
-        if name in found:
-            raise SeverityError(f"{root}: the image {name} is there twice: {found[name]} and {path}. Remove one.")
-        found[name] = path
-    if not found:
+        if name in paths:
+            raise SeverityError(f"{root}: the image {name} is duplicated: {paths[name]} and {path}. Remove one.")
+        paths[name] = path
+    if not paths:
         raise SeverityError(f"There is no image below {root}; images end in {', '.join(IMAGES)}.")
-    return found
+    return paths
 
 
 def _below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Paths relative to `root`, with forward slashes, of all files below it that have one of the suffixes, sorted."""
-    found = [
+    paths = [
         Path(folder, name).relative_to(root).as_posix()
         for folder, _, names in os.walk(root)
         for name in names
         if name.lower().endswith(suffixes)
     ]
-    return sorted(found)
+    return sorted(paths)
 
 
 def _counted(note: str, number: int) -> dict[str, int]:
     return {note: number} if number else {}
 
 
-def _strangers(codes: list[str], names: dict[str, dict[str, str]]) -> dict[str, int]:
-    """A note on the codes that step where the code tables know nothing."""
+def _unknown_codes(codes: list[str], names: dict[str, dict[str, str]]) -> dict[str, int]:
+    """A note on the codes with a step that the code tables do not have."""
     axes = tuple(names)
 
-    def strange(code: str) -> bool:
+    def unknown(code: str) -> bool:
         return any(
             text.rstrip(irma_codes.UNSPECIFIED) not in ("", *names[axis]) and not irma_codes.is_clutter(text)
             for axis, text in zip(axes, irma_codes.parse(code, axes), strict=True)
         )
 
-    return _counted("codes that the code tables do not have", sum(strange(code) for code in codes) if names else 0)
+    return _counted("codes that the code tables do not have", sum(unknown(code) for code in codes) if names else 0)
 
 
 def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -234,7 +237,8 @@ def _read_code_tables(root: Path, code_tables: dict | str, axes: tuple[str, ...]
     for axis in axes:
         if axis not in code_tables:
             raise SeverityError(
-                f"{PARAMS}.code_tables lacks the axis {axis!r}. Name a table for each of {', '.join(axes)}, or none at all."
+                f"{PARAMS}.code_tables has no table for the axis {axis!r}. Name a table for each of {', '.join(axes)}, "
+                "or none at all."
             )
     return {axis: _checked(root / code_tables[axis], axis, _entries(root / code_tables[axis], axis)) for axis in axes}
 
@@ -257,38 +261,38 @@ Entries = list[tuple[int, str, str]]  # line, prefix, name
 
 def _entries(path: Path, axis: str) -> Entries:
     """The rows of a table ``prefix;name``, a header left out."""
-    found = []
+    entries = []
     for number, text in _lines(path):
         prefix, separator, name = (part.strip().strip('"') for part in text.partition(";"))
         if not separator:
             raise SeverityError(
                 f"{path}, line {number}: {text!r} is not of the form prefix;name, as in 31;cervical spine."
             )
-        found.append((number, prefix, name))
-    known = {prefix for _, prefix, _ in found}
-    if found and not _is_entry(found[0][1], axis, known):
-        del found[0]
-    return found
+        entries.append((number, prefix, name))
+    known = {prefix for _, prefix, _ in entries}
+    if entries and not _is_entry(entries[0][1], axis, known):
+        del entries[0]
+    return entries
 
 
 def _sections(path: Path) -> dict[str, Entries]:
     """The entries of each axis of a file with lines ``** axis`` and ``[prefix] name``."""
-    found: list[Entries] = []
+    sections: list[Entries] = []
     for number, text in _lines(path):
         entry = re.fullmatch(r"\[(?P<prefix>[^\]]*)\]\s*(?P<name>.*)", text)
         if text.startswith("**"):
-            found.append([])
-        elif entry and found:
-            found[-1].append((number, entry["prefix"], entry["name"]))
+            sections.append([])
+        elif entry and sections:
+            sections[-1].append((number, entry["prefix"], entry["name"]))
         else:
             raise SeverityError(
                 f"{path}, line {number}: {text!r} is neither '** <axis>' nor '[prefix] name' below one."
             )
-    if len(found) != len(irma_codes.AXES):
+    if len(sections) != len(irma_codes.AXES):
         raise SeverityError(
-            f"{path} has {len(found)} lines '** <axis>'; there must be one for each of {', '.join(irma_codes.AXES)}."
+            f"{path} has {len(sections)} lines '** <axis>'; there must be one for each of {', '.join(irma_codes.AXES)}."
         )
-    return dict(zip(irma_codes.AXES, found, strict=True))
+    return dict(zip(irma_codes.AXES, sections, strict=True))
 
 
 def _is_entry(prefix: str, axis: str, known: set[str]) -> bool:
@@ -304,11 +308,14 @@ def _checked(path: Path, axis: str, entries: Entries) -> dict[str, str]:
     for number, prefix, name in entries:
         if not _is_entry(prefix, axis, known):
             raise SeverityError(
-                f"{path}, line {number}: {prefix!r} is no prefix of the {axis} axis: it has 1 to {irma_codes.AXES[axis]} characters "
-                "0-9 or a-z, none after a 0, and the prefix above it is in the table as well."
+                f"{path}, line {number}: {prefix!r} is not a prefix of the {axis} axis: a prefix has 1 to "
+                f"{irma_codes.AXES[axis]} characters 0-9 or a-z, none after a 0, and the prefix above it is in the "
+                "table as well."
             )
         if prefix in lines:
-            raise SeverityError(f"{path}, line {number}: the prefix {prefix!r} is there already: line {lines[prefix]}.")
+            raise SeverityError(
+                f"{path}, line {number}: the prefix {prefix!r} is duplicated, see line {lines[prefix]}."
+            )
         lines[prefix] = number
         names[prefix] = name
     if not names:

@@ -1,7 +1,7 @@
-"""IRMA phantoms: a drawn collection in the form of IRMA's, for no image of IRMA may be passed on.
+"""IRMA phantoms: a drawn collection in the form of IRMA's, because no image of IRMA may be passed on.
 
-It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code no
-training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md tells what they show.
+It has what the real one has: frequent and rare codes, images without a code, an axis of clutter, test images whose code
+no training image has. `severity.phantoms.irma_drawings` draws the images, docs/data.md describes what they show.
 The classes are the codes of the training table, as in IRMA.
 Licence: that of this project, whose code draws every image.
 """
@@ -65,7 +65,7 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
         out: folder to hold the two tables of codes, train/ and test/, and a code table an axis, <axis>.csv.
         images: how many, train and test together.
         size: width in pixels; the height is 0.9 to 1.2 times that.
-        test_fraction: expected share of the test images, but for the first image of each code.
+        test_fraction: expected share of the test images, except for the first image of each code.
         seed: of everything drawn at random.
 
     Returns:
@@ -77,8 +77,8 @@ def collect(root: Path | str, out: Path | str, *, images: int, size: int, test_f
     plan = [_planned(number, test_fraction, seed) for number in range(images)]
     if "test" not in {split for split, _ in plan}:
         raise SeverityError(
-            f"params.yaml: datasets.irma_phantom.collect: among {images} images none is a test image. Ask for more images "
-            "or a larger test_fraction."
+            f"params.yaml: datasets.irma_phantom.collect: among {images} images none is a test image. Ask for more "
+            "images or a larger test_fraction."
         )
     with files.replacing(out) as folder:
         for split in TABLES:

@@ -1,12 +1,13 @@
 """MedMNIST: small standardised medical images; any of its 2-D sets, among them ChestMNIST and PneumoniaMNIST.
 
-Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image classification", Scientific
-Data 10:41, 2023, https://doi.org/10.1038/s41597-022-01721-8; the sizes above 28 came with version 3 of the package. To be
-had at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Names of labels, counts, addresses and checksums
-are those of the ``medmnist`` package.
+Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image classification",
+Scientific Data 10:41, 2023, https://doi.org/10.1038/s41597-022-01721-8; the sizes above 28 came with version 3 of the
+package. Available at https://medmnist.com/ and https://doi.org/10.5281/zenodo.10519652. Names of labels, counts,
+addresses and checksums are those of the ``medmnist`` package.
 Licence: CC BY 4.0, DermaMNIST CC BY-NC 4.0; the images come from other collections, which are to be cited as well.
 
-Form of what is downloaded, ``<flag>.npz`` for 28 pixels, else ``<flag>_<size>.npz``; n differs between the three parts::
+Form of what is downloaded, ``<flag>.npz`` for 28 pixels, else ``<flag>_<size>.npz``; n differs between the three
+parts::
 
     train_images, val_images, test_images    (n, size, size) uint8, or (n, size, size, 3) for colour
     train_labels, val_labels, test_labels    (n, 1): the number of the class; multi-label sets (n, K): 1 or 0 a label
@@ -18,8 +19,9 @@ An .npz file is packed and can be many times as large as memory, so `collect` un
     <out>/labels.csv    one row an image: id (train/0 is the first of train), split, one column a label: 1 or 0
     <out>/info.json     the set and its size, task, labels, counts, checksums, licence
 
-What a value becomes: single-label sets are one-hot. RetinaMNIST's five grades are an order; here they are five classes, and
-a tree or a cost file has to say which of them are near. There is no blank and no uncertain state. Patients are not told.
+What a value becomes: single-label sets are one-hot. RetinaMNIST's five grades are an order; here they are five classes,
+and a tree or a cost file has to say which of them are near. There is no blank and no uncertain state. Patients are not
+identified.
 """
 
 import dataclasses
@@ -47,13 +49,13 @@ SIZES = (28, 64, 128, 224)
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # MedMNIST's word -> the split of its images
 NO_FINDING = "No Finding"
 BLOCK = 1 << 20  # bytes held while unpacking
-# What Python's zip and numpy's readers raise on files that are damaged or packed in ways they do not know.
+# What Python's and numpy's readers raise on files that are damaged or compressed in ways they do not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What the medmnist package tells of one set at one size."""
+    """What the medmnist package knows about one set at one size."""
 
     flag: str
     size: int
@@ -95,8 +97,9 @@ def collect(root: Path | str, out: Path | str, *, flag: str, size: int, folder: 
         The number of images.
 
     Raises:
-        SeverityError: the package medmnist is missing; the set or size is unknown, or three-dimensional; the file is not
-            there and may not or cannot be downloaded; it is damaged or not of the form above; the disk is too small.
+        SeverityError: the package medmnist is missing; the set or size is unknown, or three-dimensional; the file is
+            not there and may not or cannot be downloaded; it is damaged or not of the form above; the disk is too
+            small.
     """
     published = _published(flag, size)
     path = Path(folder) / published.file
@@ -107,14 +110,13 @@ def collect(root: Path | str, out: Path | str, *, flag: str, size: int, folder: 
         labels = _unpack(path, published, target)
         counts = {part: len(rows) for part, rows in labels.items()}
         files.write_csv(target / "labels.csv", _table(labels, published))
-        found = _md5(path)
+        md5 = _md5(path)
         files.write_json(
             target / "info.json",
-            dataclasses.asdict(published)
-            | {"counts": counts, "counts_published": published.counts, "md5_found": found},
+            dataclasses.asdict(published) | {"counts": counts, "counts_published": published.counts, "md5_found": md5},
         )
-    if found != published.md5:
-        print(f"{path}: its md5 is {found}, the published file's {published.md5}. Read all the same.", file=sys.stderr)
+    if md5 != published.md5:
+        print(f"{path}: its md5 is {md5}, the published file's {published.md5}. Read all the same.", file=sys.stderr)
     return sum(counts.values())
 
 
@@ -123,13 +125,13 @@ def read(root: Path | str, *, no_finding: bool) -> Collection:
 
     Args:
         root: the folder that `collect` wrote.
-        no_finding: for multi-label sets, put before the labels one more, 'No Finding', positive where none of the others
-            is: a decision must name one class, and without this one nothing can be right for a healthy image. Without
-            effect for single-label sets.
+        no_finding: for multi-label sets, put before the labels one more, 'No Finding', positive where none of the
+            others is: a decision must name one class, and without this one nothing can be right for a healthy image.
+            Without effect for single-label sets.
 
     Returns:
-        One row an image, in the order train, val, test; id ``train/<row>``, path ``train_images.npy#<row>``; each image is a patient
-        of its own, and sex, age and view are blank. Labels are 1 or 0.
+        One row an image, in the order train, val, test; id ``train/<row>``, path ``train_images.npy#<row>``; each image
+        is a patient of its own, and sex, age and view are blank. Labels are 1 or 0.
 
     Raises:
         SeverityError: a file that `collect` wrote is not there.
@@ -141,7 +143,7 @@ def read(root: Path | str, *, no_finding: bool) -> Collection:
     names = {split: f"{part}_images.npy" for part, split in PARTS.items()}
     for name in names.values():
         if not (root / name).is_file():
-            raise SeverityError(f"{root / name} is missing. Remove the folder {root} and run `dvc repro` to make it.")
+            raise SeverityError(f"{root / name} is missing. Remove the folder {root} and run `dvc repro` to create it.")
     table = pandas.DataFrame(
         {
             "id": raw["id"],
@@ -175,8 +177,8 @@ def _published(flag: str, size: int) -> Published:
         from medmnist.info import HOMEPAGE, INFO
     except ImportError as error:
         raise SeverityError(
-            f"The package medmnist, which knows MedMNIST's labels and addresses, cannot be imported ({error}). Install it: "
-            "python -m pip install medmnist"
+            f"The package medmnist, which knows MedMNIST's labels and addresses, cannot be imported ({error}). Install "
+            "it: python -m pip install medmnist"
         ) from None
     where = "params.yaml: datasets.medmnist.collect"
     flat = [name for name in INFO if not name.endswith("3d")]
@@ -204,21 +206,21 @@ def _download(published: Published, path: Path, allowed: bool) -> None:
     by_hand = f"download {published.url} (md5 {published.md5}) by hand and put it there"
     if not allowed:
         raise SeverityError(
-            f"There is no {path}. Set datasets.medmnist.collect.download in params.yaml to true, or {by_hand}."
+            f"{path} is missing. Set datasets.medmnist.collect.download in params.yaml to true, or {by_hand}."
         )
-    # The function that the package itself downloads with. Its own classes would load a whole part into memory after it
-    # and hide why a download failed.
+    # The function that the package itself downloads with. Its own classes would then load a whole part into
+    # memory, and hide why a download failed.
     from torchvision.datasets.utils import download_url
 
     try:
-        with files.replacing(path) as beside:
-            download_url(published.url, str(beside.parent), filename=beside.name, md5=published.md5)
-    # No network, no such page, no space; a connection that breaks off; a checksum that differs.
+        with files.replacing(path) as temporary:
+            download_url(published.url, str(temporary.parent), filename=temporary.name, md5=published.md5)
+    # No network, no such page, no space; a broken connection; a wrong checksum.
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # It holds the connection.
         raise SeverityError(
-            f"{path} is not there, and downloading it failed ({error}). Try again where there is a network, or {by_hand}."
+            f"{path} is missing, and downloading it failed ({error}). Try again where there is a network, or {by_hand}."
         ) from None
 
 
@@ -243,8 +245,8 @@ def _unpack(path: Path, published: Published, target: Path) -> dict[str, numpy.n
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # The disk's fault; EINVAL comes of a wrong place in the file.
         raise SeverityError(
-            f"{path} cannot be read as an .npz file ({str(error) or type(error).__name__}). Remove it to have it downloaded "
-            "again, or put a whole copy there."
+            f"{path} cannot be read as an .npz file ({str(error) or type(error).__name__}). Remove it to have it "
+            "downloaded again, or put a whole copy there."
         ) from None
     return labels
 
@@ -261,13 +263,13 @@ def _check_images(archive: zipfile.ZipFile, part: str, path: Path, published: Pu
     if len(shape) == 1 + len(right) and shape[1] == shape[2] != size and shape[1] in SIZES:
         raise SeverityError(
             f"{path}: {name} holds images of {shape[1]} x {shape[2]} pixels, but datasets.medmnist.collect.size in "
-            f"params.yaml is {size}. Set it to {shape[1]} and name the file {published.flag}{_suffix(shape[1])}.npz, or "
-            "put the right file there."
+            f"params.yaml is {size}. Set it to {shape[1]} and name the file {published.flag}{_suffix(shape[1])}.npz, "
+            "or put the right file there."
         )
     if shape[1:] != right or shape[0] < 1:
         raise SeverityError(
-            f"{path}: {name} has the shape {shape}; {published.flag} at size {size} has ({', '.join(map(str, ('n', *right)))})"
-            ", n above 0. Put the published file there."
+            f"{path}: {name} has the shape {shape}; {published.flag} at size {size} has "
+            f"({', '.join(map(str, ('n', *right)))}), n above 0. Put the published file there."
         )
     return shape[0]
 
@@ -282,7 +284,8 @@ def _labels(archive: zipfile.ZipFile, part: str, path: Path, published: Publishe
         raise SeverityError(f"{path}: {name} is of type {dtype}; labels are whole numbers.")
     if shape[:1] != (images,):
         raise SeverityError(
-            f"{path}: {name} has the shape {shape}, but {part}_images holds {images} images; each has one row of labels."
+            f"{path}: {name} has the shape {shape}, but {part}_images holds {images} images; each has one row of "
+            "labels."
         )
     if shape != (images, columns):
         raise SeverityError(
@@ -295,8 +298,8 @@ def _labels(archive: zipfile.ZipFile, part: str, path: Path, published: Publishe
     if wrong.any():
         row = int(wrong.argmax())
         raise SeverityError(
-            f"{path}: {name}, row {row} (from 0), is {values[row].tolist()}; {published.flag} ({published.task}) has whole "
-            f"numbers from 0 to {largest} ({int(wrong.sum())} such rows). Put the published file there."
+            f"{path}: {name}, row {row} (from 0), is {values[row].tolist()}; {published.flag} ({published.task}) has "
+            f"whole numbers from 0 to {largest} ({int(wrong.sum())} such rows). Put the published file there."
         )
     return values if published.multi_label else numpy.eye(len(published.labels), dtype=numpy.uint8)[values[:, 0]]
 
@@ -305,7 +308,8 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> IO[bytes]:
     known = [each.removesuffix(".npy") for each in archive.namelist()]
     if name not in known:
         raise SeverityError(
-            f"{path} has no array {name!r}. {nearest(name, known)} A file of MedMNIST has images and labels of train, val and test."
+            f"{path} has no array {name!r}. {nearest(name, known)} A file of MedMNIST has images and labels of train, "
+            "val and test."
         )
     return archive.open(f"{name}.npy")
 
@@ -323,7 +327,8 @@ def _header(file: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], nu
         )
     if columns_first and len(shape) > 1:
         raise SeverityError(
-            f"{path}: {name} is stored columns first. Save numpy.ascontiguousarray of it, so that images lie one after another."
+            f"{path}: {name} is stored columns first. Save numpy.ascontiguousarray of it, so that images lie one after "
+            "another."
         )
     return shape, dtype
 
@@ -333,8 +338,8 @@ def _check_space(archive: zipfile.ZipFile, target: Path) -> None:
     free = shutil.disk_usage(target).free
     if need > free:
         raise SeverityError(
-            f"{target.parent} has {free / 1e9:.1f} GB free, but the unpacked images take {need / 1e9:.1f} GB. Make room, or "
-            "lower datasets.medmnist.collect.size in params.yaml."
+            f"{target.parent} has {free / 1e9:.1f} GB free, but the unpacked images take {need / 1e9:.1f} GB. Make "
+            "room, or lower datasets.medmnist.collect.size in params.yaml."
         )
 
 
@@ -344,7 +349,8 @@ def _copy(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     with archive.open(member) as packed, open(target / member, "wb") as file:
         with tqdm.wrapattr(packed, "read", total=size, desc=member, disable=None) as source:
             shutil.copyfileobj(source, file, BLOCK)
-    # Mapping it proves that header and length agree: a stack that is too short would only be met when its end is read.
+    # Mapping it proves that header and length agree: otherwise a stack that is too short would be noticed only when its
+    # end is read.
     numpy.load(target / member, mmap_mode="r", allow_pickle=False)
 
 

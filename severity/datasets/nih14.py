@@ -1,7 +1,7 @@
 """ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients of the NIH Clinical Center, 14 findings.
 
 Wang et al., "ChestX-ray8: Hospital-Scale Chest X-Ray Database and Benchmarks on Weakly-Supervised Classification and
-Localization of Common Thorax Diseases", CVPR 2017, pp. 3462-3471; the 14 findings came with the release. To be had at
+Localization of Common Thorax Diseases", CVPR 2017, pp. 3462-3471; the 14 findings came with the release. Available at
 https://nihcc.app.box.com/v/ChestXray-NIHCC.
 Licence: the NIH Clinical Center provides the data and sets no restriction on its use.
 
@@ -13,9 +13,9 @@ Form; images lie in any of these folders, and only those that are there count, f
     <root>/BBox_List_2017.csv          984 boxes of 8 findings in 880 images, plain or .gz; may be missing
     <root>/images_001/images/00000001_000.png ... <root>/images_012/images/   or <root>/images/, or <root>/
 
-``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` stands alone and is a class of its own here. The
-labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are drawn
-by hand. docs/data.md tells more.
+``Finding Labels`` joins an image's findings by ``|``; ``No Finding`` is always on its own, and is a class here. The
+labels are text-mined and complete: a finding that is not named is negative. There is no uncertain state. Boxes are
+drawn by hand. See docs/data.md.
 """
 
 import os
@@ -85,16 +85,16 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     manifest.check_root(root, "nih14", LINK)
     paths = read(root, views=list(VIEWS)).table["path"]
     manifest.check_count(len(paths), images, "nih14")
-    beside = [_find_table(root), tables.find(root, BOXES), *(root / name for name in LISTS)]
-    there = [path.name for path in beside if path is not None and path.is_file()]
-    manifest.write(out, root, images=paths, label_tables=there)
+    label_tables = [_find_table(root), tables.find(root, BOXES), *(root / name for name in LISTS)]
+    present = [path.name for path in label_tables if path is not None and path.is_file()]
+    manifest.write(out, root, images=paths, label_tables=present)
     return len(paths)
 
 
 def read(root: Path | str, *, views: list) -> Collection:
     """Read ChestX-ray14, or a part of it, in the order of its label table.
 
-    Rows whose image is not there are left out; their number is told on stderr and in the notes.
+    Rows whose image is not there are left out; their number is reported on stderr and in the notes.
 
     Args:
         root: folder of the collection.
@@ -113,11 +113,11 @@ def read(root: Path | str, *, views: list) -> Collection:
     path = _find_table(root)
     raw = tables.read_text(path, COLUMNS)
     names = _file_names(raw["Image Index"], path)
-    found = _find_images(root)
+    paths = _find_images(root)
     stated = _ages(raw["Patient Age"], path)
     tidy = {
         "id": names.str.replace(r"\.[^.]*$", "", regex=True),
-        "path": names.map(found),
+        "path": names.map(paths),
         "patient": raw["Patient ID"],
         "sex": table_checks.mapped(raw, _sex_column(raw, path), SEXES, path),
         "age": table_checks.plausible(stated),
@@ -125,14 +125,14 @@ def read(root: Path | str, *, views: list) -> Collection:
         "split": _official_splits(root, names),
     }
     table = pandas.concat([pandas.DataFrame(tidy), _states(raw["Finding Labels"], path)], axis=1)
-    there = table["path"].notna()
-    _tell_missing(root, path, there)
-    kept = there & table["view"].isin(views)
+    has_image = table["path"].notna()
+    _report_missing(root, path, has_image)
+    kept = has_image & table["view"].isin(views)
     boxes, box_notes = _read_boxes(root, dict(zip(names[kept], table["id"][kept], strict=True)))
     mistyped = stated.notna() & table["age"].isna()
     notes = {
         "official splits": {name: split for name, split in LISTS.items() if (table["split"] == "test").any() and split},
-        f"rows of {path.name} without an image, left out": int((~there).sum()),
+        f"rows of {path.name} without an image, left out": int((~has_image).sum()),
         f"ages outside 0 to {table_checks.OLDEST} years, taken as unknown": int(mistyped[kept].sum()),
         **box_notes,
     }
@@ -153,7 +153,7 @@ def _file_names(names: pandas.Series, path: Path) -> pandas.Series:
         names,
         "Image Index",
         path,
-        "is no file name; it wants no folder",
+        "is not a file name; give it without a folder",
     )
     table_checks.refuse_repeats(names, "Image Index", path)
     return names
@@ -162,29 +162,30 @@ def _file_names(names: pandas.Series, path: Path) -> pandas.Series:
 def _find_images(root: Path) -> dict[str, str]:
     """File name -> path relative to `root`, of every image in the folders where images may lie."""
     parts = sorted(folder for folder in root.glob("images_*/images") if folder.is_dir())
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for folder in (root / "images", root, *parts):
         if not folder.is_dir():
             continue
         prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         for name in sorted(name for name in os.listdir(folder) if name.lower().endswith((".png", ".jpg", ".jpeg"))):
             path = prefix + name
-            if name in found:
-                raise SeverityError(f"{root}: {name} is there twice: {found[name]} and {path}. Remove one.")
-            found[name] = path
-    return found
+            if name in paths:
+                raise SeverityError(f"{root}: {name} is duplicated: {paths[name]} and {path}. Remove one.")
+            paths[name] = path
+    return paths
 
 
-def _tell_missing(root: Path, path: Path, there: pandas.Series) -> None:
-    """Tell on stderr how many rows have no image; raise SeverityError if none has one."""
-    if not there.any():
+def _report_missing(root: Path, path: Path, has_image: pandas.Series) -> None:
+    """Report on stderr how many rows have no image; raise SeverityError if none has one."""
+    if not has_image.any():
         raise SeverityError(
-            f"{root}: none of the {len(there)} images named by {path.name} is there. They are looked for in "
+            f"{root}: none of the {len(has_image)} images named by {path.name} is there. They were looked for in "
             f"{root}/images, {root} and {root}/images_*/images."
         )
-    if not there.all():
+    if not has_image.all():
         print(
-            f"{root}: {int((~there).sum())} of {len(there)} rows of {path.name} have no image there and are left out.",
+            f"{root}: {int((~has_image).sum())} of {len(has_image)} rows of {path.name} have no image there and are "
+            "left out.",
             file=sys.stderr,
         )
 
@@ -208,21 +209,21 @@ def _states(findings: pandas.Series, path: Path) -> pandas.DataFrame:
     named = [text.split("|") for text in texts]
     unknown = [next((word for word in words if word not in LABELS), None) for words in named]
     first = pandas.Series(unknown, dtype=object).iloc[codes]
-    table_checks.refuse(first.notna(), first, column, path, "is no finding of this collection", LABELS)
-    torn = numpy.array(["No Finding" in words and len(words) > 1 for words in named])
-    table_checks.refuse(torn[codes], findings, column, path, "says both 'No Finding' and a finding")
+    table_checks.refuse(first.notna(), first, column, path, "is not a finding of this collection", LABELS)
+    contradictory = numpy.array(["No Finding" in words and len(words) > 1 for words in named])
+    table_checks.refuse(contradictory[codes], findings, column, path, "says both 'No Finding' and a finding")
     states = numpy.array([[float(label in words) for label in LABELS] for words in named])
     return pandas.DataFrame(states[codes], columns=list(LABELS))
 
 
 def _official_splits(root: Path, names: pandas.Series) -> pandas.Series:
-    there = [name for name in LISTS if (root / name).is_file()]
-    if not there:
+    present = [name for name in LISTS if (root / name).is_file()]
+    if not present:
         return pandas.Series("", index=names.index)
-    if len(there) < len(LISTS):
-        missing = next(name for name in LISTS if name not in there)
+    if len(present) < len(LISTS):
+        missing = next(name for name in LISTS if name not in present)
         raise SeverityError(
-            f"{root} has {there[0]} but not {missing}. Put both there for the official split, or neither to have all "
+            f"{root} has {present[0]} but not {missing}. Put both there for the official split, or neither to have all "
             "images divided by patient."
         )
     listed_in = {name: names.isin(tables.read_words(root / name)) for name in LISTS}
@@ -251,7 +252,7 @@ def _read_boxes(root: Path, ids: dict[str, str]) -> tuple[pandas.DataFrame, dict
     label = raw["Finding Label"].replace(BOX_LABELS)
     findings = LABELS[1:]
     table_checks.refuse(
-        ~label.isin(findings), label, "Finding Label", path, "is no finding of this collection", findings
+        ~label.isin(findings), label, "Finding Label", path, "is not a finding of this collection", findings
     )
     left, top, width, height = (table_checks.numbers(raw[column], column, path) / BOX_SIDE for column in BOX_COLUMNS)
     edges = pandas.DataFrame({"left": left, "top": top, "right": left + width, "bottom": top + height})
@@ -262,7 +263,7 @@ def _read_boxes(root: Path, ids: dict[str, str]) -> tuple[pandas.DataFrame, dict
         raw[list(BOX_COLUMNS)].agg(",".join, axis=1),
         "Bbox [x,y,w,h]",
         path,
-        f"is no box in an image of {BOX_SIDE} x {BOX_SIDE} pixels",
+        f"is not a box within an image of {BOX_SIDE} x {BOX_SIDE} pixels",
     )
     boxes = inside.assign(id=raw["Image Index"].map(ids), label=label)[list(BOX)]
     kept = boxes["id"].notna()

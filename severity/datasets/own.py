@@ -1,4 +1,4 @@
-"""Your own images: a folder with a CSV table of labels. No code is needed, three entries in params.yaml are.
+"""Your own images: a folder with a CSV table of labels. No code is needed, only three entries in params.yaml.
 
 Form::
 
@@ -18,8 +18,8 @@ The columns, in any order; `columns` in params.yaml says which is which where a 
     sex       F, M (female, male), blank for unknown                   else blank
     age       years, blank for unknown                                 else blank
 
-Whatever other column the table has is a label; `ignore` names those that are none. Spaces around cells, upper and lower case
-of the words above and columns without a name do not count.
+Whatever other column the table has is a label; `ignore` names those that are not labels. Spaces around cells, upper and
+lower case of the words above and columns without a name do not count.
 Licence: yours; nothing is copied out of the folder but into data/.
 """
 
@@ -88,17 +88,18 @@ def read(root: Path | str, *, table: str, columns: dict, ignore: list, views: li
         root: folder of the images and of the table.
         table: name of the table in it.
         columns: this module's name of a column -> the table's, where they differ: {path: filename, class: diagnosis}.
-        ignore: columns that are no labels.
+        ignore: columns that are not labels.
         views: which images, by the words of the column view; [] for all.
 
     Returns:
-        One row an image: COLUMNS as above without class; the classes in alphabetical order, one-hot, or the labels in the
-        table's order: 1, 0, -1 (uncertain), NaN (unmentioned).
+        One row an image: COLUMNS as above without class; the classes in alphabetical order, one-hot, or the labels in
+        the table's order: 1, 0, -1 (uncertain), NaN (unmentioned).
 
     Raises:
-        SeverityError: the table is missing or no table; an option names a column that is not there; a cell holds something
-            unknown; a path is blank, absolute or leads out of the root; an image or an id stands twice; there are both a
-            column class and columns of labels; fewer than two classes. File, line and column are named.
+        SeverityError: the table is missing or not a table; an option names a column that is not there; a cell holds
+            something unknown; a path is blank, absolute or leads out of the root; an image or an id is duplicated;
+            there are both a column class and columns of labels; fewer than two classes. File, line and column are
+            named.
     """
     opened = _open(root, table, columns, ignore)
     paths = _paths(opened)
@@ -165,7 +166,8 @@ def _open(root: Path | str, table: str, columns: dict, ignore: list) -> _Table:
     root = Path(root)
     if not root.is_dir():
         raise SeverityError(
-            f"There is no folder {root}. Set {SECTION}.root in params.yaml to the folder that holds the images and {table}."
+            f"There is no folder {root}. Set {SECTION}.root in params.yaml to the folder that holds the images and "
+            f"{table}."
         )
     _check_options(table, columns)
     path = root / table
@@ -193,10 +195,10 @@ def _check_options(table: str, columns: dict) -> None:
             raise SeverityError(f"{where}: `columns` has the unknown key {ours!r}. {nearest(ours, COLUMNS)}")
 
 
-def _separator(path: Path, wanted: str) -> str:
-    """The first with which the table's first line names the column `wanted`, else that which finds most columns."""
-    found = {separator: [name.strip() for name in tables.header(path, separator)] for separator in SEPARATORS}
-    return max(SEPARATORS, key=lambda each: (wanted in found[each], len(found[each])))
+def _separator(path: Path, column: str) -> str:
+    """The first with which the table's first line names the `column`, else the one that gives most columns."""
+    names = {separator: [name.strip() for name in tables.header(path, separator)] for separator in SEPARATORS}
+    return max(SEPARATORS, key=lambda each: (column in names[each], len(names[each])))
 
 
 def _check_names(path: Path, names: Sequence[str], ignore: Sequence[str]) -> None:
@@ -206,7 +208,8 @@ def _check_names(path: Path, names: Sequence[str], ignore: Sequence[str]) -> Non
     for name in ignore:
         if name not in names:
             raise SeverityError(
-                f"{path} has no column {name!r}, which `ignore` of {SECTION} in params.yaml names. {nearest(name, names)}"
+                f"{path} has no column {name!r}, which `ignore` of {SECTION} in params.yaml names. "
+                f"{nearest(name, names)}"
             )
 
 
@@ -215,8 +218,8 @@ def _taken(path: Path, names: Sequence[str], columns: dict[str, str]) -> dict[st
     for ours, theirs in taken.items():
         if theirs not in names and (ours in columns or ours == "path"):
             raise SeverityError(
-                f"{path}: the column {theirs!r} is missing. {nearest(theirs, names)} If another one holds the {ours}, say so "
-                f"in params.yaml: `columns` of {SECTION}, {{{ours}: ...}}."
+                f"{path}: the column {theirs!r} is missing. {nearest(theirs, names)} If another one holds the {ours}, "
+                f"say so in params.yaml: `columns` of {SECTION}, {{{ours}: ...}}."
             )
     return {ours: theirs for ours, theirs in taken.items() if theirs in names}
 
@@ -234,9 +237,7 @@ def _paths(table: _Table) -> pandas.Series:
 def _ids(table: _Table, paths: pandas.Series) -> pandas.Series:
     if "id" in table.taken:
         ids = _filled(table, "id")
-        table_checks.refuse(
-            ids.duplicated(), ids, table.theirs("id"), table.path, "stands in a line above; ids must be unique"
-        )
+        table_checks.refuse(ids.duplicated(), ids, table.theirs("id"), table.path, "is duplicated; ids must be unique")
         return ids
     short = paths.str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
     return paths if short.duplicated().any() else short
@@ -260,9 +261,9 @@ def _states(table: _Table) -> pandas.DataFrame:
         where = f"columns of labels: {table_checks.listed(table.labels) or 'none'}"
     elif table.labels:
         raise SeverityError(
-            f"{table.path} has the column {table.theirs('class')!r} and beside it {table_checks.listed(table.labels)}. If each "
-            f"image has one class, list the latter under `ignore` of {SECTION} in params.yaml; if they are labels, of which an "
-            "image may have several, list the former there."
+            f"{table.path} has the column {table.theirs('class')!r} as well as {table_checks.listed(table.labels)}. If "
+            f"each image has one class, list the latter under `ignore` of {SECTION} in params.yaml; if they are "
+            "labels, of which an image may have several, list the former there."
         )
     else:
         classes = _filled(table, "class")
@@ -270,8 +271,8 @@ def _states(table: _Table) -> pandas.DataFrame:
         where = f"column {table.theirs('class')!r}: one class, {classes.iloc[0]!r}"
     if len(states.columns) < 2:
         raise SeverityError(
-            f"{table.path}, {where}. There must be at least two to decide between: a column `class` that names the class of "
-            "each image, also of the healthy ones, or two columns of labels."
+            f"{table.path}, {where}. There must be at least two to decide between: a column `class` that names the "
+            "class of each image, also of the healthy ones, or two columns of labels."
         )
     _check_labels(table, states.columns)
     return states
@@ -284,25 +285,25 @@ def _label_states(table: _Table) -> pandas.DataFrame:
         states = {column: table.meaning(column, table.raw[column], STATES) for column in odd or table.labels}
     except SeverityError as error:
         raise SeverityError(
-            f"{error} If these are no labels, list them under `ignore` of {SECTION} in params.yaml: {odd}"
+            f"{error} If these are not labels, list them under `ignore` of {SECTION} in params.yaml: {odd}"
         ) from None
     for column, state in states.items():
         if state.isna().all():
             raise SeverityError(
-                f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. If it is no label, list "
-                f"it under `ignore` of {SECTION} in params.yaml."
+                f"{table.path}, column {column!r}: every cell is blank, so there is nothing to learn. If it is not a "
+                f"label, list it under `ignore` of {SECTION} in params.yaml."
             )
     return pandas.DataFrame(states)
 
 
 def _refuse_alike(table: _Table, column: str) -> None:
-    """'Patient' or a second 'path' is not meant for a label."""
+    """Refuse a column such as 'Patient' or a second 'path', which is hardly meant as a label."""
     ours = column.strip().lower()
     if ours in COLUMNS:
-        told = f"{table.taken[ours]!r} is taken for it" if ours in table.taken else f"it is not called {ours!r}"
+        use = f"{table.taken[ours]!r} is taken for it" if ours in table.taken else f"it is not called {ours!r}"
         raise SeverityError(
-            f"{table.path}: is the column {column!r} the {ours}? {told[0].upper()}{told[1:]}. Say so in params.yaml, `columns` of "
-            f"{SECTION}: {{{ours}: {column}}}, or list {column!r} under `ignore`."
+            f"{table.path}: is the column {column!r} the {ours}? {use[0].upper()}{use[1:]}. Say so in params.yaml, "
+            f"`columns` of {SECTION}: {{{ours}: {column}}}, or list {column!r} under `ignore`."
         )
 
 
@@ -312,14 +313,15 @@ def _check_labels(table: _Table, labels: Sequence[str]) -> None:
         plain = " ".join(label.lower().split())
         if plain in alike:
             raise SeverityError(
-                f"{table.path}: the labels {alike[plain]!r} and {label!r} differ in case or spaces alone. Write them alike."
+                f"{table.path}: the labels {alike[plain]!r} and {label!r} differ only in case or spaces. Write them "
+                "alike."
             )
         alike[plain] = label
         if label in (*METADATA, "path"):
             raise SeverityError(f"{table.path}: a class cannot be called {label!r}, the name of a column. Rename it.")
 
 
-def _kept(views: pandas.Series, wanted: list) -> pandas.Series:
-    if wanted != []:
-        table_checks.check_words(wanted, sorted(set(views) - {""}), f"params.yaml: {SECTION}.read.views")
-    return views.isin(wanted) if wanted else pandas.Series(True, index=views.index)
+def _kept(views: pandas.Series, chosen: list) -> pandas.Series:
+    if chosen != []:
+        table_checks.check_words(chosen, sorted(set(views) - {""}), f"params.yaml: {SECTION}.read.views")
+    return views.isin(chosen) if chosen else pandas.Series(True, index=views.index)

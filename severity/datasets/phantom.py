@@ -2,7 +2,7 @@
 
 Folders, columns and label states are CheXpert's (Irvin et al. 2019), so `read` and `LABELS` are that data set's own.
 train.csv carries labels as mined from reports, with blanks, uncertain ones and noise; valid.csv is clean, 0 or 1
-throughout. docs/phantoms.md tells what is drawn for each finding and how the labels come about.
+throughout. docs/phantoms.md describes what is drawn for each finding and how the labels arise.
 Licence: that of this project, whose code draws every image.
 """
 
@@ -73,7 +73,7 @@ def collect(
         images: how many, train and valid together.
         size: width in pixels; the height is 0.96 to 1.16 times that.
         valid_fraction: share of the patients whose studies go to valid.csv.
-        lateral_fraction: share of the studies that have a lateral view beside the frontal one.
+        lateral_fraction: share of the studies that have a lateral view besides the frontal one.
         label_noise: chance that a mention (1 or 0) in train.csv is flipped.
         seed: of everything drawn at random.
         workers: processes; 0 means one a core.
@@ -92,11 +92,11 @@ def collect(
                 f"datasets.phantom.collect: with images = {images} and valid_fraction = {valid_fraction} "
                 f"{name}.csv would be empty. Ask for more images or another valid_fraction in params.yaml."
             )
-    with replacing(out) as beside:
-        beside.mkdir()
-        _draw_all(pictures, beside, size, seed, workers)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        _draw_all(pictures, temporary, size, seed, workers)
         for name, frame in tables.items():
-            write_csv(beside / f"{name}.csv", frame)
+            write_csv(temporary / f"{name}.csv", frame)
     return len(pictures)
 
 
@@ -147,7 +147,7 @@ def _anatomy(seed: int, patient: int):
 
 
 def picture_array(picture: Picture, size: int, seed: int) -> numpy.ndarray:
-    """The image, height x width, uint8. It depends on seed, patient, study, view and size alone."""
+    """The image, height x width, uint8. It depends only on seed, patient, study, view and size."""
     study = picture.study
     visit = numpy.random.default_rng(seed_for("phantom", seed, study.patient, study.number, "visit"))
     anatomy = inspired(_anatomy(seed, study.patient), float(visit.uniform(-0.14, 0.06)))

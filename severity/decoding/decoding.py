@@ -49,7 +49,7 @@ class Chunk:
     """Some consecutive images of a collection, decoded."""
 
     images: numpy.ndarray  # (n, size, size) uint8, the readable ones; good until the next chunk is asked for
-    found: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
+    outcomes: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
     files: str  # `fingerprint` of the paths, taken before they were opened
 
 
@@ -59,9 +59,9 @@ def read_gray(path: Path | str) -> Image.Image:
     JPEG, PNG, TIFF: colour becomes luma (ITU-R 601-2; gray stored as RGB stays exact), transparency is dropped, 16-bit
     gray is scaled from its whole range to 0..255; of several pages the first is read.
 
-    DICOM (DICM at byte 128, or the suffix .dcm or .dicom; pydicom reads it): modality LUT or rescale, then the first VOI
-    LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does. MONOCHROME1,
-    in which large is dark, is inverted.
+    DICOM (DICM at byte 128, or the suffix .dcm or .dicom; pydicom reads it): modality LUT or rescale, then the first
+    VOI LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does.
+    MONOCHROME1, in which large is dark, is inverted.
 
     ``<stack>.npy#<row>``: a row, counted from 0, of an array (N, H, W) or (N, H, W, 3) uint8.
 
@@ -77,7 +77,7 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
     """`read_gray`, with the original's size. With a `place` (size, aspect) in view, JPEG may be decoded smaller."""
     try:
         with warnings.catch_warnings():
-            # Oddities in metadata are warned of; the pixels are what counts.
+            # Pillow warns of oddities in metadata; only the pixels count.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             stack = STACK.match(os.fspath(path))
@@ -114,11 +114,11 @@ def _reduce(image: Image.Image, size: int, aspect: str) -> int:
     """Have a JPEG decoded at a half, a quarter or an eighth of its size where that is enough; return the divisor.
 
     Enough is REDUCED_TO times the pixels of the image's place in the square: the JPEG decoder's own averaging lets
-    through some of what it should smooth away, so the last halving at least is left to the antialiased resizing. A JPEG of
-    less than twice that is decoded whole, to the same bytes as without reduction. Measured on radiographs of 1024 px,
-    enlarged to JPEGs of 2000 px (quality 90) and squashed to 224 px, against the same decoded whole: gray levels, from 0
-    to 255, differ by 0.18 on average and by 10 at most (at the edges of letters); with once instead of twice the pixels by
-    0.38 and 41.
+    through some of what it should smooth away, so the last halving at least is left to the antialiased resizing. A JPEG
+    of less than twice that is decoded whole, to the same bytes as without reduction. Measured on radiographs of 1024
+    px, enlarged to JPEGs of 2000 px (quality 90) and squashed to 224 px, against the same decoded whole: gray levels,
+    from 0 to 255, differ by 0.18 on average and by 10 at most (at the edges of letters); with once instead of twice the
+    pixels by 0.38 and 41.
     """
     width, height = image.size
     source, target = layout(width, height, size, aspect)
@@ -141,7 +141,7 @@ def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise Unreadable(f"32-bit gray levels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
     if image.mode == "L":
-        image.load()  # It can do without the file from here on.
+        image.load()  # From here on it does not need the file.
         return image
     return image.convert(Image.getmodebase(image.mode)).convert("L")
 
@@ -159,7 +159,7 @@ def _too_large() -> Unreadable:
 
 
 def _check_extent(height: int, width: int) -> None:
-    """What Pillow checks of its own formats."""
+    """The checks that Pillow makes for its own formats."""
     if not height or not width:
         raise Unreadable("it has no pixel")
     if height * width > Image.MAX_IMAGE_PIXELS:
@@ -180,7 +180,7 @@ def _read_stack(file: str, row: int) -> Picture:
 
 @functools.lru_cache(maxsize=8)
 def _open_stack(file: str, mtime: int, size: int) -> numpy.ndarray:
-    """Map a .npy file, once for all its rows; `mtime` and `size` tell a replaced file from the one that is open."""
+    """Map a .npy file, once for all its rows; `mtime` and `size` distinguish a replaced file from the open one."""
     return numpy.load(file, mmap_mode="r", allow_pickle=False)
 
 
@@ -195,13 +195,13 @@ def _read_dicom(file: BinaryIO) -> Picture:
         ) from None
     data = pydicom.dcmread(file, force=True)  # force: older files have neither preamble nor DICM
     if "PixelData" not in data:
-        raise Unreadable("no DICOM image: it has no pixel data")
+        raise Unreadable("not a DICOM image: it has no pixel data")
     frames = int(data.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise Unreadable(f"a DICOM file of {frames} frames; one is wanted")
+        raise Unreadable(f"a DICOM file of {frames} frames; only one is supported")
     _check_extent(data.Rows, data.Columns)
     if "TransferSyntaxUID" not in data.file_meta:
-        # Nothing but the three uncompressed forms can come without this element; pydicom has found out which it is.
+        # Nothing but the three uncompressed forms can come without this element; pydicom has detected which it is.
         implicit, little = data.original_encoding
         explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
@@ -218,9 +218,11 @@ def _read_dicom(file: BinaryIO) -> Picture:
 def _dicom_gray(stored: numpy.ndarray, data: Any) -> Image.Image:
     kind = data.PhotometricInterpretation
     if stored.ndim == 3 and stored.dtype == numpy.uint8:
-        return Image.fromarray(stored).convert("L")  # pydicom has made RGB of it
+        return Image.fromarray(stored).convert("L")  # pydicom has converted it to RGB
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Unreadable(f"{stored.dtype} pixels of photometric interpretation {kind}; MONOCHROME1 or 2 is wanted")
+        raise Unreadable(
+            f"{stored.dtype} pixels of photometric interpretation {kind}; it must be MONOCHROME1 or MONOCHROME2"
+        )
     gray = _scaled(*_displayed(stored, data))
     return Image.fromarray(255 - gray if kind == "MONOCHROME1" else gray)
 
@@ -236,8 +238,8 @@ def _displayed(stored: numpy.ndarray, data: Any) -> tuple[numpy.ndarray, float, 
     lut = next(iter(data.get("VOILUTSequence") or ()), {})
     if "LUTDescriptor" in lut and "LUTData" in lut:
         entries, first, bits = lut.LUTDescriptor
-        # pydicom counts entries in the type of the LUT's output, without a look at what is too large for it: it would
-        # reach the first 256 entries alone of an 8-bit LUT.
+        # pydicom counts entries in the type of the LUT's output, without checking for overflow: of an 8-bit LUT it
+        # would reach only the first 256 entries.
         lut.LUTDescriptor[2] = 16
         inside = numpy.rint(values).astype(numpy.int64).clip(first, first + (entries or 1 << 16) - 1)
         return pixels.apply_voi(inside, data), 0, 2**bits - 1
@@ -291,7 +293,7 @@ def padded(image: Image.Image, size: int) -> numpy.ndarray:
 
 
 def fingerprint(root: Path | str, paths: Sequence[str]) -> str:
-    """Hex digits that stand for the paths and for size and time of change of each file (of a stack's row, the stack's)."""
+    """Hex digits for the paths and each file's size and time of change (for a row of a stack: the stack's)."""
     digest = hashlib.sha256()
     for path in paths:
         stack = STACK.match(path)
@@ -313,13 +315,13 @@ def decode(
         root: folder that `paths` are relative to.
         paths: images, as `read_gray` takes them.
         size, aspect: of the square that each is laid out in (see `layout`).
-        reduced: have large JPEGs decoded at a fraction of their size (see `_reduce`), several times as fast; gray levels
-            differ by 10 of 255 at most, on average by less than one.
+        reduced: have large JPEGs decoded at a fraction of their size (see `_reduce`), several times as fast; gray
+            levels differ by 10 of 255 at most, on average by less than one.
         workers: processes; 0 is one a core, 1 decodes in this process.
         buffer: file through which processes hand over pixels; must not exist, and is left behind.
 
     Raises:
-        SeverityError: a process died, or DICOM images want pydicom.
+        SeverityError: a process died, or there are DICOM images and pydicom is not installed.
     """
     length = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size**2))
     tasks = [
@@ -327,14 +329,14 @@ def decode(
     ]
     workers = min(workers or _cores(), len(tasks))
     if workers > 1:
-        yield from _decode_beside(tasks, (2 * workers, length, size, size), workers, buffer)
+        yield from _decode_in_processes(tasks, (2 * workers, length, size, size), workers, buffer)
         return
     images = numpy.empty((length, size, size), numpy.uint8)
     for task in tasks:
         yield _chunk(images, *_decode_chunk(images, *task))
 
 
-def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buffer: Path) -> Iterator[Chunk]:
+def _decode_in_processes(tasks: list[tuple], shape: tuple[int, ...], workers: int, buffer: Path) -> Iterator[Chunk]:
     """Decode in other processes. Task k has room k of the buffer, which is given on when its chunk has been used.
 
     Pixels sent through the pipes of a process pool are copied four times, which costs as much as a tenth of decoding.
@@ -353,7 +355,8 @@ def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buf
                     pending.append(pool.submit(_decode_room, str(buffer), shape, index % len(rooms), *tasks[index]))
         except BrokenProcessPool:
             raise SeverityError(
-                "A process that decodes images died, likely for want of memory. Lower machine.workers in params.yaml."
+                "A process that decodes images died, probably because memory ran out. Lower machine.workers in "
+                "params.yaml."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -361,12 +364,12 @@ def _decode_beside(tasks: list[tuple], shape: tuple[int, ...], workers: int, buf
 
 def _begin_worker(parent: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent tells of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent reports it.
 
 
-def _chunk(images: numpy.ndarray, found: list[tuple[int, int] | str], files: str) -> Chunk:
-    readable = sum(not isinstance(each, str) for each in found)
-    return Chunk(images[:readable], found, files)
+def _chunk(images: numpy.ndarray, outcomes: list[tuple[int, int] | str], files: str) -> Chunk:
+    readable = sum(not isinstance(each, str) for each in outcomes)
+    return Chunk(images[:readable], outcomes, files)
 
 
 def _decode_room(buffer: str, shape: tuple[int, ...], room: int, *task: Any) -> tuple:
@@ -384,18 +387,18 @@ def _decode_chunk(
     """Decode into the first rows of `images`; return the other fields of Chunk."""
     files = fingerprint(root, paths)
     place = (size, aspect) if reduced else None
-    found: list[tuple[int, int] | str] = []
+    outcomes: list[tuple[int, int] | str] = []
     readable = 0
     for path in paths:
         try:
             picture = _read(os.path.join(root, path), place)
         except Unreadable as error:
-            found.append(str(error))
+            outcomes.append(str(error))
         else:
             images[readable] = squared(picture, size, aspect)
-            found.append((picture.width, picture.height))
+            outcomes.append((picture.width, picture.height))
             readable += 1
-    return found, files
+    return outcomes, files
 
 
 def _cores() -> int:

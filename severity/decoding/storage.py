@@ -1,4 +1,4 @@
-"""Making data/images: decode every image of a collection once, chunk by chunk, so that a stopped run goes on."""
+"""Making data/images: decode every image of a collection once, chunk by chunk, so that a stopped run can resume."""
 
 import hashlib
 import io
@@ -35,12 +35,12 @@ def decode(
     workers: int,
     scratch: Path | str = "data/unfinished",
 ) -> dict[str, Any]:
-    """Decode the images of a collection and write the folder `out` whole; severity/prepared/decoded.py tells what it holds.
+    """Decode the images of a collection and write the folder `out` whole; severity/prepared/decoded.py describes it.
 
-    The same images and options give the same bytes, whatever the number of workers and however often it was stopped on the
-    way: what is decoded is kept in a folder of `scratch` until `out` is there, and the next call goes on from it. Of it is
-    taken what belongs to files that have not changed in size or time since. A call that is killed loses the chunks in
-    work, 2 a worker, of 64 images or 4 MB. One that is never repeated leaves its folder behind; while nothing is decoded or
+    The same images and options give the same bytes, whatever the number of workers and however often it was stopped on
+    the way: what is decoded is kept in a folder of `scratch` until `out` is there, and the next call resumes from it,
+    as far as the files have not changed in size or time since. A call that is killed loses the chunks in progress, 2 a
+    worker, of 64 images or 4 MB. One that is never repeated leaves its folder behind; while nothing is decoded or
     trained, `scratch` may be emptied.
 
     Args:
@@ -50,15 +50,14 @@ def decode(
         root: folder that the paths are relative to.
         size, aspect: of the squares, see `severity.decoding.decoding.layout`.
         reduced, workers: see `severity.decoding.decoding.decode`.
-        max_unreadable: how many unreadable images are put up with; one more ends the work.
+        max_unreadable: how many unreadable images are tolerated; one more ends the work.
         scratch: folder for unfinished work, best on the disk of `out`.
 
     Returns:
         What summary.json holds.
 
     Raises:
-        SeverityError: too many images are unreadable; the disk is too small; another process
-            is decoding the same.
+        SeverityError: too many images are unreadable; the disk is too small; another process is decoding the same.
     """
     paths = table["path"].tolist()
     options = {"size": size, "aspect": aspect, "reduced": reduced}
@@ -66,12 +65,12 @@ def decode(
     folder = Path(scratch) / f"decode-{dataset}-{runs.fingerprint(determined_by)}"
     _check_room(folder, len(paths), size)
     with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
-        found, digest = _decode_all(folder, root, paths, max_unreadable, workers=workers, **options)
-        return _publish(out, folder, table, found, digest, {"dataset": dataset, "size": size, "aspect": aspect})
+        outcomes, digest = _decode_all(folder, root, paths, max_unreadable, workers=workers, **options)
+        return _publish(out, folder, table, outcomes, digest, {"dataset": dataset, "size": size, "aspect": aspect})
 
 
 def _versions() -> dict[str, str | None]:
-    """What, beside the files and the options, determines the gray levels."""
+    """What, besides the files and the options, determines the gray levels."""
     try:
         pydicom = metadata.version("pydicom")
     except metadata.PackageNotFoundError:
@@ -93,8 +92,8 @@ def _check_room(folder: Path, images: int, size: int) -> None:
     if need > free:
         raise SeverityError(
             f"{disk} has {free / 1e9:.1f} GB free, but {images} images of {size} x {size} take {need / 1e9:.1f} GB"
-            f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), or lower "
-            "decode.size in params.yaml."
+            f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), "
+            "or lower decode.size in params.yaml."
         )
 
 
@@ -103,46 +102,46 @@ def _decode_all(
 ) -> tuple[list[tuple[int, int] | str], Any]:
     """Bring images.npy of the folder of unfinished work to its end.
 
-    images.npy grows by a chunk at a time, in the order of the paths, and log.jsonl by a line after it; so what the lines
-    speak of is there, and what is beyond them is cut off when work is taken up again. Pixels are hashed as they come,
-    while the workers decode: with that of all of them the data set need not be read again, with that of those so far a
-    line tells whether what is before it was lost, as it may be when the power fails.
+    images.npy grows by a chunk at a time, in the order of the paths, and log.jsonl by a line after it; so whatever
+    the lines describe is there, and what is beyond them is cut off when work resumes. Pixels are hashed as they come,
+    while the workers decode: thanks to the hash of all of them the data set need not be read again, and the hash of
+    those so far shows whether anything before a line was lost, as may happen when the power fails.
 
     Returns:
-        `Chunk.found` of all paths, and the SHA-256 of images.npy if every image was readable.
+        `Chunk.outcomes` of all paths, and the SHA-256 of images.npy if every image was readable.
     """
     for left in folder.glob("buffer-*"):
         left.unlink()  # A new one each time: a worker that has not yet noticed its parent's end may still write to it.
     for name in ("images.npy", "log.jsonl"):
         (folder / name).touch()
     with open(folder / "images.npy", "r+b") as images, open(folder / "log.jsonl", "r+b") as log:
-        found, digest = _resume(images, log, root, paths, options["size"])
-        unreadable = _unreadable(found, 0)
-        _check_unreadable(unreadable, found, paths, max_unreadable)
-        chunks = decoding.decode(root, paths[len(found) :], buffer=folder / f"buffer-{os.getpid()}", **options)
+        outcomes, digest = _resume(images, log, root, paths, options["size"])
+        unreadable = _unreadable(outcomes, 0)
+        _check_unreadable(unreadable, outcomes, paths, max_unreadable)
+        chunks = decoding.decode(root, paths[len(outcomes) :], buffer=folder / f"buffer-{os.getpid()}", **options)
         with (
             closing(chunks),
-            tqdm(total=len(paths), initial=len(found), desc="decode", unit="image", disable=None) as progress,
+            tqdm(total=len(paths), initial=len(outcomes), desc="decode", unit="image", disable=None) as progress,
         ):
             for chunk in chunks:
                 images.write(chunk.images.data)
                 images.flush()
                 digest.update(chunk.images.data)
-                record = {"files": chunk.files, "found": chunk.found, "sha256": digest.hexdigest()}
+                record = {"files": chunk.files, "outcomes": chunk.outcomes, "sha256": digest.hexdigest()}
                 log.write(json.dumps(record).encode() + b"\n")
                 log.flush()
-                unreadable += _unreadable(chunk.found, len(found))
-                found += chunk.found
-                progress.update(len(chunk.found))
-                _check_unreadable(unreadable, found, paths, max_unreadable)
-    return found, digest
+                unreadable += _unreadable(chunk.outcomes, len(outcomes))
+                outcomes += chunk.outcomes
+                progress.update(len(chunk.outcomes))
+                _check_unreadable(unreadable, outcomes, paths, max_unreadable)
+    return outcomes, digest
 
 
 def _resume(
     images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int
 ) -> tuple[list[tuple[int, int] | str], Any]:
-    """What is decoded already, up to the first chunk that is not whole or whose files have changed; cut off the rest."""
-    found: list[tuple[int, int] | str] = []
+    """What is decoded already, up to the first chunk that is incomplete or whose files changed; cut off the rest."""
+    outcomes: list[tuple[int, int] | str] = []
     header = _header(len(paths), size)
     digest, end, logged = hashlib.sha256(header), len(header), 0
     images.seek(end)
@@ -150,74 +149,75 @@ def _resume(
         record = _record(line)
         if record is None:
             break
-        pixels = images.read(sum(not isinstance(each, str) for each in record["found"]) * size * size)
-        part = paths[len(found) : len(found) + len(record["found"])]
+        pixels = images.read(sum(not isinstance(each, str) for each in record["outcomes"]) * size * size)
+        part = paths[len(outcomes) : len(outcomes) + len(record["outcomes"])]
         longer = digest.copy()
         longer.update(pixels)
         if record["sha256"] != longer.hexdigest() or record["files"] != decoding.fingerprint(root, part):
             break
-        found += [each if isinstance(each, str) else tuple(each) for each in record["found"]]
+        outcomes += [each if isinstance(each, str) else tuple(each) for each in record["outcomes"]]
         digest, end = longer, end + len(pixels)
         logged += len(line)
     for file, length in ((images, end), (log, logged)):
         file.seek(length)
         file.truncate()
-    return found, digest
+    return outcomes, digest
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of log.jsonl; None if it is not whole."""
+    """A line of log.jsonl; None if it is incomplete."""
     try:
         return json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
 
 
-def _unreadable(found: Sequence[tuple[int, int] | str], first: int) -> list[int]:
-    """The rows that could not be read, the first of `found` being row `first`."""
-    return [row for row, each in enumerate(found, start=first) if isinstance(each, str)]
+def _unreadable(outcomes: Sequence[tuple[int, int] | str], first: int) -> list[int]:
+    """The rows that could not be read, the first of `outcomes` being row `first`."""
+    return [row for row, each in enumerate(outcomes, start=first) if isinstance(each, str)]
 
 
-def _check_unreadable(unreadable: list[int], found: Sequence, paths: list[str], max_unreadable: int) -> None:
+def _check_unreadable(unreadable: list[int], outcomes: Sequence, paths: list[str], max_unreadable: int) -> None:
     if len(unreadable) > max_unreadable:
         raise SeverityError(
-            f"{len(unreadable)} of the first {len(found)} images cannot be read ({len(paths)} in all): "
-            f"{table_checks.listed(f'{paths[row]} ({found[row]})' for row in unreadable)}. Mend these files, or raise "
-            f"decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded is kept."
+            f"{len(unreadable)} of the first {len(outcomes)} images cannot be read ({len(paths)} in all): "
+            f"{table_checks.listed(f'{paths[row]} ({outcomes[row]})' for row in unreadable)}. Fix these files, or "
+            f"raise decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded "
+            "is kept."
         )
     if len(unreadable) == len(paths):
-        raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({found[0]}).")
+        raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({outcomes[0]}).")
 
 
 def _publish(
     out: Path | str,
     folder: Path,
     table: pandas.DataFrame,
-    found: list[tuple[int, int] | str],
+    outcomes: list[tuple[int, int] | str],
     digest: Any,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    unread = numpy.array([isinstance(each, str) for each in found])
-    widths, heights = zip(*(each for each in found if not isinstance(each, str)), strict=True)
+    unread = numpy.array([isinstance(each, str) for each in outcomes])
+    widths, heights = zip(*(each for each in outcomes if not isinstance(each, str)), strict=True)
     with open(folder / "images.npy", "r+b") as images:
         images.write(_header(len(widths), about["size"]))
-    with files.replacing(out) as beside:
-        beside.mkdir()
-        files.write_csv(beside / "index.csv", table[~unread].assign(width=widths, height=heights))
-        reasons = [each for each in found if isinstance(each, str)]
-        files.write_csv(beside / "unreadable.csv", table[unread].assign(reason=reasons))
-        _share(folder / "images.npy", beside / "images.npy")
+    with files.replacing(out) as temporary:
+        temporary.mkdir()
+        files.write_csv(temporary / "index.csv", table[~unread].assign(width=widths, height=heights))
+        reasons = [each for each in outcomes if isinstance(each, str)]
+        files.write_csv(temporary / "unreadable.csv", table[unread].assign(reason=reasons))
+        _share(folder / "images.npy", temporary / "images.npy")
         summary = {
             **about,
             "images": len(widths),
             "unreadable": len(reasons),
             "sha256": {
                 # Images left out are missing in the header too, with which `digest` began.
-                "images.npy": sha256(beside / "images.npy") if reasons else digest.hexdigest(),
-                "index.csv": sha256(beside / "index.csv"),
+                "images.npy": sha256(temporary / "images.npy") if reasons else digest.hexdigest(),
+                "index.csv": sha256(temporary / "index.csv"),
             },
         }
-        files.write_json(beside / "summary.json", summary)
+        files.write_json(temporary / "summary.json", summary)
     return summary
 
 
@@ -240,4 +240,4 @@ def _header(images: int, size: int) -> bytes:
 
 def sentence(summary: dict[str, Any]) -> str:
     """One line that says what was decoded."""
-    return "{dataset}: {images} images at {size} x {size} ({aspect}); {unreadable} rejected".format(**summary)
+    return "{dataset}: {images} images at {size} x {size} ({aspect}); {unreadable} unreadable".format(**summary)

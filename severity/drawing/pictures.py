@@ -1,9 +1,9 @@
 """What all figures share: their style, text that fits, and writing them byte for byte the same for the same data.
 
-Figures are made through matplotlib's object-oriented interface alone: no window, no global state. Markers, fills and line
+Figures use only matplotlib's object-oriented interface: no window, no global state. Markers, fills and line
 styles say what colours say, so that a grey print can be read; the colours are those of Okabe and Ito (2008), made for
-colour-blind readers. A loss has the same colour and a decision rule the same marker in every figure of every study. A value
-that does not exist is written as n/a in the figure, named in its caption and left blank in the table.
+colour-blind readers. A loss has the same colour and a decision rule the same marker in every figure of every study. A
+value that does not exist is written as n/a in the figure, named in its caption and left blank in the table.
 """
 
 import functools
@@ -43,7 +43,7 @@ DPI = 150
 NOT_AVAILABLE = {"style": "italic", "color": GREY}
 FILLS = ("full", "left", "bottom", "right", "top")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
-# The names that have a look of their own, in every study the same; others get what is left.
+# The names with a look of their own, the same in every study; others get what is left.
 LOSSES = ("ce", "bce", "hxe", "soft_labels", "cascade", "barz_denzler", "haf")
 RULES = ("argmax", "crm", "hie", "top_down", "argmax_ts", "crm_ts", "hie_ts", "top_down_ts")
 MARKERS = ("o", "D", "^", "v", "s", "P", "<", ">", "X", "p", "h", "8")
@@ -54,7 +54,7 @@ HATCHES = ("", None, "//////", "....", "xxxx", "++++")  # None: filled with the 
 class Picture:
     """A figure, the table of the data drawn in it, and plain sentences that say what is shown.
 
-    The caption tells of how much, what intervals are, which file the numbers are from, and what is missing or left out.
+    The caption says of how much, what intervals are, which file the numbers are from, and what is missing or left out.
     """
 
     figure: Figure
@@ -66,7 +66,8 @@ def loss_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, fillstyle and linestyle of each loss: three differences, so that two losses never look alike in grey.
 
     Args:
-        names: all losses of the study. Those in `LOSSES` look the same in every study, the others have what these leave.
+        names: all losses of the study. Those in `LOSSES` look the same in every study, the others have what these
+            leave.
     """
     looks = {}
     for name, place in _places(names, LOSSES).items():
@@ -122,23 +123,23 @@ def styled(function: Callable) -> Callable:
 @styled
 def write(picture: Picture, stem: Path | str) -> None:
     """Write `<stem>.png`, `.svg`, `.csv` and `.caption.txt`, byte for byte the same for the same data."""
-    with files.replacing(f"{stem}.png") as beside:
+    with files.replacing(f"{stem}.png") as temporary:
         # The version of matplotlib, its default for Software, would change the bytes.
-        picture.figure.savefig(beside, dpi=DPI, metadata={"Software": None})
+        picture.figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
     # Laid out once: everything is at the same place in both files, and many panels take long to lay out.
     picture.figure.set_layout_engine("none")
-    with files.replacing(f"{stem}.svg") as beside:
-        picture.figure.savefig(beside, dpi=DPI, metadata={"Date": None, "Creator": None})
+    with files.replacing(f"{stem}.svg") as temporary:
+        picture.figure.savefig(temporary, dpi=DPI, metadata={"Date": None, "Creator": None})
     files.write_csv(f"{stem}.csv", picture.table)
     files.write_text(f"{stem}.caption.txt", picture.caption + "\n")
 
 
 def write_all(pictures: Mapping[str, Picture], folder: Path | str) -> None:
     """Write pictures, by the stem of their files, as the whole of a folder: what was in it before is gone."""
-    with files.replacing(folder) as beside:
-        beside.mkdir()
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
         for name, picture in pictures.items():
-            write(picture, beside / name)
+            write(picture, temporary / name)
 
 
 def bare(axes: Axes) -> None:
@@ -165,7 +166,7 @@ def summed(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds together"
 
 
-def said(headline: str, facts: str, text: str) -> Figure:
+def text_figure(headline: str, facts: str, text: str) -> Figure:
     """A figure of words, where there is nothing to draw."""
     figure = Figure(figsize=(7.5, 1.6), layout="constrained")
     title(figure, headline, facts)
@@ -175,8 +176,8 @@ def said(headline: str, facts: str, text: str) -> Figure:
 
 @styled
 def left_out(name: str, why: str) -> Picture:
-    """A picture that says why the figure of this name is not drawn; its caption is the reason alone."""
-    return Picture(said(f"{name}: not drawn", "", why), pandas.DataFrame({"left_out": [why]}), why)
+    """A picture that says why the figure of this name is not drawn; its caption is only the reason."""
+    return Picture(text_figure(f"{name}: not drawn", "", why), pandas.DataFrame({"left_out": [why]}), why)
 
 
 def number(value: float | None) -> str:
@@ -190,7 +191,7 @@ def width(text: str, size: float) -> float:
 
 
 def wrap(text: str, inches: float, size: float) -> str:
-    """The text in lines that are no longer than so many inches."""
+    """The text in lines of at most this many inches."""
     return textwrap.fill(text, max(8, int(inches * 72 / (size * 0.6))))
 
 

@@ -1,4 +1,4 @@
-"""The cases that are explained: the least and the most severe mistakes of one run, and images chosen by their id."""
+"""The images that are explained: the least and the most severe mistakes of one run, and images chosen by their id."""
 
 from dataclasses import dataclass
 
@@ -67,9 +67,9 @@ def find(
         for end in ("least", "most")
         for place, mistake in enumerate(record["rules"][rule][end][:mistakes], start=1)
     }
-    wanted = {name: mistake["id"] for name, mistake in named.items()}
-    wanted |= {f"chosen_{place}": image for place, image in enumerate(ids, start=1)}
-    rows = [paths.index(predictions, image) for image in wanted.values()]
+    ids_of_cases = {name: mistake["id"] for name, mistake in named.items()}
+    ids_of_cases |= {f"chosen_{place}": image for place, image in enumerate(ids, start=1)}
+    rows = [paths.index(predictions, image) for image in ids_of_cases.values()]
     decided = Decider.of(predictions, hierarchy, cost).rank(rule, predictions.rows(rows))[:, 0]
     for (name, mistake), label in zip(named.items(), decided, strict=False):
         if hierarchy.classes[label] != mistake["decision"]:
@@ -78,7 +78,8 @@ def find(
                 f"({name}), its predictions say {hierarchy.classes[label]!r}. Run `dvc repro evaluate`."
             )
     return [
-        _case(name, row, int(label), predictions, cost) for name, row, label in zip(wanted, rows, decided, strict=True)
+        _case(name, row, int(label), predictions, cost)
+        for name, row, label in zip(ids_of_cases, rows, decided, strict=True)
     ]
 
 

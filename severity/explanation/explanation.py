@@ -1,13 +1,13 @@
-"""Why a network gave a class: Grad-CAM, how much of its heat lies inside a box, and the strongest feature maps.
+"""Why a network gave a class: Grad-CAM, how much of its heatmap lies inside a box, and the strongest feature maps.
 
-Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017):
-the maps of a layer, each weighed by the mean over its places of the gradient of a score, and summed; what is above zero is
-the heat, where the layer speaks for the score. The score here is the natural logarithm of the posterior of a class, through
-the loss's own link: the probability that decisions are made from, whatever the loss.
+Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV
+2017): the maps of a layer, each weighed by the mean over its places of the gradient of a score, and summed; what is
+above zero is the heatmap, where the layer speaks for the score. The score here is the natural logarithm of the
+posterior of a class, through the loss's own link: the probability that decisions are made from, whatever the loss.
 
-A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``, ``blocks.10``. Whatever
-form it gives its places (`Form`), they are weighed as maps (B, C, h, w): a transformer's patches are the places of an image
-as well, and its class token is none.
+A layer is named by its path within the network, as torch does: ``layer4.1``, ``features.norm5``, ``blocks.10``.
+Whatever form it gives its places (`Form`), they are weighed as maps (B, C, h, w): a transformer's patches are the
+places of an image as well, and its class token is not one.
 """
 
 import math
@@ -29,7 +29,7 @@ from severity.networks.backbones import Backbone
 from severity.networks.images import batch
 
 AUTO = "auto"
-# The default layer of Grad-CAM is the last one with so many places a side: of fewer no picture can be made.
+# The default layer of Grad-CAM is the last one with at least this many places a side: fewer do not make a picture.
 PLACES = 4
 SHARES = ("box_area", "energy", "hit")
 # Where even float64 calls a probability zero, its logarithm is held here, and nothing changes it.
@@ -49,13 +49,13 @@ class Maps:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is told of one case."""
+    """What is explained about one case."""
 
-    # One row a class of the case, in its order: case, id, label, role, log_posterior (the score that is explained), layer,
-    # places (a side of the layer's maps), largest (of the heat).
+    # One row a class of the case, in its order: case, id, label, role, log_posterior (the score that is explained),
+    # layer, places (a side of the layer's maps), largest (of the heatmap).
     cams: pandas.DataFrame
     weighed: numpy.ndarray  # (L, h, w) see `grad_cam`
-    heat: numpy.ndarray  # (L, S, S) see `heat`
+    heatmaps: numpy.ndarray  # (L, S, S) see `upsampled`
     # One row for each of these classes and each label that has boxes: case, id, label, box, box_area, energy, hit.
     inside: pandas.DataFrame
     maps: list[Maps]
@@ -84,11 +84,11 @@ def explain(
     """
     pixels = batch(image[None], numpy.array([0]), torch.device("cpu"))
     weighed, scores = grad_cam(backbone, loss, pixels, cam, case.classes)
-    warm = heat(weighed, len(image))
+    heatmaps = upsampled(weighed, len(image))
     about = pandas.DataFrame({"case": case.name, "id": case.id, "label": [hierarchy.classes[k] for k in case.classes]})
     inside = [
         {**own, "box": label, **inside_boxes(each, group[list(BOX[2:])].to_numpy())}
-        for own, each in zip(about.to_dict("records"), warm, strict=True)
+        for own, each in zip(about.to_dict("records"), heatmaps, strict=True)
         for label, group in boxes.groupby("label", sort=False)
     ]
     return Explanation(
@@ -97,10 +97,10 @@ def explain(
             log_posterior=scores,
             layer=cam,
             places=weighed.shape[-1],
-            largest=warm.max(axis=(1, 2)),
+            largest=heatmaps.max(axis=(1, 2)),
         ),
         weighed=weighed,
-        heat=warm,
+        heatmaps=heatmaps,
         inside=pandas.DataFrame(inside, columns=[*about.columns, "box", *SHARES]).astype(dict.fromkeys(SHARES, float)),
         maps=feature_maps(backbone, pixels, layers, maps),
     )
@@ -115,7 +115,7 @@ class Form:
 
     side: int
     channels: int  # the dimension of C: 1 in (B, C, h, w), 3 in (B, h, w, C), 2 in the tokens (B, prefix + h * w, C)
-    prefix: int = 0  # tokens that are no patches and stand before them: of the class, of distillation, registers
+    prefix: int = 0  # tokens that are not patches and come before them: of the class, of distillation, registers
 
     def maps(self, given: torch.Tensor) -> torch.Tensor:
         """What the layer gives -> (B, C, h, w), without the prefix."""
@@ -135,9 +135,9 @@ class Form:
 class Seen:
     """What a layer gives for one image."""
 
-    shape: tuple[int, ...] | None  # None: no tensor, a list of several, say
-    form: Form | None  # None: no places of a square
-    # False: its patches have no part in the logits. What follows the last attention may read the class token alone.
+    shape: tuple[int, ...] | None  # None: not a tensor, but for instance a list of several
+    form: Form | None  # None: not the places of a square
+    # False: its patches have no part in the logits. What follows the last attention may read only the class token.
     reaches: bool
 
     def __str__(self) -> str:
@@ -145,14 +145,14 @@ class Seen:
 
     @property
     def spread(self) -> bool:
-        """Not yet pooled: (1, C), (1, C, 1, 1) and (1, 1, C), a class token alone, have one place."""
+        """Not yet pooled: (1, C), (1, C, 1, 1) and (1, 1, C), a class token by itself, have one place."""
         return self.shape is None or sum(length > 1 for length in self.shape[1:]) > 1
 
 
 def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
-    """The form of what a layer of the network gives, by its shape; None where that are no places of a square.
+    """The form of what a layer of the network gives, by its shape; None where these are not the places of a square.
 
-    Images are square, so maps are. How many tokens stand before the patches is what the network says, as timm's do in
+    Images are square, so maps are. How many tokens come before the patches is what the network says, as timm's do in
     `num_prefix_tokens`, or none, before they join; where it does not say, at most two (class, distillation), and no
     two numbers of them leave a square.
     """
@@ -160,9 +160,9 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
         return Form(shape[2], 1)
     if len(shape) == 4 and shape[1] == shape[2] > 1:
         return Form(shape[1], 3)
-    if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens stand in another order than its patches.
-        said = getattr(network, "num_prefix_tokens", None)
-        for prefix in (0, 1, 2) if said is None else (said, 0):
+    if len(shape) == 3 and not hasattr(network, "reroll"):  # Hiera's tokens are in another order than its patches.
+        prefix_tokens = getattr(network, "num_prefix_tokens", None)
+        for prefix in (0, 1, 2) if prefix_tokens is None else (prefix_tokens, 0):
             side = math.isqrt(max(0, shape[1] - prefix))
             if side > 1 and side**2 == shape[1] - prefix:
                 return Form(side, 2, prefix)
@@ -172,7 +172,8 @@ def form(shape: Sequence[int], network: torch.nn.Module) -> Form | None:
 def stages(backbone: Backbone, side: int) -> dict[str, int]:
     """The last layer of each resolution whose places reach the logits.
 
-    Layers are what the network, and the sequences in it, are made of: a block of a ResNet is one, what is inside it is not.
+    Layers are what the network, and the sequences in it, are made of: a block of a ResNet is one, what is inside it is
+    not.
 
     Args:
         side: of the images, in pixels.
@@ -194,14 +195,17 @@ def _stages(network: torch.nn.Module, seen: dict[str, Seen], side: int) -> dict[
         last = f"its layer {spread[-1]!r} {seen[spread[-1]]}" if spread else "no layer gives any"
         raise SeverityError(
             f"The network {type(network).__name__} makes no maps (channels, height, width) of an image of {side} "
-            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another configuration by "
-            "explain.configuration in params.yaml, or name layers that give maps or patches in explain.cam and explain.layers."
+            f"pixels that Grad-CAM could weigh, nor patches of a square in their order: {last}. Choose another "
+            "configuration by explain.configuration in params.yaml, or name layers that give maps or patches in "
+            "explain.cam and explain.layers."
         )
-    found: dict[str, int] = {}
+    by_layer: dict[str, int] = {}
     for name in spread:
         if known := seen[name].form:
-            found = {other: places for other, places in found.items() if places != known.side} | {name: known.side}
-    return found
+            by_layer = {other: places for other, places in by_layer.items() if places != known.side} | {
+                name: known.side
+            }
+    return by_layer
 
 
 def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tuple[str, list[str]]:
@@ -214,7 +218,7 @@ def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tu
 
     Raises:
         SeverityError: an unknown layer, one without maps, one for `cam` whose patches do not reach the logits, or a
-            network without `stages` where these are wanted.
+            network without `stages` where these are asked for.
     """
     seen = _look(backbone, side)
     for key, names in (("cam", [] if cam == AUTO else [cam]), ("layers", [] if layers == AUTO else layers)):
@@ -222,7 +226,7 @@ def choose(backbone: Backbone, side: int, *, cam: str, layers: str | list) -> tu
             _check_layer(name, seen, f"params.yaml: explain.{key}")
     if cam != AUTO and not seen[cam].reaches:
         raise SeverityError(
-            f"params.yaml: explain.cam: nothing that comes after the layer {cam!r} takes from its patches: the class is "
+            f"params.yaml: explain.cam: nothing that comes after the layer {cam!r} uses its patches: the class is "
             "read from other tokens, so that there is no gradient to weigh the maps by. The last layer whose patches "
             f"reach the class is {list(_stages(backbone.network, seen, side))[-1]!r}."
         )
@@ -240,13 +244,13 @@ def _check_layer(name: str, seen: dict[str, Seen], where: str) -> None:
     if not seen[name].form:
         raise SeverityError(
             f"{where}: the layer {name!r} {seen[name]} for one image, no maps (1, channels, places, places) or "
-            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in their "
-            "order. Choose a layer before the pooling that gives such."
+            "(1, places, places, channels) of more than one place, nor patches (1, tokens, channels) of a square in "
+            "their order. Choose a layer before the pooling that gives such."
         )
 
 
 def _look(backbone: Backbone, side: int) -> dict[str, Seen]:
-    """What each module gives for one image, in the order in which they end; a module run twice counts last."""
+    """What each module gives for one image, in the order in which they end; of a module that runs twice the last."""
     given: dict[str, torch.Tensor | None] = {}
 
     def note(name: str, out: object) -> None:
@@ -263,13 +267,15 @@ def _look(backbone: Backbone, side: int) -> dict[str, Seen]:
     shapes = {name: None if each is None else tuple(each.shape) for name, each in given.items()}
     forms = {name: form(shape, backbone.network) if shape and shape[0] == 1 else None for name, shape in shapes.items()}
     if any(forms[name] and forms[name].channels == 3 for name in _layers(backbone.network) if name in forms):
-        # Where channels stand last, a cube does not tell whether its own do.
+        # Where channels come last, the shape of a cube does not show whether its own do.
         cubes = {name for name, shape in shapes.items() if shape and len(shape) == 4 and len({*shape[1:]}) == 1}
-        forms = {name: None if name in cubes else found for name, found in forms.items()}
-    # Only where other tokens stand beside the patches may the class be read without them.
-    beside = [name for name, found in forms.items() if found and found.prefix]
-    reached = _reached(logits, {name: given[name] for name in beside}, forms)
-    return {name: Seen(shape, forms[name], name not in beside or name in reached) for name, shape in shapes.items()}
+        forms = {name: None if name in cubes else known for name, known in forms.items()}
+    # Only where there are other tokens than patches may the class be read without patches.
+    with_prefix = [name for name, known in forms.items() if known and known.prefix]
+    reached = _reached(logits, {name: given[name] for name in with_prefix}, forms)
+    return {
+        name: Seen(shape, forms[name], name not in with_prefix or name in reached) for name, shape in shapes.items()
+    }
 
 
 def _reached(logits: torch.Tensor, given: dict[str, torch.Tensor], forms: dict[str, Form | None]) -> set[str]:
@@ -298,10 +304,10 @@ def _layers(network: torch.nn.Module, above: str = "") -> Iterator[str]:
 def _layers_of(network: torch.nn.Module, seen: dict[str, Seen]) -> set[str]:
     """The network's layers but its classifiers; for a part in which all patches end, its own layers.
 
-    torchvision's transformers are such: all blocks are within one part, which hands on the class token alone.
+    torchvision's transformers are such: all blocks are within one part, which passes on only the class token.
     """
     heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    # A classifier of every patch gives logits, no features.
+    # A classifier of every patch gives logits, not features.
     layers = [name for name in _layers(network) if name not in ((heads,) if isinstance(heads, str) else heads)]
     while True:
         tokens = {name for name in layers if name in seen and seen[name].form and seen[name].form.prefix}
@@ -363,37 +369,37 @@ def _as_maps(network: torch.nn.Module, layers: list[str]) -> Iterator[list[torch
         yield shown
 
 
-def heat(maps: numpy.ndarray, side: int) -> numpy.ndarray:
-    """(L, h, w) Grad-CAM -> (L, side, side) float32: what is above zero, brought to the image's pixels bilinearly."""
+def upsampled(maps: numpy.ndarray, side: int) -> numpy.ndarray:
+    """(L, h, w) Grad-CAM -> (L, side, side) float32: what is above zero, interpolated bilinearly to pixels."""
     above = torch.from_numpy(maps).clamp(min=0)[None]
     return torch.nn.functional.interpolate(above, size=(side, side), mode="bilinear", align_corners=False)[0].numpy()
 
 
-def inside_boxes(warm: numpy.ndarray, boxes: numpy.ndarray) -> dict[str, float | None]:
-    """How much of the heat of one class lies inside boxes.
+def inside_boxes(heatmap: numpy.ndarray, boxes: numpy.ndarray) -> dict[str, float | None]:
+    """How much of the heatmap of one class lies inside boxes.
 
     Args:
-        warm: (S, S) heat of one class.
+        heatmap: (S, S) of one class.
         boxes: (n, 4) left, top, right, bottom as shares of the square image; where they overlap, that counts once.
 
     Returns:
-        box_area: share of the image inside, what heat spread evenly would give; energy: share of the heat inside (Wang et
-        al., "Score-CAM", CVPRW 2020); hit: 1.0 if the hottest pixel's centre is inside, else 0.0 (the pointing game of
-        Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without their margin). energy and
-        hit are None where there is no heat.
+        box_area: share of the image inside, what evenly spread heat would give; energy: share of the heat inside (Wang
+        et al., "Score-CAM", CVPRW 2020); hit: 1.0 if the hottest pixel's centre is inside, else 0.0 (the pointing game
+        of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without their margin). energy
+        and hit are None where there is no heat.
     """
-    cover = _cover(boxes, len(warm))
-    total = warm.sum(dtype=numpy.float64)
+    cover = _cover(boxes, len(heatmap))
+    total = heatmap.sum(dtype=numpy.float64)
     if total == 0:
         return {"box_area": float(cover.mean()), "energy": None, "hit": None}
-    y, x = (numpy.array(numpy.unravel_index(warm.argmax(), warm.shape)) + 0.5) / len(warm)
+    y, x = (numpy.array(numpy.unravel_index(heatmap.argmax(), heatmap.shape)) + 0.5) / len(heatmap)
     left, top, right, bottom = boxes.T
     hit = ((left <= x) & (x <= right) & (top <= y) & (y <= bottom)).any()
-    return {"box_area": float(cover.mean()), "energy": float((warm * cover).sum() / total), "hit": float(hit)}
+    return {"box_area": float(cover.mean()), "energy": float((heatmap * cover).sum() / total), "hit": float(hit)}
 
 
 def _cover(boxes: numpy.ndarray, side: int) -> numpy.ndarray:
-    """(side, side) float64 share of each pixel that lies inside the boxes; where several cut one pixel, the largest share."""
+    """(side, side) float64 share of each pixel inside the boxes; where several cut one pixel, the largest share."""
     starts = numpy.arange(side)
 
     def along(low: numpy.ndarray, high: numpy.ndarray) -> numpy.ndarray:
@@ -416,9 +422,9 @@ def feature_maps(backbone: Backbone, image: torch.Tensor, layers: list[str], cou
     backbone.eval()
     with torch.no_grad(), _as_maps(backbone.network, layers) as shown:
         given = LayerActivation(backbone, shown).attribute(image)
-    found = []
+    strongest = []
     for layer, (values,) in zip(layers, given, strict=True):
         strength = values.abs().mean(dim=(1, 2), dtype=torch.float64).numpy()
         channels = numpy.argsort(-strength, kind="stable")[:count]
-        found.append(Maps(layer, len(strength), channels, strength[channels], values.numpy()[channels]))
-    return found
+        strongest.append(Maps(layer, len(strength), channels, strength[channels], values.numpy()[channels]))
+    return strongest

@@ -1,4 +1,4 @@
-"""Pictures of single cases: what was decided and what is true, where the heat of each lies, and what the layers see."""
+"""Pictures of single cases: what was decided and what is true, the heatmap of each, and what the layers see."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ PATHS = {
     "path to the decision": {"facecolor": BLUE, "hatch": "//"},
     "path to a truth": {"facecolor": VERMILLION, "hatch": ".."},
 }
-# Heat is seen through, so that the image shows where it is cold; lines say what colours say.
+# A heatmap is transparent where it is low, so that the image shows; lines say what colours say.
 OPAQUE = 0.65
 LEVELS = {0.25: ":", 0.5: "--", 0.75: "-"}
 
@@ -58,7 +58,7 @@ def draw_case(
     facts: str,
     unit: str,
 ) -> Picture:
-    """One case: the image, the probabilities on the paths to its classes, and where the heat of each class lies.
+    """One case: the image, the probabilities on the paths to its classes, and the heatmap of each class.
 
     Args:
         image: (S, S) uint8.
@@ -80,9 +80,9 @@ def draw_case(
     first, *panels = below.subplots(lines, COLUMNS).ravel()
     _draw_image(first, image, boxes)
     first.set_title("the image as the network gets it")
-    for axes, cam, warm in zip(panels, cams.to_dict("records"), explained.heat, strict=False):
+    for axes, cam, heatmap in zip(panels, cams.to_dict("records"), explained.heatmaps, strict=False):
         _draw_image(axes, image, boxes)
-        _draw_heat(axes, warm)
+        _draw_heatmap(axes, heatmap)
         axes.set_title(wrap(f"{cam['role']}: {cam['label']}", PANEL, 9))
         inside = explained.inside[explained.inside["label"] == cam["label"]]
         axes.set_xlabel(_caption(cam, inside), fontsize=7, loc="left")
@@ -90,10 +90,11 @@ def draw_case(
         axes.set_axis_off()
     _draw_scale(below, cams.iloc[0])
     truth = ", ".join(hierarchy.classes[label] for label in case.truth) or "n/a"
-    told = f"decision: {hierarchy.classes[case.decision]}; severity {number(case.severity)} ({unit}); truth: {truth}"
-    title(figure, _headline(case), f"{facts}; {told}")
+    outcome = f"decision: {hierarchy.classes[case.decision]}; severity {number(case.severity)} ({unit}); truth: {truth}"
+    title(figure, _headline(case), f"{facts}; {outcome}")
     caption = (
-        f"{_headline(case)} ({facts}): {told}. Probabilities on the paths to the classes, and their Grad-CAM heat."
+        f"{_headline(case)} ({facts}): {outcome}. Probabilities on the paths to the classes, and their Grad-CAM "
+        "heatmaps."
     )
     return Picture(figure, steps, caption)
 
@@ -104,7 +105,7 @@ def _headline(case: Case) -> str:
 
 
 def _union(steps: pandas.DataFrame, hierarchy: Hierarchy) -> pandas.DataFrame:
-    """One row a node of any path, each below its parent: node, depth, probability, given_parent, path (a key of PATHS)."""
+    """One row a node of any path, below its parent: node, depth, probability, given_parent, path (a key of PATHS)."""
     decided = set(steps.loc[steps["role"] != "truth", "node"])
     true = set(steps.loc[steps["role"] != "decision", "node"])
     both, decision, truth = PATHS
@@ -139,7 +140,7 @@ def _draw_nodes(axes: Axes, nodes: pandas.DataFrame) -> None:
     axes.set_yticks(rows, names, ha="left")
     axes.tick_params(axis="y", length=0, pad=72 * width(max(names, key=len), 8))
     axes.set_ylim(len(nodes) - 0.4, -0.6)
-    axes.set_xlim(0, 1.4)  # Room for what is written beside a full bar.
+    axes.set_xlim(0, 1.4)  # Room for the text next to a full bar.
     axes.set_xticks(numpy.linspace(0, 1, 6))
     axes.set_axisbelow(True)
     axes.grid(axis="y", visible=False)
@@ -148,13 +149,13 @@ def _draw_nodes(axes: Axes, nodes: pandas.DataFrame) -> None:
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), frameon=False)
 
 
-def _draw_heat(axes: Axes, warm: numpy.ndarray) -> None:
-    peak = warm.max()
+def _draw_heatmap(axes: Axes, heatmap: numpy.ndarray) -> None:
+    peak = heatmap.max()
     if peak == 0:
         place = {"ha": "center", "va": "center", "transform": axes.transAxes, "backgroundcolor": "white"}
         axes.text(0.5, 0.5, "n/a: no heat", **place, **NOT_AVAILABLE)
         return
-    share = warm / peak
+    share = heatmap / peak
     axes.imshow(share, cmap=_colours(), vmin=0, vmax=1)
     seen = [level for level in LEVELS if level > share.min()]
     lines = axes.contour(
@@ -222,8 +223,8 @@ def draw_maps(case: Case, *, maps: list[Maps], facts: str) -> Picture:
             axes.imshow(values, cmap="viridis", interpolation="nearest")
             axes.set_xlabel(f"map {channel}: {strength:.2g}\n{values.min():.2g} to {values.max():.2g}", fontsize=6)
     note = (
-        f"{facts}; of each layer the maps of largest mean absolute value (beside the map's number), each on its own scale "
-        "from its smallest value (dark) to its largest (bright)"
+        f"{facts}; of each layer the maps of largest mean absolute value (next to the map's number), each on its own "
+        "scale from its smallest value (dark) to its largest (bright)"
     )
     title(figure, f"Feature maps: {_headline(case)}", note)
     caption = f"{_headline(case)} ({facts}): the strongest feature maps of {len(maps)} layers."

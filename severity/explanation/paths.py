@@ -73,9 +73,9 @@ def text(posterior: numpy.ndarray, hierarchy: Hierarchy, node: int, least: float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="data/predictions/<run>.npz")
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--id", help="an image of the predictions")
-    wanted.add_argument("--out", help="the CSV file to write")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--id", help="an image of the predictions")
+    action.add_argument("--out", help="the CSV file to write")
     words = [f"{rule}{suffix}" for suffix in ("", temperature.SUFFIX) for rule in (*class_rules.RULES, CLIMB)]
     parser.add_argument("--rule", default="argmax", choices=words)
     parser.add_argument("--threshold", type=float, default=0.5, help="of climb (default: 0.5)")

@@ -1,7 +1,7 @@
 """The table of all figures: what each is called, which stage draws it, and with which function.
 
-A new figure is a file with a function `draw` and one entry here. The report tells the figures in this order; dvc.yaml lists
-their PNG files, and tests/test_graph.py holds that it lists exactly these.
+A new figure is a file with a function `draw` and one entry here. The report shows the figures in this order; dvc.yaml
+lists their PNG files, and tests/test_graph.py holds that it lists exactly these.
 """
 
 import importlib
@@ -14,8 +14,8 @@ from typing import Any
 class Figure:
     """One figure.
 
-    title: in the report. stage: that draws it. drawn_by: module and function, `module:function`; it takes the study that
-    the stage makes, and gives a `severity.drawing.pictures.Picture`.
+    title: in the report. stage: that draws it. drawn_by: module and function, `module:function`; it takes the study
+    that the stage makes, and gives a `severity.drawing.pictures.Picture`.
     """
 
     title: str
@@ -23,7 +23,7 @@ class Figure:
     drawn_by: str
 
     def draw(self, study: Any) -> Any:
-        """The picture. The module is imported here and not before, so that the report needs no matplotlib."""
+        """The picture. The module is imported only here, so that the report needs no matplotlib."""
         module, _, function = self.drawn_by.partition(":")
         return getattr(importlib.import_module(module), function)(study)
 
@@ -57,9 +57,9 @@ FIGURES: dict[str, Figure] = dict(
         _scores("cost", "What each mistake costs"),
         _images("contact_sheet", "An image of each label"),
         _data("labels", "Labels in each split"),
-        _data("cooccurrence", "Labels that come together"),
+        _data("cooccurrence", "Labels that occur together"),
         _data("ages", "Ages"),
-        _data("near_duplicates", "Images that stand in two splits"),
+        _data("near_duplicates", "Images that occur in two splits"),
     ]
 )
 

@@ -1,12 +1,13 @@
 """The IRMA code and its error score: four axes, each a path down a tree, wrong and unsaid characters weighed by place.
 
-A code is TTTT-DDD-AAA-BBB: technical, directional, anatomical, biological. Characters are 0-9 and a-z, each a step down the
-axis's tree; ``0`` is "unspecified" and ends the path. An answer may hold ``*``, "don't know", from where on it claims nothing.
-All of this also works on some of the axes alone: then a code is those axes' text.
+A code is TTTT-DDD-AAA-BBB: technical, directional, anatomical, biological. Characters are 0-9 and a-z, each a step down
+the axis's tree; ``0`` is "unspecified" and ends the path. An answer may hold ``*``, "don't know", after which it claims
+nothing. All of this also works on only some of the axes: then a code is those axes' text.
 
-Source of the code: Lehmann et al., "The IRMA code for unique classification of medical images", SPIE 5033, 2003. Source of
-the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009. Where their papers
-are silent, this is what the organisers' own program (evaluate_07_08.py) computes; docs/methods.md lists those places.
+Source of the code: Lehmann et al., "The IRMA code for unique classification of medical images", SPIE 5033, 2003. Source
+of the score: Deselaers et al. and Tommasi et al., the medical annotation tasks of ImageCLEF 2007 to 2009. Where their
+papers are silent, this is what the organisers' own program (evaluate_07_08.py) computes; docs/methods.md lists those
+places.
 """
 
 import re
@@ -29,22 +30,22 @@ UNSAID_WEIGHT = 0.5
 def axes_of(word: str) -> tuple[str, ...]:
     """The axes that a word names: all four for ``all``, or the one. Raises SeverityError for another word."""
     if word != ALL and word not in AXES:
-        raise SeverityError(f"{word!r} is no axis of the IRMA code. {nearest(word, [ALL, *AXES])}")
+        raise SeverityError(f"{word!r} is not an axis of the IRMA code. {nearest(word, [ALL, *AXES])}")
     return tuple(AXES) if word == ALL else (word,)
 
 
 def parse(code: str, axes: Sequence[str] = tuple(AXES), *, answer: bool = False) -> tuple[str, ...]:
     """The axes of a code.
 
-    An axis that starts with ``C`` (clutter: the collection does not say) is returned as ``C`` filled up by ``0``; a code
-    that is nothing but ``C`` is clutter on every axis.
+    An axis that starts with ``C`` (clutter: the collection does not say) is returned as ``C`` filled up by ``0``; a
+    code that is nothing but ``C`` is clutter on every axis.
 
     Args:
-        code: TTTT-DDD-AAA-BBB, or the text of those `axes` alone.
+        code: TTTT-DDD-AAA-BBB, or the text of only those `axes`.
         answer: allow ``*``; what is true is never unknown.
 
     Raises:
-        SeverityError: another number of axes, an axis of another length, a character that is none, one that follows a
+        SeverityError: another number of axes, an axis of another length, an unknown character, one that follows a
             ``0``, or a ``*`` in a true code.
     """
     parts = str(code).split("-")
@@ -68,7 +69,7 @@ def _axis(text: str, axis: str, code: str, answer: bool) -> str:
     odd = re.search(r"[^0-9a-z*]", text)
     if odd:
         raise SeverityError(
-            f"{where}: the character {odd[0]!r} is none of 0-9 and a-z" + (" and *." if answer else ".")
+            f"{where}: the character {odd[0]!r} is not one of 0-9 and a-z" + (" and *." if answer else ".")
         )
     if not answer and UNSAID in text:
         raise SeverityError(f"{where}: '*' stands for \"don't know\" and belongs in answers, not in the truth.")
@@ -100,8 +101,8 @@ def axis_error(answer: str, truth: str, branching: Sequence[float]) -> float:
     """
     if not len(answer) == len(truth) == len(branching):
         raise SeverityError(
-            f"answer {answer!r}, truth {truth!r} and {len(branching)} branching factors differ in length; give one of each "
-            "a position."
+            f"answer {answer!r}, truth {truth!r} and {len(branching)} branching factors differ in length; give one of "
+            "each a position."
         )
     if min(branching) < 1:
         raise SeverityError(
@@ -122,7 +123,7 @@ def _characters(texts: Sequence[str]) -> numpy.ndarray:
 
 
 def _errors(answers: numpy.ndarray, truths: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
-    """Errors of one axis: characters of answers and truths and weights of positions, broadcast; the last axis is summed."""
+    """Errors of one axis: characters of answers and truths and weights of positions, summed over the last axis."""
     unsaid = answers == UNSAID
     fault = answers != truths
     spoilt = numpy.logical_or.accumulate(fault, axis=-1)
@@ -164,7 +165,8 @@ class Scheme:
         """From the code tables of a collection: for each axis all prefixes that mean something ('3', '31', '318').
 
         Raises:
-            SeverityError: a name that is no axis, an empty table, or an entry longer than its axis or with an odd character.
+            SeverityError: a name that is not an axis, an empty table, or an entry longer than its axis or with an odd
+                character.
         """
         paths = {}
         for axis, table in tables.items():
@@ -183,15 +185,15 @@ class Scheme:
     def _from_paths(cls, axes: Mapping[str, Iterable[str]]) -> "Scheme":
         following = {}
         for axis, paths in axes.items():
-            found: dict[str, set[str]] = {}
+            characters_after: dict[str, set[str]] = {}
             for path in paths:
                 if is_clutter(path):
                     continue
                 for place, character in enumerate(path):
-                    found.setdefault(path[:place], set()).add(character)
+                    characters_after.setdefault(path[:place], set()).add(character)
                     if character == UNSPECIFIED:
                         break
-            following[axis] = {prefix: frozenset(characters) for prefix, characters in found.items()}
+            following[axis] = {prefix: frozenset(characters) for prefix, characters in characters_after.items()}
         return cls(following)
 
     def to_json(self) -> dict[str, dict[str, str]]:
@@ -231,17 +233,17 @@ class Scheme:
         """
         if len(answers) != len(truths):
             raise SeverityError(f"There are {len(answers)} answers for {len(truths)} true codes; give one an image.")
-        said = self._texts(answers, answer=True)
+        answered = self._texts(answers, answer=True)
         true = self._texts(truths)
-        found = numpy.full((len(truths), len(self.axes)), numpy.nan)
+        errors = numpy.full((len(truths), len(self.axes)), numpy.nan)
         for column, axis in enumerate(self.axes):
             counted = numpy.array([not is_clutter(text) for text in true[axis]], dtype=bool)
             if counted.any():
-                errors = _errors(
-                    _characters(said[axis]), _characters(true[axis]), self._weights_along(axis, true[axis])
+                counted_errors = _errors(
+                    _characters(answered[axis]), _characters(true[axis]), self._weights_along(axis, true[axis])
                 )
-                found[counted, column] = errors[counted]
-        return found
+                errors[counted, column] = counted_errors[counted]
+        return errors
 
     def errors(self, answers: Sequence[str], truths: Sequence[str]) -> numpy.ndarray:
         """(N,) error of each image: the sum over its axes by their number, an axis of clutter costing nothing.
@@ -261,12 +263,12 @@ class Scheme:
         Not symmetric: the branching factors are those along the true path.
 
         Raises:
-            SeverityError: a malformed code, or one that stands twice.
+            SeverityError: a malformed code, or a duplicated one.
         """
         codes = [str(code) for code in codes]
         for place, code in enumerate(codes):
             if code in codes[:place]:
-                raise SeverityError(f"The IRMA code {code!r} stands twice among the classes; each has one place.")
+                raise SeverityError(f"The IRMA code {code!r} is duplicated among the classes; each has one place.")
         texts = self._texts(codes)
         return sum(self._table(axis, texts[axis], texts[axis]) for axis in self.axes) / len(self.axes)
 
@@ -301,7 +303,7 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
         N answers, and their (N,) expected errors. Of equal ones the answer that says most, then the first in `codes`.
 
     Raises:
-        SeverityError: a malformed code, or rows that are no distributions.
+        SeverityError: a malformed code, or rows that are not distributions.
     """
     posterior = numpy.asarray(posterior, dtype=numpy.float64)
     check_posterior(posterior, len(codes))
@@ -311,7 +313,7 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
     for axis in scheme.axes:
         candidates = _beginnings(texts[axis], AXES[axis])
         costs = scheme._table(axis, candidates, texts[axis]) / len(scheme.axes)
-        # Rounded so that sums which are equal but for the order of their terms are ties.
+        # Rounded so that sums that differ only in the order of their terms are ties.
         risks = numpy.round(posterior @ costs.T, 12)
         best = risks.argmin(axis=1)
         expected += (posterior * costs[best]).sum(axis=1)
@@ -322,5 +324,5 @@ def truncate(posterior: numpy.ndarray, codes: Sequence[str], scheme: Scheme) -> 
 def _beginnings(texts: Sequence[str], length: int) -> list[str]:
     """All beginnings of the texts, filled up with ``*``, the longest first."""
     texts = [text for text in texts if not is_clutter(text)]
-    found = [text[:said].ljust(length, UNSAID) for said in range(length, -1, -1) for text in texts]
-    return list(dict.fromkeys(found)) or [UNSAID * length]
+    beginnings = [text[:kept].ljust(length, UNSAID) for kept in range(length, -1, -1) for text in texts]
+    return list(dict.fromkeys(beginnings)) or [UNSAID * length]

@@ -23,7 +23,7 @@ class IrmaFacts:
     axis: str  # all, or the one that the classes are
     branching: str  # CODE_TABLES, or CODES: those of the training images
     scheme: irma_codes.Scheme
-    truth: dict[str, str]  # image -> code, of the test images whose code is no class
+    truth: dict[str, str]  # image -> code, of the test images whose code is not a class
     names: dict[str, dict[str, str]] = field(
         default_factory=dict
     )  # axis -> prefix -> what it means, where that is known
@@ -54,7 +54,7 @@ class IrmaFacts:
 
     @classmethod
     def read(cls, path: Path | str) -> "IrmaFacts | None":
-        """Read what `write` wrote; None where there is no such file."""
+        """Read what `write` wrote; None where the file does not exist."""
         return cls.from_json(files.read_json(path)) if Path(path).is_file() else None
 
     def cost(self, codes: Sequence[str]) -> numpy.ndarray:
@@ -62,13 +62,13 @@ class IrmaFacts:
         return self.scheme.cost(codes)
 
     def tree(self, codes: Sequence[str]) -> Hierarchy:
-        """The tree whose classes are the codes: down the axes one after the other, a node for each beginning of an axis.
+        """The tree whose classes are the codes: one axis after the other, a node for each beginning of an axis.
 
-        An axis that ends early has one more node, its text filled up by ``0``, beside those that go on. A node is named
-        by its path and, where the code tables tell it, what its last step means.
+        An axis that ends early has one more node, its text filled up by ``0``, next to those that go on. A node is
+        named by its path and, where the code tables name it, the meaning of its last step.
 
         Raises:
-            SeverityError: a malformed code, one that stands twice, or fewer than two.
+            SeverityError: a malformed code, a duplicated one, or fewer than two.
         """
         names, parents = ["IRMA"], [-1]
         nodes: dict[str, int] = {}
@@ -102,9 +102,9 @@ def _steps(text: str) -> list[str]:
     """The nodes on the way down one axis: each beginning that is specified, then the whole text if that ends early."""
     if irma_codes.is_clutter(text):
         return [text]
-    said = len(text.rstrip(irma_codes.UNSPECIFIED))
-    beginnings = [text[:end] for end in range(1, said + 1)]
-    return beginnings if said == len(text) else [*beginnings, text]
+    specified = len(text.rstrip(irma_codes.UNSPECIFIED))
+    beginnings = [text[:end] for end in range(1, specified + 1)]
+    return beginnings if specified == len(text) else [*beginnings, text]
 
 
 def tree(facts: Mapping[str, Any], labels: Sequence[str]) -> Hierarchy:
@@ -113,10 +113,10 @@ def tree(facts: Mapping[str, Any], labels: Sequence[str]) -> Hierarchy:
     Raises:
         SeverityError: the collection has no IRMA codes.
     """
-    found = IrmaFacts.find(facts)
-    if found is None:
+    irma = IrmaFacts.find(facts)
+    if irma is None:
         raise SeverityError(
-            "params.yaml: the hierarchy 'irma' is made of the IRMA codes that are a data set's classes, and this one has none. "
-            "Name a file of data/hierarchies, or the data set irma or irma_phantom."
+            "params.yaml: the hierarchy 'irma' is made of the IRMA codes that are a data set's classes, and this one "
+            "has none. Name a file of data/hierarchies, or the data set irma or irma_phantom."
         )
-    return found.tree(labels)
+    return irma.tree(labels)

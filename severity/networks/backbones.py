@@ -50,8 +50,8 @@ def build(*, model: str, pretrained: bool | str, outputs: int, size: int | None 
             position embeddings are resampled); None leaves the model's own.
 
     Raises:
-        SeverityError: an unknown model (with the nearest known), one that does not take images of this size, a checkpoint
-            that is missing, unsafe or of another model, or a download that failed.
+        SeverityError: an unknown model (with the nearest known), one that does not take images of this size, a
+            checkpoint that is missing, unsafe or of another model, or a download that failed.
     """
     if timm.is_model(model):
         return _taking(size, model, _from_timm(model, pretrained, outputs, size))
@@ -84,7 +84,7 @@ def load(path: Path | str, *, model: str, outputs: int, size: int | None = None,
         (loss or torch.nn.Module()).load_state_dict({name.removeprefix(LOSS_PREFIX): own[name] for name in own})
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise SeverityError(
-            f"{path} holds no weights of {model!r} with {outputs} outputs and this loss: "
+            f"{path} does not hold the weights of {model!r} with {outputs} outputs and this loss: "
             f"{' '.join(str(error).split())} Run `dvc repro train`."
         ) from None
     return network
@@ -101,8 +101,8 @@ def _taking(size: int | None, model: str, backbone: Backbone) -> Backbone:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SeverityError(
-            f"params.yaml: backbones: {model!r} does not take images of {size} x {size} pixels ({reason}). Set decode.size "
-            "to a size that it takes, or choose another model."
+            f"params.yaml: backbones: {model!r} does not take images of {size} x {size} pixels ({reason}). Set "
+            "decode.size to a size that it takes, or choose another model."
         ) from None
     return backbone.train(training)
 
@@ -129,7 +129,7 @@ def _from_timm(model: str, pretrained: bool | str, outputs: int, size: int | Non
 
 
 def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -> None:
-    """timm only logs the tensors that a checkpoint lacks. Those still equal to the random start give them away."""
+    """Refuse a checkpoint with missing tensors, which timm only logs: they still equal the random start."""
     classifier = network.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     start = dict(fresh.named_parameters())
@@ -140,13 +140,13 @@ def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -
     ]
     if untouched:
         raise SeverityError(
-            f"params.yaml: backbones: the checkpoint {path!r} lacks {len(untouched)} tensors of this model, the first "
-            f"{untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
+            f"params.yaml: backbones: {len(untouched)} tensors of this model are missing from the checkpoint {path!r}, "
+            f"the first {untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
         )
 
 
 def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backbone:
-    # These two ask whether to initialise their weights, and warn when they are not told; the others always do.
+    # These two warn unless they are told whether to initialise their weights; the others always do.
     arguments = {"init_weights": True} if model in ("googlenet", "inception_v3") else {}
     with _explained(model, pretrained):
         if pretrained is True:
@@ -168,8 +168,8 @@ def _replace_classifier(network: torch.nn.Module, model: str, outputs: int) -> N
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
     if not linear:
         raise SeverityError(
-            f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. Choose "
-            "another model."
+            f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. "
+            "Choose another model."
         )
     name, last = linear[-1]
     parent, _, leaf = name.rpartition(".")
@@ -186,13 +186,13 @@ def _checkpoint(path: str) -> dict[str, torch.Tensor]:
             return timm.models.load_state_dict(path, weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
         raise SeverityError(
-            f"{path} is no checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files that "
-            "torch.load reads with weights_only=True are accepted: others could run code."
+            f"{path} is not a checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files "
+            "that torch.load reads with weights_only=True are accepted: others could run code."
         ) from None
 
 
 class _explained:  # noqa: N801 - used as a context manager, reads as a word
-    """Turn what goes wrong while weights are found and loaded into one readable error."""
+    """Turn whatever goes wrong while weights are located and loaded into one readable error."""
 
     def __init__(self, model: str, pretrained: bool | str):
         self.model, self.pretrained = model, pretrained

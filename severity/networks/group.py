@@ -1,4 +1,4 @@
-"""The processes that train or predict together, one device each; alone, a process talks to nobody."""
+"""The processes that train or predict together, one device each; a single process communicates with nobody."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ Value = TypeVar("Value")
 class Group:
     """One of `size` processes, the `rank`-th of all and the `local`-th on its machine.
 
-    All of them do the same with the same numbers; only the images of a batch are divided among them. `severity.networks.processes`
-    starts them and brings them together.
+    All of them do the same with the same numbers; only the images of a batch are divided among them.
+    `severity.networks.processes` starts them and brings them together.
     """
 
     rank: int = 0
@@ -28,7 +28,7 @@ class Group:
         return self.rank == 0
 
     def share(self, images: int, rank: int | None = None) -> slice:
-        """Which of so many images are this process's (or another's): in order, and as many as any other's or one more."""
+        """Which of this many images are this process's (or another's): in order, and shares differ by at most one."""
         rank = self.rank if rank is None else rank
         return slice(images * rank // self.size, images * (rank + 1) // self.size)
 
@@ -59,10 +59,10 @@ class Group:
         return values[0]
 
     def sum_gradients(self, trained: torch.nn.ModuleDict) -> None:
-        """Add up the gradients of the network over all processes; the loss's own, which all have whole, stay as they are.
+        """Add up the network's gradients over all processes; the loss's own, which all have whole, stay as they are.
 
-        One message for all weights, once a step: torch's DistributedDataParallel would send while it still computes, but
-        knows neither weights that are frozen for some epochs nor those that only the loss has.
+        One message for all weights, once a step: torch's DistributedDataParallel would send while it still computes,
+        but knows neither weights that are frozen for some epochs nor those that only the loss has.
         """
         if self.size == 1:
             return

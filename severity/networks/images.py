@@ -24,7 +24,7 @@ def scaled(block: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor
 class Augmentation:
     """Random geometry, exposure, noise and erasing, drawn per image and applied to whole batches on the device.
 
-    In the order of the arguments. What is 0 is left out, and what comes before it does not notice: its random numbers
+    In the order of the arguments. What is 0 is left out, without an effect on what comes before it: its random numbers
     are the same with and without.
 
     Args:
@@ -63,8 +63,8 @@ class Augmentation:
     ) -> torch.Tensor:
         """(B, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1] on the same device; `generator` is a CPU generator.
 
-        Where several processes share a batch, `whole` is its number of images and `own` tells which of them these are:
-        an image's random numbers depend on its place in the whole batch alone.
+        Where several processes share a batch, `whole` is its number of images and `own` says which of them these are:
+        an image's random numbers depend only on its place in the whole batch.
         """
         draws = self._draw(len(block) if whole is None else whole, own, block, generator)
         if "flip" in draws:

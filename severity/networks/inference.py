@@ -23,12 +23,13 @@ def device(name: str, group: Group | None = None) -> torch.device:
     if group is None or group.size == 1 or on.type == "cpu":
         return on
     visible = torch.cuda.device_count()
-    # Slurm may show each process its own GPU alone, or show all to all.
+    # Slurm may show each process only its own GPU, or show all to all.
     number = 0 if visible == 1 else group.local
     if on.index is not None or number >= visible:
         raise SeverityError(
-            f"params.yaml: {group.size} processes want a GPU each, but the device is {name} and process {group.local + 1} "
-            f"of this machine sees {visible}. Set device to auto and start no more processes than there are GPUs."
+            f"params.yaml: {group.size} processes need a GPU each, but the device is {name} and process "
+            f"{group.local + 1} of this machine sees {visible}. Set device to auto and start no more processes than "
+            "there are GPUs."
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
@@ -60,7 +61,7 @@ def placed(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
 def compiled(network: torch.nn.Module, on: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """torch.compile of the network, which shares its weights; where that fails, a warning and the network itself.
 
-    Compiling waits for the first batch, so a failure is met there.
+    Compiling waits for the first batch, so a failure shows up there.
     """
     chosen = torch.compile(network)
 
@@ -105,5 +106,5 @@ def logits(
     if description:
         hidden = None if group.first else True
         batches = tqdm(batches, total=len(picks), desc=description, unit="batch", disable=hidden)
-    found = torch.cat([network(scaled(block)).float().cpu() for (block,) in batches])
-    return group.gathered(found[: len(own)], len(rows))
+    own_logits = torch.cat([network(scaled(block)).float().cpu() for (block,) in batches])
+    return group.gathered(own_logits[: len(own)], len(rows))

@@ -32,16 +32,16 @@ class Epoch:
 
 
 def steps_in_epoch(images: int, *, batch_size: int, accumulate: int) -> int:
-    """How often the optimiser steps in an epoch of so many images."""
-    # Never so many that a batch has one image alone: that would break batch normalisation.
+    """How often the optimiser steps in an epoch of this many images."""
+    # Never so many that a batch has a single image: that would break batch normalisation.
     return max(1, min(-(-images // (batch_size * accumulate)), images // 2))
 
 
 def epoch(run: Run, number: int, images: int, *, batch_size: int, accumulate: int) -> Epoch:
     """The batches of one epoch: a new order of all images, cut into batches of nearly equal size.
 
-    Everything random in an epoch depends on the run's name and the epoch's number alone, so that a resumed training goes
-    on as it would have. Torch's own random numbers, for dropout and the like, are seeded here as well.
+    Everything random in an epoch depends only on the run's name and the epoch's number, so that a resumed training
+    continues as it would have. Torch's own random numbers, for dropout and the like, are seeded here as well.
     """
     seed = seed_for(run.name, "epoch", number)
     torch.manual_seed(seed)
@@ -61,7 +61,7 @@ def read_ahead(
     """Rows of arrays as tensors on the device, read by a thread while the batches before are worked on.
 
     The thread copies straight from the arrays, memory-mapped or not, into a few buffers that are used again and again
-    (page-locked for a GPU, so that the copy there runs beside the arithmetic).
+    (page-locked for a GPU, so that the copy there overlaps with the arithmetic).
 
     Args:
         arrays: A arrays that share nothing but being indexed by rows.

@@ -3,8 +3,8 @@
 The folder holds
 
     weights.safetensors   the network's, and under ``loss.`` the loss's where it has any
-    record.json           run, params, versions; `classes` in the order of the probabilities and their hash; `input`: size
-                          and scaling of the images; `outputs`: how many logits the network gives
+    record.json           run, params, versions; `classes` in the order of the probabilities and their hash; `input`:
+                          size and scaling of the images; `outputs`: how many logits the network gives
     hierarchy.json        the label tree
     lca_height.npy        the cost that some losses aim at
     history.csv           one row an epoch
@@ -29,7 +29,7 @@ from severity.networks import backbones
 
 @dataclass(frozen=True)
 class Model:
-    """A network for (B, 1, H, W) floats in [0, 1], `size` = (H, W), and the loss that turns its logits to probabilities."""
+    """A network for (B, 1, H, W) floats in [0, 1], `size` = (H, W), and the loss that turns logits to probabilities."""
 
     network: backbones.Backbone
     loss: Link
@@ -70,20 +70,20 @@ def write(
             "std": network.std.flatten().tolist(),
         },
     }
-    with files.replacing(folder) as beside:
-        beside.mkdir()
-        safetensors.torch.save_file(weights, beside / "weights.safetensors")
-        files.write_csv(beside / "history.csv", history)
-        hierarchy.write(beside / "hierarchy.json")
-        numpy.save(beside / "lca_height.npy", cost)
-        files.write_json(beside / "record.json", described)
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        safetensors.torch.save_file(weights, temporary / "weights.safetensors")
+        files.write_csv(temporary / "history.csv", history)
+        hierarchy.write(temporary / "hierarchy.json")
+        numpy.save(temporary / "lca_height.npy", cost)
+        files.write_json(temporary / "record.json", described)
 
 
 def read(folder: Path | str) -> Model:
-    """Build network and loss from such a folder alone. On the CPU, in evaluation mode.
+    """Build network and loss from such a folder, and nothing else. On the CPU, in evaluation mode.
 
     Raises:
-        SeverityError: a file is missing, is another's, or names a backbone or a loss that is no longer here.
+        SeverityError: a file is missing, belongs to another run, or names a backbone or a loss that no longer exists.
     """
     folder = Path(folder)
     record = files.read_json(folder / "record.json")
@@ -101,7 +101,7 @@ def read(folder: Path | str) -> Model:
         if isinstance(error, SeverityError):
             raise
         raise SeverityError(
-            f"{folder} is no whole folder of a trained network ({error}). Run `dvc repro train`."
+            f"{folder} is not a complete folder of a trained network ({error}). Run `dvc repro train`."
         ) from None
     loss = losses.build(name, hierarchy=hierarchy, cost=cost, **options)
     network = backbones.load(

@@ -22,7 +22,7 @@ from severity.networks import inference
 from severity.networks.group import Group
 
 ALL = "all"
-# What torchrun tells each process.
+# The variables in which torchrun describes each process.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -34,7 +34,8 @@ def start(work: Callable[..., None], *arguments: Any, devices: int | str, device
 
     Args:
         work: a function at the top level of its module. arguments: whatever can be pickled.
-        devices: how many processes, a GPU each where there are GPUs; ``all``: as many as GPUs are visible, at least one.
+        devices: how many processes, a GPU each where there are GPUs; ``all``: as many as GPUs are visible, at least
+            one.
         device: the params' name of the device.
 
     Raises:
@@ -47,7 +48,7 @@ def start(work: Callable[..., None], *arguments: Any, devices: int | str, device
         with _joined(group, rendezvous, device):
             work(group, *arguments)
         return
-    count = wanted(devices, device)
+    count = process_count(devices, device)
     if count == 1:
         work(Group(), *arguments)
     else:
@@ -59,7 +60,7 @@ def launched(environment: Mapping[str, str]) -> tuple[Group, str] | None:
     if all(name in environment for name in TORCHRUN):
         rank, size, local = (int(environment[name]) for name in TORCHRUN[:3])
         return Group(rank, size, local), "env://"
-    # A batch script, too, has the job's number of tasks in its environment; a step of that many is srun's alone.
+    # A batch script, too, has the job's number of tasks in its environment; only srun starts a step of that many.
     size = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     if size > 1:
         group = Group(int(environment["SLURM_PROCID"]), size, int(environment["SLURM_LOCALID"]))
@@ -72,8 +73,8 @@ def launched(environment: Mapping[str, str]) -> tuple[Group, str] | None:
 def _first_host(nodes: str) -> str:
     """The first of ``node3``, ``node[3-5,7],other1`` and the like."""
     with contextlib.suppress(FileNotFoundError, subprocess.CalledProcessError):
-        told = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-        return told.stdout.split()[0]
+        listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+        return listed.stdout.split()[0]
     return re.sub(r"^([^,\[]*)(?:\[([^-,\]]*)[^\]]*\])?.*", r"\1\2", nodes)
 
 
@@ -82,7 +83,7 @@ def _port(job: str, step: str) -> int:
     return 20000 + (31 * int(job) + int(step)) % 20000
 
 
-def wanted(devices: int | str, device: str) -> int:
+def process_count(devices: int | str, device: str) -> int:
     """How many processes params ask for. Raises SeverityError when that is not possible here."""
     on = inference.device(device)
     if devices == 1 or (devices == ALL and on.type == "cpu"):
@@ -94,7 +95,7 @@ def wanted(devices: int | str, device: str) -> int:
         )
     if on.type == "cpu":
         if devices > cores():
-            # Each has torch of its own in memory: a number meant for GPUs would bring the machine down.
+            # Each process loads its own torch into memory: a number meant for GPUs would bring the machine down.
             raise SeverityError(
                 f"params.yaml: machine.devices is {devices}, but this machine has {cores()} cores and trains on them. "
                 f"Set it to {cores()} or less."
@@ -125,7 +126,7 @@ def _joined(group: Group, rendezvous: str, device: str) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, init_method=rendezvous, rank=group.rank, world_size=group.size)
     yield
-    # Not after an error: it could wait for a process that is no more.
+    # Not after an error: it could wait for a process that has ended.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -134,7 +135,9 @@ def _spawn(work: Callable[..., None], arguments: tuple, count: int, device: str)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # They are all here, whatever the machine's name resolves to.
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # That it ends the others is told below.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(
+        logging.ERROR
+    )  # That it ends the others is reported below.
     with tempfile.TemporaryDirectory() as folder:
         started = torch.multiprocessing.start_processes(
             _one_of, (work, arguments, count, device, folder, os.getpid()), count, join=False, daemon=True
@@ -154,20 +157,20 @@ def _one_of(rank: int, work: Callable, arguments: tuple, count: int, device: str
         with _joined(group, f"file://{folder}/rendezvous", device):
             work(group, *arguments)
     except SeverityError as error:
-        # Every process meets the same mistake; the one that started them tells it once.
+        # Every process meets the same mistake; the one that started them reports it once.
         (Path(folder) / f"error-{rank}").write_text(str(error), encoding="utf-8")
         sys.exit(1)
 
 
 def _explain(started: torch.multiprocessing.ProcessContext, folder: Path) -> None:
-    """Raise SeverityError if a process told what a person can mend, or was killed."""
-    for told in sorted(folder.glob("error-*")):
-        raise SeverityError(told.read_text(encoding="utf-8"))
+    """Raise SeverityError if a process reported an error that a person can fix, or was killed."""
+    for report in sorted(folder.glob("error-*")):
+        raise SeverityError(report.read_text(encoding="utf-8"))
     for rank, process in enumerate(started.processes):
         # SIGTERM is what the others were ended with.
         if process.exitcode < 0 and process.exitcode != -signal.SIGTERM:
             raise SeverityError(
-                f"Process {rank + 1} of {len(started.processes)} was ended by {signal.Signals(-process.exitcode).name}, "
-                "so the others were stopped. Run again: training resumes where it was. (SIGKILL often means that memory "
-                "ran out: lower the batch_size.)"
+                f"Process {rank + 1} of {len(started.processes)} was ended by "
+                f"{signal.Signals(-process.exitcode).name}, so the others were stopped. Run again: training resumes "
+                "where it was. (SIGKILL often means that memory ran out: lower the batch_size.)"
             )

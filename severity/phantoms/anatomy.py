@@ -3,8 +3,8 @@
 Lengths are in thorax units: 1 is half the inner width of the rib cage (about 14 cm). On a frontal view x runs from the
 patient's right (-1, at the left of the film) to the patient's left (+1), y downwards from the apex of the lungs (0). On
 a lateral view x runs from the sternum (about -0.7) to the back (about +0.7); y is the same. A chest is drawn as layers
-of attenuation that add up, as shadows on a film do; `severity.phantoms.signs` changes the layers, `severity.phantoms.radiographs`
-exposes the film.
+of attenuation that add up, as shadows on a film do; `severity.phantoms.signs` changes the layers,
+`severity.phantoms.radiographs` exposes the film.
 """
 
 from dataclasses import dataclass, field, replace
@@ -79,7 +79,7 @@ def patient_anatomy(rng: numpy.random.Generator, seed: int) -> Anatomy:
 
 
 def inspired(anatomy: Anatomy, depth: float) -> Anatomy:
-    """The same chest after a breath deeper by `depth` (negative: shallower): the diaphragm moves, the heart a little."""
+    """The same chest after a breath deeper by `depth` (negative: shallower): diaphragm and, a little, heart move."""
     return replace(
         anatomy, lung_height=anatomy.lung_height + depth, heart_ratio=anatomy.heart_ratio - 0.06 * min(depth, 0.1)
     )
@@ -318,8 +318,10 @@ def _frontal_soft_tissue(
 ) -> numpy.ndarray:
     x, y, away = frame.x, frame.y, numpy.abs(frame.x)
     neck = numpy.float32(0.30 + 0.4 * anatomy.wall)
-    beside = numpy.clip(away - neck, 0, None)
-    shoulders = y + numpy.float32(0.42 + anatomy.shoulder) - 0.30 * (1 - numpy.exp(-beside * 4)) - 0.10 * beside
+    outside_neck = numpy.clip(away - neck, 0, None)
+    shoulders = (
+        y + numpy.float32(0.42 + anatomy.shoulder) - 0.30 * (1 - numpy.exp(-outside_neck * 4)) - 0.10 * outside_neck
+    )
     shoulders = numpy.maximum(shoulders, (neck - away) * 0.6 + 0.03 * edge(neck + 0.1 - away, 0.2))
     trunk = 1.03 + anatomy.wall + 0.10 * anatomy.breast * numpy.exp(-(((y - 1.35) / 0.3) ** 2))
     flare = numpy.clip(0.62 - y, 0, None)

@@ -1,7 +1,8 @@
 """Phantoms with IRMA codes: simple drawings of body parts whose look follows from the four axes of their code.
 
-No image of the IRMA collection may be passed on, so these stand in for it. The code tables are a small extract in IRMA's
-form, enough for the codes drawn here; they are not the collection's own. docs/data.md tells what each axis does.
+No image of the IRMA collection may be passed on, so these stand in for it. The code tables are a small extract in
+IRMA's form, enough for the codes drawn here; they are not the collection's own. docs/data.md describes what each axis
+does.
 
 Drawings live in the square from -1 to 1, x to the right, y downwards. Two layers, soft tissue and bone, are drawn as
 polygons, several times too large, and averaged down.
@@ -271,10 +272,10 @@ def _organs(sheet: Sheet, text: str) -> None:
 
 
 def _marks(text: str) -> list[tuple[float, float, float, float]]:
-    """Lead marks at the border that tell the direction: left, top, right, bottom."""
+    """Lead marks at the border that show the direction: left, top, right, bottom."""
     marks = {"11": [(0.62, -0.92, 0.88, -0.8)], "12": [(-0.88, -0.92, -0.62, -0.8)], "31": [(-0.15, 0.82, 0.15, 0.92)]}
-    found = marks.get(text[:2], [])
-    return [*found, (-0.95, 0.9, 0.95, 0.95)] if text == "127" else found
+    boxes = marks.get(text[:2], [])
+    return [*boxes, (-0.95, 0.9, 0.95, 0.95)] if text == "127" else boxes
 
 
 def draw(code: str, rng: numpy.random.Generator, size: int) -> numpy.ndarray:

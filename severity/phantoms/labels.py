@@ -2,8 +2,8 @@
 
 What is drawn (`Study.findings`) is the truth. `truth` states it as a radiologists' consensus would, 0 or 1 for each
 label; `report` writes it as labels mined from a report look: mostly blank, uncertain where the sign is subtle or a
-look-alike is present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin et al. 2019,
-223,414 images); docs/phantoms.md has them side by side.
+look-alike is present; `with_noise` then flips some of the mentions. Rates follow the training labels of CheXpert (Irvin
+et al. 2019, 223,414 images); docs/phantoms.md has them side by side.
 """
 
 import math
@@ -65,7 +65,7 @@ RATES: dict[str, Rate] = {
     DEVICES: Rate(0.38, 0.0, 0.0, 0.057, (), {"Edema": 0.22, "Pleural Effusion": 0.15, "Pneumothorax": 0.25}),
 }
 OPACITY_MENTIONED = 0.72  # How often a report calls an oedema, a consolidation, ... an opacity as well.
-NO_FINDING_MENTIONED = 0.75  # How often a report says that nothing was found when so it is.
+NO_FINDING_MENTIONED = 0.75  # How often a report of a normal image says that nothing was found.
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)  # Their square roots are independent of each other.
 SKEW = 1.6  # Extents are uniform numbers raised to this power: slight findings are commoner than gross ones.
 MEAN_STUDIES = 2.0
@@ -90,7 +90,7 @@ class Study:
 
 
 def studies_of(seed: int, patient: int, lateral_fraction: float) -> list[Study]:
-    """All studies of a patient; they depend on seed and patient alone."""
+    """All studies of a patient; they depend only on seed and patient."""
     rng = numpy.random.default_rng(seed_for("phantom", seed, patient, "studies"))
     count = min(int(rng.geometric(1 / MEAN_STUDIES)), MOST_STUDIES)
     chronic = {label: (_even_luck(seed, patient, label), float(rng.random())) for label in RATES}
@@ -114,15 +114,15 @@ def _even_luck(seed: int, patient: int, label: str) -> float:
 
 def _findings(rng: numpy.random.Generator, chronic: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Which findings are there, and to what extent. `chronic` holds a patient's fixed random numbers for each label."""
-    found: dict[str, float] = {}
+    findings: dict[str, float] = {}
     for label, rate in RATES.items():
         luck, extent = rng.random(2)
         if rate.chronic:
             luck, extent = chronic[label][0], numpy.clip(chronic[label][1] + rng.normal(0, 0.08), 0, 1)
-        chance = rate.present + sum(more for cause, more in rate.raised_by.items() if cause in found)
+        chance = rate.present + sum(more for cause, more in rate.raised_by.items() if cause in findings)
         if luck < chance:
-            found[label] = float(extent**SKEW)
-    return found
+            findings[label] = float(extent**SKEW)
+    return findings
 
 
 def truth(findings: Mapping[str, float]) -> dict[str, float]:
@@ -138,27 +138,27 @@ def report(findings: Mapping[str, float], rng: numpy.random.Generator) -> dict[s
 
     No Finding is 1 or not mentioned, as in CheXpert.
     """
-    said = {}
+    mentions = {}
     for label, rate in RATES.items():
         doubt, denial = rng.random(2)
         if label in findings:
-            said[label] = -1.0 if findings[label] < rate.subtle**SKEW else 1.0
+            mentions[label] = -1.0 if findings[label] < rate.subtle**SKEW else 1.0
         elif doubt < rate.suspected and any(other in findings for other in rate.alike):
-            said[label] = -1.0
+            mentions[label] = -1.0
         else:
-            said[label] = 0.0 if denial < rate.denied else math.nan
+            mentions[label] = 0.0 if denial < rate.denied else math.nan
     mentioned, nothing = rng.random(2)
     if LUNG_OPACITY not in findings and any(label in findings for label in OPACITIES):
-        said[LUNG_OPACITY] = 1.0 if mentioned < OPACITY_MENTIONED else math.nan
+        mentions[LUNG_OPACITY] = 1.0 if mentioned < OPACITY_MENTIONED else math.nan
     healthy = all(label == DEVICES for label in findings)
-    said[NO_FINDING] = 1.0 if healthy and nothing < NO_FINDING_MENTIONED else math.nan
-    return said
+    mentions[NO_FINDING] = 1.0 if healthy and nothing < NO_FINDING_MENTIONED else math.nan
+    return mentions
 
 
-def with_noise(said: Mapping[str, float], rate: float, rng: numpy.random.Generator) -> dict[str, float]:
+def with_noise(mentions: Mapping[str, float], rate: float, rng: numpy.random.Generator) -> dict[str, float]:
     """Flip each mention (1 or 0, not -1 or blank) with chance `rate`. No Finding, never 0, becomes blank."""
     noisy = {}
-    for label, state in said.items():
+    for label, state in mentions.items():
         flipped = rng.random() < rate and state in (0.0, 1.0)
         opposite = math.nan if label == NO_FINDING else 1.0 - state
         noisy[label] = opposite if flipped else state

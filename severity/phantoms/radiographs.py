@@ -19,7 +19,7 @@ class Film:
     gamma: float
     blur: float  # standard deviation, pixels
     noise: float  # standard deviation, parts of full scale
-    marker: bool  # a letter L or R beside the patient
+    marker: bool  # a letter L or R next to the patient
     border: float  # width of the unexposed border, pixels
     seed: int  # of the noise
 

@@ -1,9 +1,9 @@
 """The findings of the phantom radiographs: one textbook sign a function.
 
 A sign either bends the anatomy before it is drawn (`bend`: a wider heart, a raised diaphragm) or paints on the layers
-of the drawn chest (`paint`), or both. Siblings in the label tree look alike on purpose: pneumonia is a consolidation with
-air bronchograms; effusion, pleural thickening and pneumothorax meet at the pleura; oedema, haze and atelectasis in the
-parenchyma; a large heart and a wide mediastinum at the midline.
+of the drawn chest (`paint`), or both. Siblings in the label tree look alike on purpose: pneumonia is a consolidation
+with air bronchograms; effusion, pleural thickening and pneumothorax meet at the pleura; oedema, haze and atelectasis in
+the parenchyma; a large heart and a wide mediastinum at the midline.
 """
 
 from collections.abc import Callable, Iterable

@@ -41,13 +41,13 @@ def apply(
             from labels to these words with a `default` (U-Zeros, U-Ones, U-Ignore of Irvin et al. 2019); or 'smooth': a
             number drawn evenly from `smooth_range` (label smoothing of uncertain cells, Pham et al. 2021, "Interpreting
             chest X-rays via CNNs that exploit hierarchical disease dependencies and uncertainty labels"). In validation
-            rows an uncertain cell is masked: nobody knows the truth there.
+            rows an uncertain cell is masked: the truth is unknown there.
         unmentioned: what an unmentioned cell of a train or validation row becomes: 'zeros' or 'ignore'.
         closure: in train and validation rows, make a label that stands for an inner node of the tree at least as true
             as every label below it; what is masked only gives way to a certain positive.
         smooth_range: lowest and highest target of 'smooth'. Sigmoid losses take such targets as they are; softmax
             losses take those above one half as positive.
-        seed: of the draws. Each depends on it, the image's id and the label alone, not on what else is prepared.
+        seed: of the draws. Each depends only on it, the image's id and the label, not on what else is prepared.
 
     Returns:
         `table` with targets in the label columns, and the violations of the tree: see `violations`.
@@ -75,7 +75,7 @@ def apply(
 
 
 def _closed(table: pandas.DataFrame, hierarchy: Hierarchy) -> pandas.DataFrame:
-    """`table` with every general class at least as true as the classes below it, test rows left alone."""
+    """`table` with every general class at least as true as the classes below it, test rows left unchanged."""
     rows = (table["split"] != "test").to_numpy()
     known = table.loc[rows, list(hierarchy.classes)].to_numpy(dtype=numpy.float64)
     closed = known.copy()
@@ -83,9 +83,9 @@ def _closed(table: pandas.DataFrame, hierarchy: Hierarchy) -> pandas.DataFrame:
         # All classes below, not only the next ones, so the order of the classes does not matter.
         highest = numpy.nan_to_num(known[:, below], nan=0.0).max(axis=1)
         closed[:, index] = numpy.where(highest == 1, 1.0, numpy.maximum(known[:, index], highest))  # NaN stays NaN
-    found = table.copy()
-    found.loc[rows, list(hierarchy.classes)] = closed
-    return found
+    changed = table.copy()
+    changed.loc[rows, list(hierarchy.classes)] = closed
+    return changed
 
 
 def violations(before: pandas.DataFrame, after: pandas.DataFrame, hierarchy: Hierarchy) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def violations(before: pandas.DataFrame, after: pandas.DataFrame, hierarchy: Hie
     Returns:
         One entry a split and pair of labels with any: split, child, parent, and the numbers of images before and after.
     """
-    found = []
+    entries = []
     for split in SPLITS:
         rows = before["split"] == split
         first, last = before[rows], after[rows]
@@ -106,18 +106,18 @@ def violations(before: pandas.DataFrame, after: pandas.DataFrame, hierarchy: Hie
             for child in (hierarchy.classes[each] for each in below):
                 counts = [int(((part[child] == 1) & (part[parent] != 1)).sum()) for part in (first, last)]
                 if any(counts):
-                    found.append(
+                    entries.append(
                         {"split": split, "child": child, "parent": parent, "before": counts[0], "after": counts[1]}
                     )
-    return found
+    return entries
 
 
 def states(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     """Split -> label -> numbers of cells as the collection's tables have them: positive, negative, uncertain, blank."""
-    found = {}
+    by_split = {}
     for split in SPLITS:
         rows = table[table["split"] == split]
-        found[split] = {
+        by_split[split] = {
             label: {
                 "positive": int((rows[label] == 1).sum()),
                 "negative": int((rows[label] == 0).sum()),
@@ -126,15 +126,15 @@ def states(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
             }
             for label in labels
         }
-    return found
+    return by_split
 
 
 def counts(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Split -> numbers of images and patients, and of positive, negative, soft (between) and masked targets by label."""
-    found = {}
+    """Split -> numbers of images and patients, and by label of positive, negative, soft and masked targets."""
+    by_split = {}
     for split in SPLITS:
         rows = table[table["split"] == split]
-        found[split] = {
+        by_split[split] = {
             "images": len(rows),
             "patients": int(rows["patient"].nunique()),
             "labels": {
@@ -147,7 +147,7 @@ def counts(table: pandas.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
                 for label in labels
             },
         }
-    return found
+    return by_split
 
 
 def _share(seed: int, image: str, label: str) -> float:
@@ -161,7 +161,9 @@ def _uncertain_words(uncertain: str | dict, labels: Sequence[str]) -> dict[str, 
     where = f"{WHERE}: uncertain"
     for key in words:
         if key not in ("default", *labels):
-            raise SeverityError(f"{where}: {key!r} is no label of this data set. {nearest(key, ('default', *labels))}")
+            raise SeverityError(
+                f"{where}: {key!r} is not a label of this data set. {nearest(key, ('default', *labels))}"
+            )
     if "default" not in words and not set(labels) <= words.keys():
         raise SeverityError(f"{where}: add the key 'default' for the labels that it does not name.")
     return {label: words.get(label, words.get("default")) for label in labels}

@@ -1,4 +1,4 @@
-"""Making data/prepared: divide by patient, turn states into targets, pick the example images. Nothing is decoded anew."""
+"""Making data/prepared: divide by patient, turn states into targets, pick example images, and decode no image again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,15 +46,16 @@ def prepare(
         dataset: name of the collection.
         root: folder that the column path is relative to; the example images are read from it.
         policies: options of `labelling.apply`.
-        validation_fraction, test_fraction, seed: see `severity.collections.splits.divide`; the seed is the policies' as well.
+        validation_fraction, test_fraction, seed: see `severity.collections.splits.divide`; the seed is the policies' as
+            well.
         min_positives: how many positive train images each label must have.
 
     Returns:
         What summary.json holds.
 
     Raises:
-        SeverityError: an option that does not fit the labels; the decoded images are not the collection's; a patient is in two splits,
-            a split is empty, a label has too few positives in train.
+        SeverityError: an option that does not fit the labels; the decoded images are not the collection's; a patient
+            is in two splits, a split is empty, a label has too few positives in train.
     """
     labels = collection.labels
     table = _readable(collection.table, decoded)
@@ -86,10 +87,10 @@ def prepare(
 
 def _readable(table: pandas.DataFrame, decoded: Sequence[str]) -> pandas.DataFrame:
     """The rows whose image was decoded, in the order of data/images, which is the table's own."""
-    found = table[table["id"].isin(set(decoded))].reset_index(drop=True)
-    if found["id"].tolist() != list(decoded):
+    readable = table[table["id"].isin(set(decoded))].reset_index(drop=True)
+    if readable["id"].tolist() != list(decoded):
         raise SeverityError("data/images holds other images than data/collection. Run `dvc repro decode`.")
-    return found
+    return readable
 
 
 def _check_positives(table: pandas.DataFrame, labels: tuple[str, ...], min_positives: int) -> None:
@@ -106,7 +107,7 @@ def _check_positives(table: pandas.DataFrame, labels: tuple[str, ...], min_posit
 def _write_examples(
     folder: Path, root: Path | str, table: pandas.DataFrame, targets: pandas.DataFrame, labels: tuple[str, ...]
 ) -> None:
-    """For each label the image that shows it best alone."""
+    """For each label the image that shows it best, and if possible no other label."""
     images = numpy.zeros((len(labels), EXAMPLE_SIZE, EXAMPLE_SIZE), numpy.uint8)
     ids = []
     for index, label in enumerate(labels):
@@ -119,10 +120,10 @@ def _write_examples(
 
 
 def _example(table: pandas.DataFrame, targets: pandas.DataFrame, labels: tuple[str, ...], label: str) -> int | None:
-    """Row of the positive image that is certain, then of the test split, then frontal, then nearly alone, then first.
+    """Row of the positive image that is certain, then in the test split, frontal, with few labels, then first.
 
-    Test labels are the better ones where they were made by other means: CheXpert's by radiologists, the phantoms' without
-    noise. Looking at one of them a label teaches no network anything.
+    Test labels are the better ones where they were made by other means: CheXpert's by radiologists, the phantoms'
+    without noise. Looking at one test image of each label gives nothing away to a network.
     """
     rows = (targets[label] == 1).to_numpy().nonzero()[0]
     if not len(rows):

@@ -3,8 +3,8 @@
 The folder holds
 
     images.npy     (N, size, size) uint8, C order: numpy.load can map it into memory
-    index.csv      N rows, those of images.npy, in the order of the collection's table: id, path, width, height (pixels of
-                   the original)
+    index.csv      N rows, those of images.npy, in the order of the collection's table: id, path, width, height (pixels
+                   of the original)
     unreadable.csv    id, path, reason: the images that could not be read; they are in none of the other files
     summary.json   data set, size and aspect of the squares, counts, SHA-256 of images.npy and index.csv
 """
@@ -37,7 +37,7 @@ def read_index(folder: Path | str) -> pandas.DataFrame:
     summary = read_summary(folder)
     frame = tables.read_numbers(path, ("id", "path"), REMAKE)
     if tuple(frame.columns) != INDEX or len(frame) != summary["images"]:
-        raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
+        raise SeverityError(f"{path} and summary.json next to it disagree in rows or columns. {REMAKE}")
     return frame
 
 
@@ -54,7 +54,7 @@ def open_images(folder: Path | str) -> numpy.ndarray:
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. {REMAKE}") from None
     except (ValueError, EOFError):
-        raise SeverityError(f"{path} is cut off or no .npy file. {REMAKE}") from None
+        raise SeverityError(f"{path} is truncated or not a .npy file. {REMAKE}") from None
     if images.dtype != numpy.uint8 or images.shape != (summary["images"], summary["size"], summary["size"]):
-        raise SeverityError(f"{path} and summary.json beside it disagree in shape. {REMAKE}")
+        raise SeverityError(f"{path} and summary.json next to it disagree in shape. {REMAKE}")
     return images

@@ -45,7 +45,7 @@ def read_table(folder: Path | str) -> Table:
     names, images = labels(folder), read_summary(folder)["images"]
     frame = tables.read(path, (*METADATA, *names), ("age", *names), REMAKE)
     if len(frame.columns) != len(METADATA) + len(names) or len(frame) != images:
-        raise SeverityError(f"{path} and summary.json beside it disagree in rows or columns. {REMAKE}")
+        raise SeverityError(f"{path} and summary.json next to it disagree in rows or columns. {REMAKE}")
     return Table(frame, names)
 
 
@@ -61,11 +61,13 @@ def part(table: Table, splits: Sequence[str], classes: Sequence[str]) -> tuple[n
         (n,) int64 row numbers, and (n, K) float32 labels: 1, 0, NaN = masked; train rows also between 0 and 1.
 
     Raises:
-        SeverityError: a class is no label of the table.
+        SeverityError: a class is not a label of the table.
     """
     for name in classes:
         if name not in table.labels:
-            raise SeverityError(f"The class {name!r} of the hierarchy is no label here. {nearest(name, table.labels)}")
+            raise SeverityError(
+                f"The class {name!r} of the hierarchy is not a label here. {nearest(name, table.labels)}"
+            )
     rows = numpy.flatnonzero(table.frame["split"].isin(splits))
     return rows, table.frame[list(classes)].to_numpy(dtype=numpy.float32)[rows]
 

@@ -1,4 +1,4 @@
-"""Which configuration has the best median of a column, and whether the comparisons bear that out."""
+"""Which configuration has the best median of a column, and whether the comparisons confirm that."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ EXPLAINED = Path("plots/explain")
 class Figure:
     """A picture and the table of what it shows, by the stem of their files.
 
-    caption: what is said below it, '' where there is nothing but the title.
+    caption: the text below it, '' where there is only the title.
     """
 
     stem: Path
@@ -61,8 +61,8 @@ class Contents:
 
     scored, trained: the runs that params.yaml names, all and those of the grid. metrics, records: of those that have
     them. table: of configurations, empty if there is none. compared: the tables of `compare` by name. conclusions,
-    card: the comparisons in words and the data card, None if there are none. counts: of the prepared images by split.
-    decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
+    card: the comparisons in words and the data card, None where there are none. counts: of the prepared images by
+    split. decoded: how images were made square. locked: MD5 of data folders that dvc.lock knows. explained: run -> its
     explained images. images: False where external predictions are scored without them. missing: sentences.
     """
 
@@ -91,7 +91,7 @@ def read(settings: dict[str, Any]) -> Contents:
     """What the working folder holds of the study that `settings` (params.yaml) describe.
 
     Raises:
-        SeverityError: there is no label tree, or a file is damaged. What else is not there is named in `missing`.
+        SeverityError: the label tree is missing, or a file is damaged. What else is missing is named in `missing`.
     """
     scored, trained, images = runs.scored(settings), runs.grid(settings), not without_images.without_images(settings)
     prepared = _json("data/prepared/summary.json")
@@ -175,7 +175,7 @@ def _explained(scored: Iterable[Run]) -> Iterator[tuple[str, pandas.DataFrame]]:
 
 
 def locked(path: Path | str, outs: Iterable[str]) -> dict[str, str]:
-    """MD5 of outputs as DVC's lock file has it; nothing of those that it does not know.
+    """MD5 of outputs from DVC's lock file; outputs that are not in it are left out.
 
     When a stage runs, the lock file has the outputs of all stages before it.
     """
@@ -215,11 +215,11 @@ def _missing_runs(study: Contents) -> Iterator[str]:
     for key, words in (("versions", "with different versions of libraries"), ("prepared", "on different data")):
         if len({str(record.get(key)) for record in study.records.values()}) > 1:
             yield f"The runs do not compare like with like: they were trained {words} (see Libraries and data)."
-    lacking: dict[str, list[str]] = {}
+    unavailable: dict[str, list[str]] = {}
     for run, record in study.metrics.items():
         for rule, why in record.get("not_available", {}).items():
-            lacking.setdefault(f"{rule} ({why})", []).append(run.name)
-    for rule, names in lacking.items():
+            unavailable.setdefault(f"{rule} ({why})", []).append(run.name)
+    for rule, names in unavailable.items():
         yield f"Rule {rule}: {', '.join(names)}."
     seeds: dict[tuple[str, str], int] = {}
     for run in study.scored:
@@ -245,7 +245,7 @@ def _missing_numbers(study: Contents) -> Iterator[str]:
         blank = study.table[study.table[key].isna()]
         if len(blank):
             names = ["-".join(row) for row in blank[list(best_rows.AXES)].to_numpy()]
-            yield f"n/a, since a seed lacks it: {heading} of {', '.join(names)}."
+            yield f"n/a, because a seed has no value: {heading} of {', '.join(names)}."
 
 
 def _missing_labels(study: Contents) -> Iterator[str]:

@@ -34,7 +34,7 @@ def number(value: float, form: str) -> str:
 
 
 def stacked(words: str) -> str:
-    """A heading with a line a word, so that its column is no wider than its numbers."""
+    """A heading with one word a line, so that its column is not wider than its numbers."""
     lines = escape(words).replace(" \\%", "~\\%").replace(" ", "\\\\")
     return f"\\shortstack[r]{{{lines}}}"
 

@@ -33,7 +33,7 @@ CHOICES = ("backbone", "loss", "rule", "label", "metric", "verdict", "reading")
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column. number: whether numbers stand below it. title: shown where one points at it."""
+    """The head of a column. number: whether it heads numbers. title: shown on hover."""
 
     words: str
     number: bool = False
@@ -46,8 +46,8 @@ class Cell:
 
     words: what is shown. number: whether it belongs to a column of numbers. value: to sort by, None where there is
     none. mark: of the best median of a column, `shown` or `open` (`best_rows.BestRow.shown`). verdict: strong words
-    behind the number. below: less prominent words below it. title: shown where one points at it. head: whether it
-    heads its row.
+    behind the number. below: less prominent words below it. title: shown on hover. head: whether it heads its
+    row.
     """
 
     words: str
@@ -85,7 +85,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. about: what it holds, for those who do not see it. id: in the page, '' for none."""
+    """A table. about: what it holds, for screen readers. id: in the page, '' for none."""
 
     about: str
     columns: Sequence[Column]
@@ -95,7 +95,7 @@ class Table:
 
 
 def digits(value: Any, significant: int = 4) -> str:
-    """A number for people: whole ones with separators, others with so many significant digits, n/a for none."""
+    """A number for people: whole ones with separators, others with this many significant digits, n/a for none."""
     if value is None or pandas.isna(value):
         return "n/a"
     if float(value).is_integer():
@@ -200,7 +200,7 @@ def of_document(document: Document, source: Path) -> list[dict[str, Any]]:
     """The blocks of a page that a stage wrote: of each its kind and what that kind has.
 
     Args:
-        document: the page. source: where it comes from, said of every table.
+        document: the page. source: where it comes from, named at every table.
     """
     blocks = []
     for block in document.blocks:

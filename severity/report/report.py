@@ -1,7 +1,7 @@
-"""The report: one HTML page with everything a study found, each number with the file that it comes from.
+"""The report: one HTML page with all results of a study, each number with the file that it comes from.
 
 `sections` prepares what is shown as plain data, the templates put it into words and elements. The page needs nothing
-beside it: no network, no library; images are part of it. The same study gives the same bytes, so it names neither date
+else: no network, no library; images are part of it. The same study gives the same bytes, so it names neither date
 nor machine.
 """
 
@@ -19,7 +19,7 @@ FOLDER = "report"  # where the page lies: links are relative to it
 # The sections of params.yaml that say what was run; of the data sets only the one that was used.
 PARAMS = ("data", "decode", "prepare", "describe", "cost", "grid", "train", "predict", "evaluate", "compare", "plot")
 PARAMS += ("explain", "external")
-# What the stage writes beside the page.
+# What the stage writes next to the page.
 TABLES = ("report/tables/summary.tex", "report/tables/summary.md", "report/tables/comparisons.tex")
 
 

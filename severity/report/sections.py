@@ -186,7 +186,7 @@ def comparisons(study: Contents) -> dict[str, Any]:
 
 
 def figures(study: Contents) -> dict[str, Any]:
-    """All figures but that of the mistakes, which has a section of its own."""
+    """All figures except that of the mistakes, which has its own section."""
     return {"figures": [_figure(each) for each in study.figures if each.stem != MISTAKES]}
 
 

@@ -1,4 +1,4 @@
-"""The shape of params.yaml: pydantic models with ranges beside the types. No value has its home here, no key a default.
+"""The shape of params.yaml: pydantic models with ranges next to the types, but without values or defaults.
 
 `severity.core.params` loads this by name: what only refuses changes no result, so no stage depends on it. A loss is one
 entry of `losses.LOSSES`, a data set one of `data.DATASETS`; tests/test_params.py compares both with the code.

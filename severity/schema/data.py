@@ -1,4 +1,4 @@
-"""The data: collections and what their modules want to know, decoding, division, the data card."""
+"""The data: collections and the options of their modules, decoding, division, the data card."""
 
 from typing import Annotated, Literal
 

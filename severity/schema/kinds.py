@@ -1,7 +1,7 @@
 """Kinds of values that more than one section has: numbers with their ranges, names, lists, mappings.
 
-What a message says of a value that does not fit is made of its JSON Schema; a `description` replaces that, where a pattern
-or a rule would not be understood.
+Messages about wrong values are made from the JSON Schema; a `description` replaces that, where a pattern or a rule
+would not be understood.
 """
 
 import re
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A section of params.yaml: exactly these keys, and nothing is taken for another type (true is no 1, '1' no number)."""
+    """A section of params.yaml: exactly these keys, and no value is converted (true is not 1, '1' is not a number)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,11 +34,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 def _plain(name: str) -> str:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise ValueError("is no name here: lower-case letters, digits and _ only, beginning with a letter")
+        raise ValueError("is not a valid name: lower-case letters, digits and _ only, beginning with a letter")
     return name
 
 
-# A key or a part of a run's name: file names and DVC want no more.
+# A key or a part of a run's name: file names and DVC allow no more.
 Name = Annotated[str, AfterValidator(_plain)]
 # YAML reads 007 as a number.
 Id = Annotated[str, Field(min_length=1, description="a text, in quotes where it looks like a number")]

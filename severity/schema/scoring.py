@@ -1,6 +1,6 @@
 """Costs, external predictions, metrics and comparisons.
 
-The words of decision rules are checked where the rules are (severity/decisions): nobody writes a list of them twice.
+The words of decision rules are checked where the rules are (severity/decisions), so there is only one list of them.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ Kind = Literal["detect", "marginal", "posterior", "sigmoid_logits", "softmax_log
 
 def _with_default(kinds: dict[str, str]) -> dict[str, str]:
     if "default" not in kinds:
-        raise ValueError("lacks the key 'default', for the runs that it does not name")
+        raise ValueError("must have the key 'default', for the runs that it does not name")
     return kinds
 
 

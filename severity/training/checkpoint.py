@@ -1,4 +1,4 @@
-"""The state of an unfinished training: saved now and then, whole or not at all, and found again."""
+"""The state of an unfinished training: saved now and then, whole or not at all, and loaded again."""
 
 import os
 import time
@@ -29,9 +29,9 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Write a state of tensors and plain values; a reader finds it whole, or the one before."""
         start = time.monotonic()
-        with files.replacing(self.path) as beside:
-            torch.save(state, beside)
-            with open(beside, "rb") as file:
+        with files.replacing(self.path) as temporary:
+            torch.save(state, temporary)
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())  # The new name must not reach the disk before what it names.
         self.saved = time.monotonic()
         self.took = self.saved - start
@@ -43,5 +43,5 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except Exception as error:  # A damaged file fails in as many ways as it can be damaged.
-            print(f"{self.path} cannot be read ({type(error).__name__}): starting afresh")
+            print(f"{self.path} cannot be read ({type(error).__name__}): starting from scratch")
             return None

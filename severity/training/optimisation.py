@@ -1,4 +1,4 @@
-"""How gradients become steps: AdamW, its parameter groups, the learning rate of a step, the moving average of weights."""
+"""How gradients become steps: AdamW, its parameter groups, the learning rate, the moving average of weights."""
 
 import math
 from collections.abc import Iterable
@@ -69,7 +69,7 @@ class Optimiser:
 def _groups(trained: torch.nn.ModuleDict, weight_decay: float, layer_decay: float) -> Iterable[dict[str, Any]]:
     if layer_decay == 1:
         return timm.optim.param_groups_weight_decay(trained, weight_decay)
-    # timm knows the layers of its own models; others are cut into groups of twelve tensors, the classifier apart.
+    # timm knows the layers of its own models; others are cut into groups of twelve tensors, the classifier separately.
     layers = timm.optim.param_groups_layer_decay(trained["network"].network, weight_decay, layer_decay=layer_decay)
     own = timm.optim.param_groups_weight_decay(trained["loss"], weight_decay)
     return [group for group in (*layers, *own) if group["params"]]
@@ -84,7 +84,7 @@ def averaged(trained: torch.nn.Module, decay: float) -> timm.utils.ModelEmaV3 | 
 
 
 class Watch:
-    """Finds the first step whose loss or gradient is no finite number, without making a GPU wait at every step."""
+    """Finds the first step whose loss or gradient is not finite, without making a GPU wait at every step."""
 
     def __init__(self, on: torch.device):
         self.every = 1 if on.type == "cpu" else 50
@@ -99,7 +99,7 @@ class Watch:
             self.first = torch.where(torch.isfinite(self.first[1:]).all(), now, self.first)
 
     def spoiled(self, number: int, *, last: bool) -> tuple[int, float, float] | None:
-        """The first bad step so far, its loss and its gradient's norm. None if there is none or it is no time to look."""
+        """The first bad step so far, its loss and its gradient's norm; None if there is none, or between two checks."""
         if not last and (number + 1) % self.every:
             return None
         first, loss, norm = self.first.tolist()

@@ -40,7 +40,7 @@ class Split:
 
 @dataclass
 class _Progress:
-    """What a resumed run needs beside the network and the optimiser."""
+    """What a resumed run needs besides the network and the optimiser."""
 
     epoch: int = 0
     best_auroc: float = -1.0
@@ -55,7 +55,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class Engine:
-    """What stays the same from epoch to epoch: `trained` holds network and loss, `forward` is the network to train with.
+    """What is the same in every epoch: `trained` holds network and loss, `forward` is the network to train with.
 
     The other fields are what `fit` makes of its options.
     """
@@ -105,27 +105,27 @@ def fit(
     """Train `network` with `loss` and return its best weights and the history of its epochs.
 
     The same arguments give the same result on the same machine, also when training was killed and resumed: order of
-    images, augmentation and dropout depend on the run's name and the epoch alone.
+    images, augmentation and dropout depend only on the run's name and the epoch.
 
     The processes of a `group` divide every batch among them and all return the same. Up to rounding it is what one
-    process returns, but for what a network does with a part of a batch: statistics of batch norms, and dropout.
+    process returns, except for what a network does with a part of a batch: statistics of batch norms, and dropout.
 
     Args:
         network: gives ``loss.outputs`` logits for (B, 1, H, W) images in [0, 1].
-        loss: what to train with; parameters of its own are trained along.
+        loss: what to train with; parameters of its own are trained as well.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers.
-        scratch: folder for the state of the unfinished run; of a group's processes the first alone uses it.
-        epochs: at most. patience: so many epochs without a better one end the training; 0 never does.
-        batch_size: images at a time. accumulate: so many batches make one step of the optimiser.
+        scratch: folder for the state of the unfinished run; of a group's processes only the first uses it.
+        epochs: at most. patience: this many epochs without a better one end the training; 0: never.
+        batch_size: images at a time. accumulate: this many batches make one step of the optimiser.
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
-        freeze_epochs: in the first so many epochs the classifier (and the loss) trains alone and the rest of the network
-            works as in inference; for pretrained networks, which `severity.networks.backbones` builds.
+        freeze_epochs: how many epochs at the start train only the classifier (and the loss), with the rest of the
+            network as in inference; for pretrained networks, which `severity.networks.backbones` builds.
         layer_decay: the learning rate of a layer is this times that of the layer behind it; 1 treats all alike.
-        ema: decay of the moving average of all weights, which is then what is validated and kept; 0 is none.
-        mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0 is none.
+        ema: decay of the moving average of all weights, which is then what is validated and kept; 0: none.
+        mixup: alpha of MixUp, see `severity.networks.images.mixing`; 0: none.
         precision: ``float32``, or ``bfloat16`` for autocast. compile: with torch.compile, where it works.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.networks.images.Augmentation`.
@@ -137,9 +137,9 @@ def fit(
         train_loss, validation_loss, validation_macro_auroc, best.
 
     Raises:
-        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a
-            finite number; a batch is too small for the group; no training image carries information for the loss; or no validation label has both positive
-            and negative images.
+        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer
+            finite; a batch is too small for the group; no training image carries information for the loss; or no
+            validation label has both positive and negative images.
     """
     augment = Augmentation(**augmentation)
     group = group or Group()
@@ -214,7 +214,8 @@ def informative(loss: Link, split: Split) -> Split:
     if kept.sum() < 2:
         raise SeverityError(
             f"Only {int(kept.sum())} of {len(kept)} training images carry a label for this loss; training needs at "
-            "least 2. Check the split, the label policies (prepare in params.yaml) and the labels 'excluded' in the tree."
+            "least 2. Check the split, the label policies (prepare in params.yaml) and the labels 'excluded' in the "
+            "tree."
         )
     return split.part(kept)
 
@@ -225,31 +226,33 @@ def _check_fit(
     """What depends on more than one option."""
     if precision == "bfloat16" and on.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise SeverityError(
-            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} lacks. Set it to float32."
+            f"params.yaml: train.precision is bfloat16, which {torch.cuda.get_device_name(on)} does not support. Set "
+            "it to float32."
         )
     if mixup and not loss.mixes:
         raise SeverityError(
             f"params.yaml: train.mixup is {mixup}, but with the loss {run.loss} an image's loss depends on the other "
-            "images of its batch, so two targets cannot be mixed. Set train.mixup to 0 or take this loss out of the grid."
+            "images of its batch, so two targets cannot be mixed. Set train.mixup to 0 or take this loss out of the "
+            "grid."
         )
     if parts and not hasattr(network, "classifiers"):
         raise SeverityError(
-            "params.yaml: train.freeze_epochs and train.layer_decay need a network of severity.networks.backbones, which says "
-            "what its classifier is. Set them to 0 and 1."
+            "params.yaml: train.freeze_epochs and train.layer_decay need a network of severity.networks.backbones, "
+            "which says what its classifier is. Set them to 0 and 1."
         )
 
 
 def _synchronised(network: torch.nn.Module, on: torch.device) -> torch.nn.Module:
     if on.type != "cuda":
         raise SeverityError(
-            f"params.yaml: train.sync_batchnorm is true, but torch has that for GPUs alone, and this is {on}. Set it to "
+            f"params.yaml: train.sync_batchnorm is true, but torch has that only for GPUs, and this is {on}. Set it to "
             "false, or machine.devices to 1."
         )
     return timm.layers.convert_sync_batchnorm(network)  # torch's own would lose the activations in timm's norms.
 
 
 def _freeze(network: torch.nn.Module, frozen: bool) -> None:
-    """Let the classifier alone train, the rest doing what it does in inference; or let all train."""
+    """Train only the classifier, with the rest as in inference; or train everything."""
     network.train(not frozen).requires_grad_(not frozen)
     for classifier in network.classifiers():
         classifier.train().requires_grad_()
@@ -301,7 +304,8 @@ def gradient(
 ) -> torch.Tensor:
     """Add `share` times the gradient of a batch's mean loss to the weights' gradients; returns that mean loss.
 
-    `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the whole.
+    `inputs` are this process's share of the batch and `targets` the whole batch's: the loss is always that of the
+    whole.
     """
     dtype = None if engine.precision == "float32" else getattr(torch, engine.precision)
     group, images = engine.group, len(targets)
@@ -328,10 +332,10 @@ def _stop(engine: Engine, batch: Split, epoch: int, steps: int, number: int, los
     rate, clip = engine.optimiser.schedule(epoch * steps + number), engine.optimiser.gradient_clip
     in_full = "" if engine.precision == "float32" else " Set train.precision to float32."
     raise SeverityError(
-        f"{engine.run.name}: in epoch {epoch + 1}, step {number + 1} of {steps}, the training loss became {loss:g} and the "
-        f"norm of its gradient {norm:g}. Lower train.learning_rate (here {rate:g}) or train.gradient_clip ({clip:g}) in "
-        f"params.yaml, or lengthen train.warmup_epochs.{in_full} Check losses.{engine.run.loss}. Look at the "
-        f"{len(names)} images of that step: {listed}."
+        f"{engine.run.name}: in epoch {epoch + 1}, step {number + 1} of {steps}, the training loss became {loss:g} and "
+        f"the norm of its gradient {norm:g}. Lower train.learning_rate (here {rate:g}) or train.gradient_clip "
+        f"({clip:g}) in params.yaml, or lengthen train.warmup_epochs.{in_full} Check losses.{engine.run.loss}. Look at "
+        f"the {len(names)} images of that step: {listed}."
     )
 
 

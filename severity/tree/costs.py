@@ -57,7 +57,7 @@ def build(
         irma: from classes to their cost matrix, where the collection has IRMA codes.
 
     Raises:
-        SeverityError: an unknown name, ``file`` without a path, a file that is no cost matrix for these classes, or
+        SeverityError: an unknown name, ``file`` without a path, a file that is not a cost matrix for these classes, or
             ``irma`` for a collection without IRMA codes.
     """
     if name == "file":
@@ -65,7 +65,7 @@ def build(
     if name == "irma":
         if irma is None:
             raise SeverityError(
-                "params.yaml: cost.name is 'irma' but the classes of the data set are no IRMA codes. Choose "
+                "params.yaml: cost.name is 'irma' but the classes of the data set are not IRMA codes. Choose "
                 f"{', '.join(DERIVED)} or file, or set data.name to irma or irma_phantom."
             )
         return irma(hierarchy.classes)
@@ -99,7 +99,8 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
         (K, K) float64, rows decisions and columns truths. It may be asymmetric.
 
     Raises:
-        SeverityError: a class missing, unknown or twice, a value that is no number, a negative, a diagonal not zero.
+        SeverityError: a class that is missing, unknown or duplicated, a value that is not a number or negative, a
+            diagonal that is not zero.
     """
     path = Path(path)
     names = tables.header(path, fix=FIX)
@@ -108,12 +109,12 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
     for axis, given in (("rows", decisions.tolist()), ("columns", names[1:])):
         for name in given:
             if name not in classes:
-                raise SeverityError(f"{path}: {axis} name the unknown class {name!r}. {nearest(name, classes)}")
+                raise SeverityError(f"{path}: the {axis} name the unknown class {name!r}. {nearest(name, classes)}")
             if given.count(name) > 1:
-                raise SeverityError(f"{path}: {axis} name the class {name!r} twice.")
+                raise SeverityError(f"{path}: the class {name!r} is duplicated in the {axis}.")
         for name in classes:
             if name not in given:
-                raise SeverityError(f"{path}: {axis} lack the class {name!r}.")
+                raise SeverityError(f"{path}: the class {name!r} is missing from the {axis}.")
     costs = frame.iloc[:, 1:].set_axis(names[1:], axis=1).set_axis(decisions, axis=0)
     cost = costs.loc[list(classes), list(classes)].apply(pandas.to_numeric, errors="coerce").to_numpy(numpy.float64)
     check(cost, classes, where=str(path))
@@ -121,12 +122,12 @@ def read(path: Path | str, classes: Sequence[str]) -> numpy.ndarray:
 
 
 def check(cost: numpy.ndarray, classes: Sequence[str], where: str) -> None:
-    """Raise SeverityError unless `cost` is (K, K), finite, not negative, zero on the diagonal and not zero everywhere."""
+    """Raise SeverityError unless `cost` is (K, K), finite, at least 0, zero on the diagonal and not zero everywhere."""
     size = len(classes)
     if cost.shape != (size, size):
         raise SeverityError(f"{where}: the cost matrix has the shape {cost.shape}; {size} classes need {(size, size)}.")
     for wrong, what in (
-        (~numpy.isfinite(cost), "is no finite number"),
+        (~numpy.isfinite(cost), "is not a finite number"),
         (cost < 0, "is negative; a cost is 0 or more"),
         ((cost != 0) & numpy.eye(size, dtype=bool), "is on the diagonal and must be 0: a right decision costs nothing"),
     ):

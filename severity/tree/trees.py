@@ -26,13 +26,13 @@ def named(folder: Path | str, name: str, labels: Sequence[str], facts: Mapping[s
 
     Args:
         name: ``<file>``, ``<file>@flat`` (all classes under the root) or ``<file>@shuffled_<seed>`` (classes permuted);
-            ``irma`` stands for no file but for the tree of the labels' IRMA codes, ``flat`` for all labels of the data
-            set under the root.
+            ``irma`` is not a file but the tree of the labels' IRMA codes, and ``flat`` has all labels of the data set
+            under the root.
         labels: as for `read`.
         facts: of the collection (`Collection.facts`).
 
     Raises:
-        SeverityError: what `read` raises, an unknown derivation, ``irma`` for labels that are no IRMA codes, or a file
+        SeverityError: what `read` raises, an unknown derivation, ``irma`` for labels that are not IRMA codes, or a file
             that is called flat.
     """
     file, at, derivation = name.partition("@")
@@ -59,11 +59,12 @@ def read(path: Path | str, labels: Sequence[str] | None) -> Hierarchy:
 
     Args:
         path: the YAML file.
-        labels: the labels of the data set; each must be in the tree or in ``excluded``. None: no data set is asked.
+        labels: the labels of the data set; each must be in the tree or in ``excluded``. None: any labels are accepted.
 
     Raises:
-        SeverityError: naming file, node and mend: a missing or malformed file, a node twice (two parents), a cycle (by
-            YAML aliases), a label twice, a label the data set does not have, a label of the data set that is missing.
+        SeverityError: naming file, node and fix: a missing or malformed file, a duplicated node (two parents), a cycle
+            (by YAML aliases), a duplicated label, a label the data set does not have, a label of the data set that is
+            missing.
     """
     path = Path(path)
     content = _load(path)
@@ -111,11 +112,11 @@ def _check_keys(path: Path, where: str, mapping: Any, required: set[str], option
         if key not in required | optional:
             raise SeverityError(f"{path}: {where} has the unknown key {key!r}. {nearest(key, required | optional)}")
     for key in sorted(required - mapping.keys()):
-        raise SeverityError(f"{path}: {where} lacks the key {key!r}.")
+        raise SeverityError(f"{path}: {where} does not have the key {key!r}.")
 
 
 class _Nodes:
-    """Collects nodes depth first; class order is the order in which labels are met."""
+    """Collects nodes depth first; class order is the order in which labels occur."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -126,13 +127,13 @@ class _Nodes:
     def add(self, node: Any, parent: int, above: list[Any]) -> None:
         under = f"under {self.names[parent]!r}" if parent >= 0 else "at the root"
         if any(node is each for each in above):
-            raise SeverityError(f"{self.path}: the tree has a cycle: {node['node']!r} stands {under}, below itself.")
+            raise SeverityError(f"{self.path}: the tree has a cycle: {node['node']!r} is {under}, below itself.")
         _check_keys(self.path, f"the node {under}", node, required={"node"}, optional={"label", "children"})
         name = str(node["node"])
         if name in self.names:
             first = self.parents[self.names.index(name)]
             raise SeverityError(
-                f"{self.path}: the node {name!r} has two parents: it stands {under} and "
+                f"{self.path}: the node {name!r} has two parents: it is {under} and "
                 f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two."
             )
         children = node.get("children")
@@ -153,7 +154,7 @@ class _Nodes:
     def _label(self, label: str, name: str, index: int) -> None:
         if label in self.labels:
             first = self.names[self.labels[label]]
-            raise SeverityError(f"{self.path}: the label {label!r} stands twice: at {first!r} and {name!r}.")
+            raise SeverityError(f"{self.path}: the label {label!r} is duplicated: at {first!r} and {name!r}.")
         self.labels[label] = index
 
 

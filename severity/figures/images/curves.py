@@ -41,9 +41,9 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         facts: the data set, for the title.
     """
     curves, looks = list(CURVES), pictures.loss_looks(histories["loss"])
-    wanted = [(seeds[0]["backbone"], seeds[0]["loss"]) for seeds in shown]
+    pairs = [(seeds[0]["backbone"], seeds[0]["loss"]) for seeds in shown]
     configuration_of = pandas.MultiIndex.from_frame(histories[["backbone", "loss"]])
-    table = histories.loc[configuration_of.isin(wanted), ["backbone", "loss", "seed", "epoch", *curves, "best"]]
+    table = histories.loc[configuration_of.isin(pairs), ["backbone", "loss", "seed", "epoch", *curves, "best"]]
     table = table.reset_index(drop=True)
     groups = list(table.groupby(["backbone", "loss"], sort=False))
     losses = table["loss"].nunique()
@@ -83,8 +83,8 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         f"{'-'.join(names)}" for names, configuration in groups if configuration["validation_macro_auroc"].isna().all()
     ]
     caption = pictures.sentences(
-        f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was kept "
-        "(data/models/<run>/history.csv).",
+        f"Losses and validation AUROC by epoch of {runs} runs on {facts}, a line each; a star marks the epoch that was "
+        "kept (data/models/<run>/history.csv).",
         f"Without a validation AUROC: {listed(blind)}." if blind else "",
         rest,
     )

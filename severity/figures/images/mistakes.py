@@ -37,8 +37,8 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     table = pandas.DataFrame(
         [
             (rule, end, place + 1, each["id"], "; ".join(each["truth"]), each["decision"], each["severity"])
-            for rule, end, found in rows
-            for place, each in enumerate(found)
+            for rule, end, wrong in rows
+            for place, each in enumerate(wrong)
         ],
         columns=columns,
     )
@@ -46,13 +46,13 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     width = 2.1
     figure = Figure(figsize=(max(7.5, 0.6 + width * count), 0.9 + 2.75 * len(rows)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.06, w_pad=0.06)
-    for panels, (rule, end, found) in zip(figure.subplots(len(rows), count, squeeze=False), rows, strict=True):
+    for panels, (rule, end, wrong) in zip(figure.subplots(len(rows), count, squeeze=False), rows, strict=True):
         for axes in panels:
             pictures.bare(axes)
         panels[0].set_ylabel(f"{rule}\n{end} severe", fontsize=9, weight="bold")
-        if not found:
+        if not wrong:
             panels[0].text(0.5, 0.5, "n/a: no mistakes", transform=panels[0].transAxes, ha="center", **NOT_AVAILABLE)
-        for axes, each in zip(panels, found, strict=False):
+        for axes, each in zip(panels, wrong, strict=False):
             if each["id"] not in row_of:
                 raise SeverityError(
                     f"The image {each['id']!r} of the run {record['run']} is not in data/prepared/table.csv. "
@@ -63,8 +63,8 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     pictures.title(figure, f"Least and most severe mistakes: {record['run']}", f"{facts}; {_mistake_counts(record)}")
     faultless = [rule for rule in record["rules"] if not record["rules"][rule]["least"]]
     caption = pictures.sentences(
-        f"The least and the most severe mistakes of the run {record['run']} on {facts}, with truth, decision and severity (cost "
-        f"{record['cost']}; metrics/runs/{record['run']}.json); {_mistake_counts(record)}.",
+        f"The least and the most severe mistakes of the run {record['run']} on {facts}, with truth, decision and "
+        f"severity (cost {record['cost']}; metrics/runs/{record['run']}.json); {_mistake_counts(record)}.",
         f"No mistake under {listed(faultless)}." if faultless else "",
     )
     return Picture(figure, table, caption)

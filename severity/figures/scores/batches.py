@@ -55,8 +55,9 @@ def draw_batches(records: Sequence[Mapping], *, colour: str, facts: str) -> Pict
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     last = (records[0]["counts"]["scored"] - 1) % size + 1
     caption = pictures.sentences(
-        f"Mean and median severity (cost {records[0]['cost']}) of {batches:,} batches of {size} consecutive test images (the "
-        f"last of {last}), of {facts}: {configurations.name(records[0])}, {pictures.runs(len(records))} (metrics/runs).",
+        f"Mean and median severity (cost {records[0]['cost']}) of {batches:,} batches of {size} consecutive test "
+        f"images (the last of {last}), of {facts}: {configurations.name(records[0])}, {pictures.runs(len(records))} "
+        "(metrics/runs).",
         "Bands and bars: from minimum to maximum over the seeds, no interval over patients."
         if len(records) > 1
         else "One seed only: no spread over seeds.",
@@ -86,7 +87,7 @@ def _batch_table(records: Sequence[Mapping], rule: str) -> pandas.DataFrame:
     if len({(each["size"], len(each["means"]), len(each["medians"])) for each in batches}) > 1:
         runs = ", ".join(record["run"] for record in records)
         raise SeverityError(
-            f"The runs {runs} were not cut into the same batches. Run `dvc repro` to evaluate all anew."
+            f"The runs {runs} were not cut into the same batches. Run `dvc repro` to evaluate all of them again."
         )
     columns: dict[str, Any] = {"rule": rule, "batch": numpy.arange(1, len(batches[0]["means"]) + 1)}
     for column, key in (("mean", "means"), ("median", "medians")):

@@ -25,7 +25,7 @@ from severity.summary import configurations
 NUMBERED = 20  # up to this many classes, the matrix of mistakes has numbers
 PANELS = 4  # rules whose mistakes are shown
 LEVELS = 6  # up to this many costs, each has its contour
-BANDS = 4  # else the contours of so many bands of equal width
+BANDS = 4  # else the contours of this many bands of equal width
 SIDE = 7.0  # inches of a matrix, at most
 
 
@@ -38,7 +38,7 @@ def draw(study: ScoreStudy) -> Picture:
 def draw_confusion(
     records: Sequence[Mapping], hierarchy: Hierarchy, cost: numpy.ndarray, *, limit: int, facts: str
 ) -> Picture:
-    """Shares of the decisions for each truth, classes in the order of the tree, a panel a rule, contours where costs change.
+    """Shares of the decisions for each truth, a panel a rule: classes in tree order, contours where costs change.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
@@ -68,7 +68,7 @@ def draw_confusion(
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     colours = matplotlib.colormaps["YlGnBu"]
-    levels, told = _levels(ordered)
+    levels, level_words = _levels(ordered)
     # The diagonal's own contour would cover it where cells are small.
     levels, line, box = (levels, 0.9, 2.4) if named else (numpy.maximum(levels, 1), 0.4, 1.2)
     for axes, (rule, each) in zip(panels, counts.items(), strict=False):
@@ -87,7 +87,7 @@ def draw_confusion(
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(panels), shrink=0.7, pad=0.02)
     bar.set_label("Share of the truth's images (root scale)")
     handles = [
-        Line2D([], [], color="black", linewidth=line, label=f"the cost changes ({told})"),
+        Line2D([], [], color="black", linewidth=line, label=f"the cost changes ({level_words})"),
         Line2D([], [], color="black", linewidth=box, label="group below the root"),
     ]
     if not all(each.all() for each in truths.values()):
@@ -99,7 +99,14 @@ def draw_confusion(
         f"{facts}, {pictures.summed(len(records))}",
     )
     caption = _confusion_caption(
-        records, classes, truths, facts=facts, told=told, rest=len(rules) - len(counts), named=named, limit=limit
+        records,
+        classes,
+        truths,
+        facts=facts,
+        level_words=level_words,
+        rest=len(rules) - len(counts),
+        named=named,
+        limit=limit,
     )
     return Picture(figure, table.reset_index(drop=True), caption)
 
@@ -107,12 +114,12 @@ def draw_confusion(
 def _counts(records: Sequence[Mapping], rule: str, classes: Sequence[str]) -> numpy.ndarray:
     """(K, K) images of all runs together: rows decisions, columns truths."""
     place = {name: k for k, name in enumerate(classes)}
-    found = numpy.zeros((len(classes), len(classes)), dtype=numpy.int64)
+    counts = numpy.zeros((len(classes), len(classes)), dtype=numpy.int64)
     for record in records:
         for truth, decided in record["rules"][rule]["confusion"].items():
             for decision, images in decided.items():
-                found[place[decision], place[truth]] += images
-    return found
+                counts[place[decision], place[truth]] += images
+    return counts
 
 
 def _confusion_table(rule: str, counts: numpy.ndarray, cost: numpy.ndarray, classes: Sequence[str]) -> pandas.DataFrame:
@@ -134,9 +141,9 @@ def _confusion_table(rule: str, counts: numpy.ndarray, cost: numpy.ndarray, clas
 
 def _levels(cost: numpy.ndarray) -> tuple[numpy.ndarray, str]:
     """(K, K) whole numbers whose changes are the contours, and in words what they are."""
-    found = numpy.unique(cost)
-    if len(found) <= LEVELS:
-        return numpy.searchsorted(found, cost), f"levels {', '.join(f'{level:.3g}' for level in found)}"
+    costs = numpy.unique(cost)
+    if len(costs) <= LEVELS:
+        return numpy.searchsorted(costs, cost), f"levels {', '.join(f'{level:.3g}' for level in costs)}"
     width = cost.max() / BANDS
     edges = ", ".join(f"{width * step:.3g}" for step in range(1, BANDS))
     # The diagonal, which costs nothing, is a level of its own.
@@ -147,11 +154,11 @@ def _levels(cost: numpy.ndarray) -> tuple[numpy.ndarray, str]:
 def _groups(hierarchy: Hierarchy, order: Sequence[int]) -> list[tuple[str, int, int]]:
     """Name, first and last row of the classes below each child of the root."""
     place = numpy.argsort(order)
-    found = []
+    groups = []
     for node in hierarchy.children[hierarchy.root]:
         rows = place[hierarchy.classes_below[node]]
-        found.append((hierarchy.names[node], int(rows.min()), int(rows.max())))
-    return sorted(found, key=lambda group: group[1])
+        groups.append((hierarchy.names[node], int(rows.min()), int(rows.max())))
+    return sorted(groups, key=lambda group: group[1])
 
 
 def _draw_confusion_of_rule(axes: Axes, counts: numpy.ndarray, norm: PowerNorm, colours: Any) -> None:
@@ -202,7 +209,7 @@ def _confusion_caption(
     truths: Mapping[str, numpy.ndarray],
     *,
     facts: str,
-    told: str,
+    level_words: str,
     rest: int,
     named: bool,
     limit: int,
@@ -210,9 +217,10 @@ def _confusion_caption(
     empty = [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())]
     return pictures.sentences(
         f"Share (%) of the images of each truth (column) that were decided as each class (row), of {facts}: "
-        f"{configurations.name(records[0])}, {pictures.summed(len(records))} (metrics/runs). Of several true classes an image counts for "
-        "the decided one, else the nearest.",
-        f"Thin lines: the cost changes ({told}); thick boxes: groups below the root of the tree; no interval is drawn.",
+        f"{configurations.name(records[0])}, {pictures.summed(len(records))} (metrics/runs). Of several true classes "
+        "an image counts for the decided one, else the nearest.",
+        f"Thin lines: the cost changes ({level_words}); thick boxes: groups below the root of the tree; no interval is "
+        "drawn.",
         f"Without an image: {listed(empty)}." if empty else "",
         "" if named else f"{len(classes)} classes, more than plot.classes = {limit}, are named in the table only.",
         f"Rules left out: {rest}." if rest > 0 else "",

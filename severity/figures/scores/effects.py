@@ -51,7 +51,7 @@ def draw_effects(
     table = _effect_table(records, labels, order[:limit])
     if table.empty:
         note = "evaluate.rules names no rule to compare with the baseline"
-        return Picture(pictures.said(headline, facts, note), table, f"{headline}. Nothing is shown: {note}.")
+        return Picture(pictures.text_figure(headline, facts, note), table, f"{headline}. Nothing is shown: {note}.")
     names = list(dict.fromkeys(table["A"]))
     baseline, rows = table["B"].iloc[0], order[:limit]
     looks = pictures.rule_looks(names)
@@ -79,7 +79,7 @@ def draw_effects(
 
 
 def _effect_table(records: Sequence[Mapping], labels: pandas.DataFrame, shown: Sequence[str]) -> pandas.DataFrame:
-    """Rows of labels.csv for the configuration, the labels in the order of `shown`, with the difference of each seed."""
+    """Rows of labels.csv for the configuration, labels in the order of `shown`, with the difference of each seed."""
     first = records[0]
     columns = [
         "label",
@@ -158,10 +158,10 @@ def _effect_caption(
     unsure = list(dict.fromkeys(table.loc[table["difference"].notna() & table["lower"].isna(), "label"]))
     return pictures.sentences(
         f"Mean severity over the images on which a label is true, under {', '.join(names)} minus under "
-        f"{table['B'].iloc[0]} (cost {records[0]['cost']}), of {shown}, of {facts}: {configurations.name(records[0])}, mean of "
-        f"{len(records)} {'seed' if len(records) == 1 else 'seeds'}.",
-        f"Lines: {level:.0%} intervals over resampled patients; filled: a difference is shown, the p-value corrected by Holm's "
-        "method over all labels, rules and configurations (metrics/comparisons/labels.csv).",
+        f"{table['B'].iloc[0]} (cost {records[0]['cost']}), of {shown}, of {facts}: {configurations.name(records[0])}, "
+        f"mean of {len(records)} {'seed' if len(records) == 1 else 'seeds'}.",
+        f"Lines: {level:.0%} intervals over resampled patients; filled: a difference is shown, the p-value corrected "
+        "by Holm's method over all labels, rules and configurations (metrics/comparisons/labels.csv).",
         "One seed only: no spread over seeds." if len(records) == 1 else "Dots: single seeds (metrics/runs).",
         f"Without a positive test image: {listed(empty)}." if empty else "",
         f"Without an interval: {listed(unsure)}." if unsure else "",

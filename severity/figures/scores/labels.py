@@ -106,7 +106,7 @@ def _label_table(records: Sequence[Mapping], labels: Sequence[str], intervals: p
 
 
 def _bounds(known: pandas.DataFrame, key: tuple[str, str], kind: str, name: str) -> dict[str, float]:
-    """Both ends of an interval as two columns, NaN where the table of intervals lacks it."""
+    """Both ends of an interval as two columns, NaN where it is not in the table of intervals."""
     if key not in known.index:
         return {f"{name}_lower": math.nan, f"{name}_upper": math.nan}
     return {f"{name}_{end}": known.loc[key, f"{kind}_{end}"] for end in ("lower", "upper")}
@@ -160,8 +160,8 @@ def _label_caption(
     bare = table["auroc"].notna() & table["auroc_lower"].isna()
     unsure = table[severities[0]].notna() & table[f"{severities[0]}_lower"].isna()
     return pictures.sentences(
-        f"Severity (mean cost {first['cost']} over the images on which a label is true) and AUROC of {shown}, of {facts}: "
-        f"{configurations.name(first)}, {pictures.runs(len(records))}.",
+        f"Severity (mean cost {first['cost']} over the images on which a label is true) and AUROC of {shown}, of "
+        f"{facts}: {configurations.name(first)}, {pictures.runs(len(records))}.",
         f"Lines: {level:.0%} intervals over resampled patients, of the means over seeds "
         "(metrics/comparisons/label_intervals.csv); markers and dots: metrics/runs.",
         "One seed only: no spread over seeds." if len(records) == 1 else "",

@@ -15,7 +15,7 @@ from severity.figures.shared.panels import SEED, grid, left_out, of_one_seed, sh
 from severity.figures.shared.study import ScoreStudy
 from severity.summary import configurations
 
-BINS = 10  # of severities that are more than these
+BINS = 10  # of severities, where there are more than these
 
 
 def draw(study: ScoreStudy) -> Picture:
@@ -24,18 +24,18 @@ def draw(study: ScoreStudy) -> Picture:
 
 
 @styled
-def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
+def draw_levels(records: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
     """Share of the images at each severity above 0, decision rules side by side: a panel a backbone and loss.
 
     Args:
-        found: metrics of every run of the grid.
+        records: metrics of every run of the grid.
         limit: how many backbones and losses are shown, see `shown_configurations`.
         facts: data set and number of images, for the title.
     """
-    shown = shown_configurations(found, limit)
+    shown = shown_configurations(records, limit)
     first = shown[0][0]
     rules = pictures.rule_looks(list(first["rules"]))
-    losses = pictures.loss_looks(run.loss for run in found)
+    losses = pictures.loss_looks(run.loss for run in records)
     table = _level_table(shown, list(rules))
     levels = [level for level in dict.fromkeys(table["severity"]) if level != "0"]
     figure, panels = grid(len(shown), 2.5, sharex=True, sharey=True)
@@ -66,12 +66,12 @@ def draw_levels(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture
     handles = [Patch(**_bar(GREY, look["hatch"]), label=rule) for rule, look in rules.items()]
     handles += [Line2D([], [], **SEED, label="one seed")] if several else []
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-    total = len({(run.backbone, run.loss) for run in found})
+    total = len({(run.backbone, run.loss) for run in records})
     rest = left_out(len(shown), total)
     pictures.title(figure, "How severe the mistakes are", pictures.sentences(f"{facts}.", rest))
     caption = pictures.sentences(
-        f"Share of the images whose decision has each severity, of {facts}: bars are medians over the seeds, dots single seeds "
-        "(metrics/runs); no other interval is drawn.",
+        f"Share of the images whose decision has each severity, of {facts}: bars are medians over the seeds, dots "
+        "single seeds (metrics/runs); no other interval is drawn.",
         f"Severities above 0 in {BINS} bins of equal width." if any("to" in level for level in levels) else "",
         of_one_seed(shown),
         rest,
@@ -89,7 +89,7 @@ def _bar(colour: str, hatch: str | None) -> dict[str, Any]:
 
 
 def _level_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str]) -> pandas.DataFrame:
-    """A row a configuration, rule and severity (`seed` blank: median over the seeds), then, of several seeds, each of them."""
+    """A row a configuration, rule and severity (`seed` blank: median over seeds), then the seeds if several."""
     values = sorted(
         {float(level) for seeds in shown for record in seeds for rule in rules for level in _images(record, rule)}
         | {0.0}
@@ -100,12 +100,12 @@ def _level_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str]) -> pa
         for rule in rules:
             shares = [_shares(record, rule, names) for record in seeds]
             keys = {"backbone": seeds[0]["backbone"], "loss": seeds[0]["loss"], "rule": rule}
-            told = [(None, {name: float(numpy.median([each[name] for each in shares])) for name in shares[0]})]
+            by_seed = [(None, {name: float(numpy.median([each[name] for each in shares])) for name in shares[0]})]
             if len(seeds) > 1:
-                told += [(record["seed"], each) for record, each in zip(seeds, shares, strict=True)]
+                by_seed += [(record["seed"], each) for record, each in zip(seeds, shares, strict=True)]
             rows += [
                 keys | {"seed": seed, "severity": name, "share": share}
-                for seed, each in told
+                for seed, each in by_seed
                 for name, share in each.items()
             ]
     return pandas.DataFrame(rows).astype({"seed": "Int64"})
@@ -116,13 +116,13 @@ def _images(record: Mapping, rule: str) -> Mapping[str, int]:
 
 
 def _level_names(values: Sequence[float]) -> dict[float, str]:
-    """Each severity's name on the axis: itself, or, where there are too many, its bin; 0 is no mistake and by itself."""
+    """Each severity's name on the axis: itself, or its bin if there are too many; 0, no mistake, stays separate."""
     if len(values) <= BINS + 1:
         return {value: f"{value:g}" for value in values}
     edges = numpy.linspace(0, values[-1], BINS + 1)
     # Each bin with its upper edge, without its lower one; all bins are there, in order, even empty ones.
     bins = {number: f"{edges[number]:.3g} to {edges[number + 1]:.3g}" for number in range(BINS)}
-    # A severity on an edge is told with six digits, and may lie on either side of it by as little.
+    # A severity on an edge is written with six digits, and may lie on either side of it by as little.
     place = numpy.clip(numpy.ceil(numpy.array(values) / edges[1] - 1e-5) - 1, 0, BINS - 1).astype(int)
     return {value: bins[each] if value else "0" for value, each in zip(values, place, strict=True)}
 

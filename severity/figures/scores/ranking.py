@@ -30,18 +30,18 @@ def draw(study: ScoreStudy) -> Picture:
 
 
 @styled
-def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
-    """Hierarchical distance @k for every k, between what a random and what the best possible order has: a panel a configuration.
+def draw_ranking(records: Mapping[Run, dict], *, limit: int, facts: str) -> Picture:
+    """Hierarchical distance @k for every k, between a random and the best possible order: a panel a configuration.
 
     Args:
-        found: metrics of every run of the grid.
+        records: metrics of every run of the grid.
         limit: how many backbones and losses are shown, see `shown_configurations`.
         facts: data set and number of images, for the title.
     """
-    shown = shown_configurations(found, limit)
+    shown = shown_configurations(records, limit)
     first = shown[0][0]
     rules = pictures.rule_looks(list(first["rules"]))
-    losses = pictures.loss_looks(run.loss for run in found)
+    losses = pictures.loss_looks(run.loss for run in records)
     classes = len(first["best_distance_curve"])
     marked = numpy.unique(numpy.round(numpy.geomspace(1, classes, min(DOTS, classes))).astype(int))
     table = _ranking_table(shown, list(rules), marked)
@@ -88,14 +88,16 @@ def draw_ranking(found: Mapping[Run, dict], *, limit: int, facts: str) -> Pictur
             Line2D([], [], **SEED, label="one seed"),
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    rest = left_out(len(shown), len({(run.backbone, run.loss) for run in found}))
+    rest = left_out(len(shown), len({(run.backbone, run.loss) for run in records}))
     pictures.title(
         figure, "How far off the first k classes are", pictures.sentences(f"{facts}, {classes} classes.", rest)
     )
     caption = pictures.sentences(
-        f"Hierarchical distance @k (mean cost {first['cost']} of the first k ranked classes) for k = 1 to {classes}, of {facts}: "
-        "lines are medians over the seeds, bands from their minimum to their maximum, dots single seeds (metrics/runs).",
-        "Between the order by true distance, which no ranking can beat, and a random order, whose mean is the same at every k.",
+        f"Hierarchical distance @k (mean cost {first['cost']} of the first k ranked classes) for k = 1 to {classes}, "
+        f"of {facts}: lines are medians over the seeds, bands from their minimum to their maximum, dots single seeds "
+        "(metrics/runs).",
+        "Between the order by true distance, which no ranking can beat, and a random order, whose mean is the same at "
+        "every k.",
         of_one_seed(shown),
         rest,
     )
@@ -109,7 +111,7 @@ def _rule_handle(rule: str, look: Mapping[str, Any]) -> Line2D:
 
 
 def _ranking_table(shown: Sequence[Sequence[Mapping]], rules: Sequence[str], marked: numpy.ndarray) -> pandas.DataFrame:
-    """A row a configuration, order (a rule or a bound) and k (`seed` blank: median, min, max over seeds), then seeds at marked k."""
+    """A row a configuration, order (rule or bound) and k (`seed` blank: over seeds), then the seeds at marked k."""
     parts = []
     for seeds in shown:
         keys = {"backbone": seeds[0]["backbone"], "loss": seeds[0]["loss"]}

@@ -33,7 +33,7 @@ def draw(study: ScoreStudy) -> Picture:
 
 @styled
 def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> Picture:
-    """How often what is said with a probability is so, before and after temperature scaling, and in how many cases.
+    """How often predictions of a given probability are right, before and after temperature scaling.
 
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
@@ -46,11 +46,11 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(2.6, 1))
     for column, (kind, (of_what, right)) in enumerate(KINDS.items()):
         upper, lower = panels[:, column]
-        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as often as said")
+        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfect calibration")
         rows_of_kind = table[table["probabilities"] == kind]
         for when, (suffix, look) in SCALED.items():
             rows = rows_of_kind[rows_of_kind["when"] == when]
-            told = _ece(records, kind + suffix)
+            scores = _ece(records, kind + suffix)
             if rows.empty:
                 upper.plot([], [], " ", label=f"{when}: n/a, no temperature was fitted")
                 continue
@@ -58,7 +58,7 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
             style = {"color": colour, "linewidth": 1.2, "markersize": 5, **look}
             dot = SEED if when == "after" else SEED | {"markerfacecolor": "white", "markeredgecolor": "black"}
             upper.plot(dots["confidence"], dots["right"], **dot)
-            upper.plot(pooled["confidence"], pooled["right"], label=f"{when}: {told}", **style)
+            upper.plot(pooled["confidence"], pooled["right"], label=f"{when}: {scores}", **style)
             lower.plot(pooled["confidence"], pooled["n"], **style)
         upper.set_title(f"{kind}: probability of {'the ' if kind == 'posterior' else ''}{of_what}")
         upper.set_ylabel(right)
@@ -76,27 +76,28 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
     pictures.title(figure, f"Are probabilities as often right as they say? {configurations.name(first)}", facts)
     unscaled = [record["run"] for record in records if not record["calibration"].get("posterior_ts")]
     caption = pictures.sentences(
-        f"Reliability of {configurations.name(first)}, of {facts}, {pictures.summed(len(records))}: share that is so against mean probability in "
-        "bins of equal width, before and after temperature scaling; below it the number in each bin (metrics/runs).",
-        "Dots: single seeds; ECE: median over the seeds, in brackets minimum and maximum. Posterior: the most probable class; "
-        "labels: bins of all labels together, its ECE the mean over labels.",
-        f"Without temperature, for want of validation images: {listed(unscaled)}." if unscaled else "",
+        f"Reliability of {configurations.name(first)}, of {facts}, {pictures.summed(len(records))}: share that is so "
+        "against mean probability in bins of equal width, before and after temperature scaling; below it the number in "
+        "each bin (metrics/runs).",
+        "Dots: single seeds; ECE: median over the seeds, in brackets minimum and maximum. Posterior: the most probable "
+        "class; labels: bins of all labels together, its ECE the mean over labels.",
+        f"Without temperature, because there are no validation images: {listed(unscaled)}." if unscaled else "",
         "One seed only: no spread over seeds." if len(records) == 1 else "",
     )
     return Picture(figure, table, caption)
 
 
 def _reliability_table(records: Sequence[Mapping]) -> pandas.DataFrame:
-    """A row a kind of probabilities, before or after, and bin that is not empty: of all seeds together, then of each."""
+    """A row a kind of probabilities, before or after, and bin with images: of all seeds together, then of each."""
     rows = []
     for kind in KINDS:
         for when, (suffix, _) in SCALED.items():
             known = [record for record in records if record["calibration"].get(kind + suffix)]
             bins = [_bins(record["calibration"][kind + suffix]["bins"]) for record in known]
-            told = [(None, _pooled(bins))] if known else []
+            by_seed = [(None, _pooled(bins))] if known else []
             if len(records) > 1:
-                told += [(record["seed"], each) for record, each in zip(known, bins, strict=True)]
-            for seed, each in told:
+                by_seed += [(record["seed"], each) for record, each in zip(known, bins, strict=True)]
+            for seed, each in by_seed:
                 for number in numpy.flatnonzero(each["n"]):
                     row = {"probabilities": kind, "when": when, "seed": seed, "bin": int(number) + 1}
                     rows.append(row | {name: values[number] for name, values in each.items()})
@@ -111,11 +112,11 @@ def _bins(bins: Mapping[str, list]) -> dict[str, numpy.ndarray]:
 def _pooled(bins: Sequence[Mapping[str, numpy.ndarray]]) -> dict[str, numpy.ndarray]:
     """The bins of several runs together."""
     n = numpy.sum([each["n"] for each in bins], axis=0)
-    found = {"n": n}
+    pooled = {"n": n}
     for name in ("confidence", "right"):
         total = numpy.sum([each["n"] * numpy.nan_to_num(each[name]) for each in bins], axis=0)
-        found[name] = total / numpy.maximum(n, 1)
-    return found
+        pooled[name] = total / numpy.maximum(n, 1)
+    return pooled
 
 
 def _ece(records: Sequence[Mapping], section: str) -> str:

@@ -11,7 +11,7 @@ SEED = {"marker": ".", "markersize": 5, "linestyle": "none", "markeredgewidth": 
 
 
 def label_order(records: Sequence[Mapping]) -> list[str]:
-    """The labels of a configuration as all its figures have them: most severe under the first rule first, those without any last."""
+    """The labels in the order of all figures: most severe under the first rule first, those without severity last."""
     first = next(iter(records[0]["rules"]))
     severity = pandas.Series(
         {
@@ -31,6 +31,6 @@ def how_many(shown: int, labels: int) -> str:
 
 def spread(name: str, values: Sequence[float | None]) -> dict[str, float]:
     """Median, min and max over runs as three columns, NaN where a run has no value."""
-    found = statistics.over_seeds(values)
-    columns = {name: found["median"], f"{name}_min": found["min"], f"{name}_max": found["max"]}
+    over_seeds = statistics.over_seeds(values)
+    columns = {name: over_seeds["median"], f"{name}_min": over_seeds["min"], f"{name}_max": over_seeds["max"]}
     return {column: math.nan if value is None else value for column, value in columns.items()}

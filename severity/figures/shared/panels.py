@@ -1,4 +1,4 @@
-"""What figures with a panel for each configuration share: which are shown, how panels are laid out, how seeds are marked."""
+"""What figures with a panel for each configuration share: which are shown, the layout, the marks of seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,13 @@ SEED = {"marker": ".", "markersize": 4.5, "linestyle": "none", "color": "black",
 SEED |= {"markeredgewidth": 0.4}
 
 
-def shown_configurations(found: Mapping[Run, dict], limit: int) -> list[list[dict]]:
+def shown_configurations(records: Mapping[Run, dict], limit: int) -> list[list[dict]]:
     """The configurations that figures with a panel a configuration show, in the order of the grid.
 
-    Where there are more than `limit`, those of the highest median validation macro-AUROC; configurations without one come last.
+    Where there are more than `limit`, those of the highest median validation macro-AUROC; configurations without one
+    come last.
     """
-    every = [seeds for _, _, seeds in configurations.by_configuration(found)]
+    every = [seeds for _, _, seeds in configurations.by_configuration(records)]
     scores = [_validation(seeds) for seeds in every]
     order = sorted(
         range(len(every)), key=lambda place: -math.inf if math.isnan(scores[place]) else scores[place], reverse=True

@@ -18,22 +18,22 @@ from severity.summary import configurations
 
 @dataclass(frozen=True)
 class Study:
-    """Metrics of every run, and what section `plot` of params.yaml wants to see of them.
+    """Metrics of every run, and what section `plot` of params.yaml asks for.
 
-    found: as `severity.metrics.record.read_runs` returns them. configuration: the backbone and loss to show in
+    records: as `severity.metrics.record.read_runs` returns them. configuration: the backbone and loss to show in
     detail, as `<backbone>-<loss>`; `best` takes the one with the highest median validation AUROC. configurations_shown:
     how many the figures with a panel for each show. classes: the largest number of classes that is drawn.
     """
 
-    found: Mapping[Run, dict]
+    records: Mapping[Run, dict]
     configuration: str
     configurations_shown: int
     classes: int
 
     @cached_property
     def chosen(self) -> list[dict[str, Any]]:
-        """The records of the configuration that is shown in detail, one a seed. Raises SeverityError for an unknown one."""
-        return configurations.choose(self.found, self.configuration, "plot.configuration")
+        """The records of the configuration shown in detail, one a seed. Raises SeverityError for an unknown one."""
+        return configurations.choose(self.records, self.configuration, "plot.configuration")
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -73,10 +73,10 @@ class ScoreStudy(Study):
     @cached_property
     def common(self) -> dict[Run, dict]:
         """The records with the rules that all runs have, and no others."""
-        rules = configurations.common_rules(list(self.found.values()))
+        rules = configurations.common_rules(list(self.records.values()))
         return {
             run: record | {"rules": {rule: record["rules"][rule] for rule in rules}}
-            for run, record in self.found.items()
+            for run, record in self.records.items()
         }
 
     @cached_property
@@ -97,14 +97,14 @@ class ScoreStudy(Study):
     @property
     def colour(self) -> str:
         """Of the loss that is shown in detail."""
-        return pictures.loss_looks(run.loss for run in self.found)[self.about["loss"]]["color"]
+        return pictures.loss_looks(run.loss for run in self.records)[self.about["loss"]]["color"]
 
     @property
     def facts(self) -> str:
         """As `Study.facts`, with the rules left out because a run cannot have them."""
-        missing = [rule for rule in configurations.known_rules(self.found.values()) if rule not in self.rules]
+        missing = [rule for rule in configurations.known_rules(self.records.values()) if rule not in self.rules]
         without = [
-            run.name for run, record in self.found.items() if any(rule not in record["rules"] for rule in missing)
+            run.name for run, record in self.records.items() if any(rule not in record["rules"] for rule in missing)
         ]
         left_out = f"; without {listed(missing)}, which {listed(without)} cannot have" if missing else ""
         return super().facts + left_out
@@ -114,10 +114,10 @@ class ScoreStudy(Study):
 class ImageStudy(Study):
     """What the figures that need images or networks are drawn from.
 
-    histories: training curves of all runs, see `severity.figures.images.curves.draw_curves`; None where no run was trained
-    here. images, ids: the prepared images (N, H, W) uint8 and the id of each. examples, example_rows: one image a label
-    (L, H, W) uint8, and a table with the columns label and id. mistakes: how many of the least and of the most severe ones
-    are shown.
+    histories: training curves of all runs, see `severity.figures.images.curves.draw_curves`; None where no run was
+    trained here. images, ids: the prepared images (N, H, W) uint8 and the id of each. examples, example_rows: one image
+    a label (L, H, W) uint8, and a table with the columns label and id. mistakes: how many of the least and of the most
+    severe ones are shown.
     """
 
     histories: pandas.DataFrame | None
@@ -135,4 +135,4 @@ class ImageStudy(Study):
     @property
     def shown(self) -> list[list[dict]]:
         """The records of each configuration that has a panel."""
-        return panels.shown_configurations(self.found, self.configurations_shown)
+        return panels.shown_configurations(self.records, self.configurations_shown)

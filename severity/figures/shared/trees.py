@@ -10,8 +10,8 @@ from severity.drawing import pictures
 def drawn_rows(hierarchy: Hierarchy) -> numpy.ndarray:
     """(n,) where each node is drawn: leaves one below another, an inner node midway between its outer children.
 
-    Siblings stand in the order of their first classes, so that the leaves follow the class order as far as no lines
-    would cross.
+    Siblings are in the order of their first classes, so that the leaves follow the class order as far as they can
+    without crossing lines.
     """
     rows = numpy.zeros(len(hierarchy.names))
     order, waiting = [], [hierarchy.root]
@@ -29,18 +29,19 @@ def drawn_rows(hierarchy: Hierarchy) -> numpy.ndarray:
 
 
 def tree_order(hierarchy: Hierarchy) -> list[int]:
-    """The classes as the drawn tree has them from top to bottom, so that those of a group stand together."""
+    """The classes as the drawn tree has them from top to bottom, so that those of a group are together."""
     return numpy.argsort(drawn_rows(hierarchy)[hierarchy.class_nodes], kind="stable").tolist()
 
 
 def too_many(headline: str, count: int, limit: int) -> Figure:
     """A figure of words in place of one with more classes than are drawn."""
     note = f"too many classes to draw: {count:,}, more than plot.classes = {limit:,}"
-    return pictures.said(headline, note, "The table beside this file holds all.")
+    return pictures.text_figure(headline, note, "The CSV file next to this one holds all.")
 
 
 def too_many_caption(headline: str, count: int, limit: int) -> str:
     """Its caption."""
     return (
-        f"{headline}. Not drawn: {count:,} classes are more than plot.classes = {limit:,}; the table beside holds all."
+        f"{headline}. Not drawn: {count:,} classes are more than plot.classes = {limit:,}; the CSV file next to it "
+        "holds all."
     )

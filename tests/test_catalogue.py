@@ -102,7 +102,7 @@ def test_an_added_metric_is_in_records_table_headline_comparisons_figure_and_rep
     assert "far errors" in picture.caption
 
     assert best_rows.columns(table)["far"] == "far error"
-    (leader,) = [number for number, key in best_rows.leaders(table, compared) if key == "far"]
+    (leader,) = [number for number, key in best_rows.find(table, compared) if key == "far"]
     assert table.loc[leader, "far"] == best
     assert added in catalogue.per_run()
 

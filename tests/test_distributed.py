@@ -266,7 +266,7 @@ def test_the_processes_end_with_the_one_that_started_them(tmp_path):
         "import sys; from pathlib import Path; from severity.networks import processes; from tests import test_distributed; "
         "processes.cores = lambda: 2; "
     )
-    program += "processes.start(test_distributed._sleep, Path(sys.argv[1]), devices=2, device='cpu', section='train')"
+    program += "processes.start(test_distributed._sleep, Path(sys.argv[1]), devices=2, device='cpu')"
     starter = subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=TOP)
     while len(list(tmp_path.iterdir())) < 2:
         assert starter.poll() is None

@@ -276,7 +276,10 @@ def test_both_a_class_and_labels(tmp_path):
         ("path\n1.png\n2.png\n", "columns of labels: none. There must be at least two"),
         ("path,class\n1.png,view\n2.png,b\n", "a class cannot be called 'view', the name of a column. Rename it."),
         ("path,class\n1.png,Mass\n2.png,mass\n", "the labels 'Mass' and 'mass' differ only in case or spaces"),
-        ("path,Lung  mass,lung mass\n1.png,1,0\n2.png,0,1\n", "the labels 'Lung  mass' and 'lung mass' differ only in case"),
+        (
+            "path,Lung  mass,lung mass\n1.png,1,0\n2.png,0,1\n",
+            "the labels 'Lung  mass' and 'lung mass' differ only in case",
+        ),
         ("path,Edema,Edema\n1.png,1,0\n", "more than one column is called 'Edema'. Rename all but one."),
         ("path,Edema , Edema\n1.png,1,0\n", "more than one column is called 'Edema'"),
     ],

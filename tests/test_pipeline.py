@@ -269,7 +269,7 @@ def test_what_is_damaged_stops_with_the_reason_and_changes_nothing(workspace):
     params["evaluate"]["rulse"] = []
     workspace.write_params(params)
     told = workspace.run("dvc", "repro", "evaluate", fails=True)
-    assert all(word in told for word in ("evaluate", "'rulse'", "Did you mean 'rules'"))
+    assert all(word in told for word in ("'evaluate.rulse'", "Did you mean 'rules'"))
     workspace.write_params(good)
     workspace.run("dvc", "checkout", "--force")
     assert set(workspace.repro()) <= {"evaluate"}  # Its metrics are in git, not in the cache.

@@ -55,9 +55,10 @@ def test_one_that_fails_is_named_and_stops_no_other(tmp_path, capsys):
 
 
 STARTER = """
-import sys
+import signal, sys
 from pathlib import Path
 from tools import cells
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever runs the tests may ignore it.
 child = "import os, sys, time; open(sys.argv[1] + '/' + str(os.getpid()), 'w'); time.sleep(3600)"
 grand = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
 folder = sys.argv[1]

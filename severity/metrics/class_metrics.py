@@ -10,7 +10,7 @@ import numpy
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
 from severity.metrics import catalogue
-from severity.metrics.catalogue import DEPTHS
+from severity.metrics.catalogue import DEPTHS, Metric
 
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
@@ -167,17 +167,22 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
         **describe(severity, largest=float(cost.max())),
     }
     _check_identity(metrics)
-    return metrics | _others(ranking[scored], truth[scored], cost, known=metrics)
+    others = [metric for metric in catalogue.ratios() if metric.name not in metrics]
+    # The rows are copied only where there is something left to compute: rankings can be large.
+    return (
+        metrics | _ratios(others, per_image(ranking=ranking[scored], truth=truth[scored], cost=cost))
+        if others
+        else metrics
+    )
 
 
-def _others(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, *, known: dict) -> dict[str, Any]:
-    """The metrics of the catalogue that are not among the `known` ones, each one sum divided by another."""
-    others = [metric for metric in catalogue.ratios() if metric.name not in known]
-    quantities = per_image(ranking=ranking, truth=truth, cost=cost) if others else {}
-    sums = {None: float(len(truth)), **{name: float(values.sum()) for name, values in quantities.items()}}
+def _ratios(metrics: Sequence[Metric], quantities: dict[str, numpy.ndarray]) -> dict[str, float | None]:
+    """Metrics of the catalogue, each the sum over images of one quantity divided by that of another."""
+    images = len(next(iter(quantities.values())))
+    sums = {None: float(images), **{name: float(values.sum()) for name, values in quantities.items()}}
     return {
         metric.name: sums[metric.numerator] / sums[metric.denominator] if sums[metric.denominator] else None
-        for metric in others
+        for metric in metrics
     }
 
 

@@ -1,5 +1,7 @@
 """Null hierarchies: trees that carry no knowledge, the controls for every claim about one that does."""
 
+from collections.abc import Iterator
+
 import numpy
 
 from severity.core.hierarchy import Hierarchy
@@ -28,6 +30,16 @@ def places_of(classes: int, seed: int) -> numpy.ndarray:
     while (order == numpy.arange(classes)).all():
         order = random.permutation(classes)
     return order
+
+
+def shuffles(
+    hierarchy: Hierarchy, cost: numpy.ndarray, *, count: int, seed: int
+) -> Iterator[tuple[Hierarchy, numpy.ndarray]]:
+    """Yield `count` shuffled trees, each with its own seed, and the (K, K) costs that move with the classes."""
+    for number in range(count):
+        own = seed_for("one of many shuffled hierarchies", seed, number)
+        order = places_of(len(cost), own)
+        yield shuffled(hierarchy, own), cost[numpy.ix_(order, order)]
 
 
 def derive(hierarchy: Hierarchy, cost: numpy.ndarray, seed: int) -> dict[str, tuple[Hierarchy, numpy.ndarray]]:

@@ -328,7 +328,7 @@ def _networks_columns(result: dict[str, Any]) -> dict[str, Any]:
 
 def _networks_by_draws(a: methods.Side, b: methods.Side, settings: Settings) -> dict[str, Any]:
     """The answer for these networks where patients are resampled but not swapped; p from the resamples' standard error."""
-    drawn = (a.drawn - b.drawn)[:, None]
+    drawn = (a.whole - b.whole)[:, None]
     difference = a.value - b.value
     (lower,), (upper,) = resampling.interval(drawn, clusters=a.patients, level=settings.level)
     (variance,) = resampling.variance(drawn, clusters=a.patients)

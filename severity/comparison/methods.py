@@ -4,13 +4,16 @@ A configuration is known from a few trainings (seeds), and each of them from the
 two configurations is unsure in two ways: other patients, whom both sides share, and other seeds, which they do not:
 
     difference = mean over A's seeds - mean over B's seeds
-    variance   = variance over patients + s_A^2 / n_A + s_B^2 / n_B
+    variance   = V + s_A^2 / n_A + s_B^2 / n_B
 
-with the variance over patients from resamples of them, the same ones for both sides, and s^2 that of the single seeds
+with V the variance over patients from resamples of them, the same ones for both sides, and s^2 that of the single seeds
 (n - 1). Divided by its root, the difference is held against Student's t with the degrees of freedom of Welch (1947) and
 Satterthwaite (1946). Where patients do not matter, that is Welch's test of two groups of seeds.
 
-What two networks do differently on a patient by chance is in both parts, so the variance errs on the large side.
+A part of V is what single networks do differently to each patient by chance; W_A and W_B, from the resampled seeds by
+themselves. It is in s^2 as well, so the variance errs on the large side. And it is known from n networks, however many
+patients there are: it counts with n - 1 degrees of freedom, and only the rest of V, what one method does better than the
+other for some patients, with P - 1.
 """
 
 from collections.abc import Sequence
@@ -30,8 +33,8 @@ FEWEST_SEEDS = 3
 class Side:
     """A metric of one configuration under one rule.
 
-    seeds: (n,) of each seed, and their mean is that of the configuration. drawn: (R,) of the configuration in each
-    resample of the patients; NaN where it does not exist. patients: how many are resampled.
+    seeds: (n,) of each seed, and their mean is that of the configuration. drawn: (R, n) the same in each resample of the
+    patients; NaN where it does not exist. patients: how many are resampled.
     """
 
     seeds: numpy.ndarray
@@ -42,6 +45,17 @@ class Side:
     def value(self) -> float:
         """Of the configuration."""
         return float(self.seeds.mean())
+
+    @property
+    def whole(self) -> numpy.ndarray:
+        """(R,) of the configuration in each resample."""
+        return self.drawn.mean(axis=1)
+
+    @property
+    def chance(self) -> float:
+        """The variance of the configuration that comes from what each seed does to each patient by chance, for n > 1."""
+        away = self.drawn - self.whole[:, None]
+        return float(resampling.variance(away, clusters=self.patients).mean()) / (len(self.seeds) - 1)
 
 
 @dataclass(frozen=True)
@@ -74,19 +88,25 @@ def sides(
         metric: the name of one that is compared image by image. places: numbers of runs (at least one), and of a rule.
         times: what `resampling.resample` gives for the patients of `scored`.
     """
-    whole = scored.ratio(metric, places)
-    drawn = resampling.draws(whole, times=times).each
+    each = list(dict.fromkeys((run, rule) for runs, rule in places for run in runs))
+    column = {place: number for number, place in enumerate(each)}
+    ratios = scored.ratio(metric, [([run], rule) for run, rule in each])
+    drawn = resampling.draws(ratios, times=times)
+    whole = resampling.Ratios(ratios.above.sum(axis=0, keepdims=True), ratios.below.sum(axis=0, keepdims=True))
     found = []
-    for column, (runs, rule) in enumerate(places):
-        each = scored.ratio(metric, [([run], rule) for run in runs])
-        above, below = each.above.sum(axis=0), each.below.sum(axis=0)
-        if below.any():
-            value = above.mean() / below.mean()
-            seeds = value + (above - value * below) / below.mean()
-        else:
-            seeds = numpy.full(len(runs), numpy.nan)
-        found.append(Side(seeds, drawn[:, column], scored.patients))
+    for runs, rule in places:
+        columns = [column[run, rule] for run in runs]
+        found.append(Side(_of_seeds(whole, columns)[0], _of_seeds(drawn, columns), scored.patients))
     return found
+
+
+def _of_seeds(sums: resampling.Ratios, columns: list[int]) -> numpy.ndarray:
+    """(X, n) what each of n seeds is to the ratio of all of them, row by row."""
+    above, below = sums.above[:, columns], sums.below[:, columns]
+    mean = below.mean(axis=1, keepdims=True)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        value = numpy.where(mean == 0, numpy.nan, above.mean(axis=1, keepdims=True) / mean)
+        return value + (above - value * below) / mean
 
 
 def difference(a: Side, b: Side, *, level: float) -> Difference:
@@ -94,7 +114,7 @@ def difference(a: Side, b: Side, *, level: float) -> Difference:
 
     B. L. Welch, "The generalization of 'Student's' problem when several different population variances are involved",
     Biometrika 34, 1947; F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
-    Biometrics Bulletin 2, 1946. The patients' variance counts as one of P - 1 degrees of freedom.
+    Biometrics Bulletin 2, 1946.
 
     Args:
         level: of the interval, such as 0.95.
@@ -104,19 +124,26 @@ def difference(a: Side, b: Side, *, level: float) -> Difference:
         than `resampling.FEWEST_PATIENTS` patients, where a resample lacks the metric, and where neither seeds nor
         patients vary, unless the sides are equal: then p is 1.
     """
-    drawn = a.drawn - b.drawn
+    drawn = a.whole - b.whole
     away = a.value - b.value
     undefined = int(numpy.isnan(drawn).sum())
     patients = float(resampling.variance(drawn[:, None], clusters=a.patients)[0])
     # A sum that varies in its last digits only does not vary.
     patients = 0.0 if numpy.sqrt(patients) <= resampling.TIE * max(abs(a.value), abs(b.value)) else patients
-    parts = [(patients, a.patients - 1)]
-    of_seeds = numpy.nan
+    of_seeds = total = numpy.nan
+    parts: list[tuple[float, int]] = []
     if min(len(a.seeds), len(b.seeds)) > 1:
-        parts += [(float(side.seeds.var(ddof=1)) / len(side.seeds), len(side.seeds) - 1) for side in (a, b)]
-        of_seeds = float(numpy.sqrt(parts[1][0] + parts[2][0]))
+        own = [float(side.seeds.var(ddof=1)) / len(side.seeds) for side in (a, b)]
+        chance = [side.chance for side in (a, b)]
+        # Estimates of two parts may exceed that of their sum.
+        share = min(1.0, patients / sum(chance)) if sum(chance) > 0 else 0.0
+        parts = [
+            (each + share * by_chance, len(side.seeds) - 1)
+            for each, by_chance, side in zip(own, chance, (a, b), strict=True)
+        ]
+        parts.append((patients - share * sum(chance), a.patients - 1))
+        of_seeds, total = float(numpy.sqrt(sum(own))), patients + sum(own)
     lower = upper = p = freedom = numpy.nan
-    total = sum(part for part, _ in parts)
     if min(len(a.seeds), len(b.seeds)) < FEWEST_SEEDS or numpy.isnan(total):
         pass
     elif total > 0:

@@ -50,11 +50,11 @@ class Draw:
         return self.aurocs[list(chosen)].mean(axis=0)
 
     def macro(self, chosen: Sequence[int]) -> numpy.ndarray:
-        """(R,) the mean of it over the labels that each resample has; NaN where it has none."""
-        aurocs = self.labels(chosen)
+        """(R, n) of n runs the mean over the labels that each resample has; NaN where it has none."""
+        aurocs = self.aurocs[list(chosen)]
         known = ~numpy.isnan(aurocs)
         with numpy.errstate(invalid="ignore"):
-            return numpy.where(known, aurocs, 0).sum(axis=1) / known.sum(axis=1)
+            return (numpy.where(known, aurocs, 0).sum(axis=2) / known.sum(axis=2)).T
 
     def side(self, scored: Scores, chosen: Sequence[int]) -> methods.Side:
         """The macro-AUROC of some runs, to compare."""
@@ -173,7 +173,7 @@ def _macro_interval(
     notes = [] if drawn else ["no interval: more labels than compare.correlation_labels"]
     if drawn:
         (lower,), (upper,) = resampling.interval(
-            drawn.macro(members)[:, None], clusters=drawn.patients, level=settings.level
+            drawn.macro(members).mean(axis=1, keepdims=True), clusters=drawn.patients, level=settings.level
         )
         row |= {"images": drawn.images, "patients": drawn.patients, "lower": lower, "upper": upper}
         notes += filter(None, [few_patients(drawn.patients)])

@@ -47,7 +47,7 @@ def derive(hierarchy: Hierarchy, cost: numpy.ndarray, seed: int) -> dict[str, tu
 
     flat: every mistake costs the same, the mean over all mistakes of the true costs, so that hd@1 is error x this.
     shuffled: the costs move with the classes; under a cost derived from the tree these are the shuffled tree's own.
-    Both keep the average cost of a mistake, so only the structure differs.
+    Both keep the average cost over all pairs of classes, not over the mistakes as they occur.
     """
     size = len(cost)
     order = places_of(size, seed)

@@ -65,6 +65,54 @@ def rank(
     return ranking
 
 
+def first(
+    rule: str,
+    *,
+    posterior: numpy.ndarray,
+    cost: numpy.ndarray,
+    hierarchy: Hierarchy,
+    nodes: numpy.ndarray | None = None,
+) -> numpy.ndarray:
+    """(N,) the decisions, `rank(...)[:, 0]`, without ranking the other classes and without checking the arguments, which are
+    those of `rank`: for who decides many times by other trees.
+    """
+    decided = numpy.empty(len(posterior), dtype=numpy.int32)
+    for rows in chunks(len(posterior), len(hierarchy.parents)):
+        p = posterior[rows]
+        if rule in NODE_RULES:
+            m = subtrees.probabilities(p, hierarchy) if nodes is None else nodes[rows].astype(numpy.float64)
+        if rule == "crm":
+            decided[rows] = _least(_risk(p, cost), p)
+        elif rule == "crm_nodes":
+            decided[rows] = _least(_node_risk(m, cost, hierarchy).T, p)
+        elif rule == "hie":
+            decided[rows] = (p * m[:, hierarchy.parents[hierarchy.class_nodes]]).argmax(axis=1)
+        elif rule == "top_down":
+            decided[rows] = _descend(p, hierarchy)
+        else:
+            decided[rows] = RULES[rule](p, cost, hierarchy)[:, 0]
+    return decided
+
+
+def _least(risk: numpy.ndarray, posterior: numpy.ndarray) -> numpy.ndarray:
+    """(N,) the class of least (K, N) rounded risk; of equal ones the most probable, then the first."""
+    return numpy.where(risk == risk.min(axis=0), posterior.T, -1.0).argmax(axis=0)
+
+
+def _descend(posterior: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N,) the class where `_top_down` ends first."""
+    probability = subtrees.probabilities(posterior, hierarchy)
+    class_of = numpy.full(len(hierarchy.parents), -1)
+    class_of[hierarchy.class_nodes] = numpy.arange(len(hierarchy.classes))
+    reached = numpy.full(len(posterior), hierarchy.root)
+    for node in hierarchy.top_down:
+        children = sorted(hierarchy.children[node], key=lambda child: hierarchy.classes_below[child][0])
+        here = numpy.flatnonzero(reached == node) if children else []
+        if len(here):
+            reached[here] = numpy.array(children)[probability[numpy.ix_(here, children)].argmax(axis=1)]
+    return class_of[reached]
+
+
 def check_nodes(nodes: numpy.ndarray, images: int, hierarchy: Hierarchy) -> None:
     """Raise SeverityError unless `nodes` is (images, n) with numbers from 0 to 1."""
     wanted = (images, len(hierarchy.parents))
@@ -134,9 +182,7 @@ def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) ->
     Karthik et al., "No cost likelihood manipulation at test time for making better mistakes in deep networks",
     ICLR 2021, equation 3.
     """
-    # Classes by images: this way round, the product of a large and a small matrix is several times faster.
-    risk = (cost / cost.max() / TIE) @ posterior.T
-    numpy.rint(risk, out=risk)
+    risk = _risk(posterior, cost)
     # Whole numbers up to 2^40, with the class in the bits below them: sorting integers is fast, and tells ties exactly.
     bits = int(posterior.shape[1] - 1).bit_length()
     keys = numpy.empty(posterior.shape, dtype=numpy.int64)
@@ -151,6 +197,13 @@ def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) ->
         by_risk = numpy.argsort(numpy.take_along_axis(risk.T[tied], by_probability, axis=1), axis=1, kind="stable")
         order[tied] = numpy.take_along_axis(by_probability, by_risk, axis=1)
     return order
+
+
+def _risk(posterior: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(K, N) expected cost of each class, in whole multiples of the least that is told apart."""
+    # Classes by images: this way round, the product of a large and a small matrix is several times faster.
+    risk = (cost / cost.max() / TIE) @ posterior.T
+    return numpy.rint(risk, out=risk)
 
 
 def ancestor_costs(cost: numpy.ndarray, hierarchy: Hierarchy) -> list[list[tuple[int, float]]]:
@@ -183,6 +236,16 @@ def ancestor_costs(cost: numpy.ndarray, hierarchy: Hierarchy) -> list[list[tuple
     return steps
 
 
+def _node_risk(nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) the risk of `_crm_nodes`, in whole multiples of the least that is told apart."""
+    absent = 1 - nodes
+    risk = numpy.zeros((len(nodes), len(cost)))
+    for k, steps in enumerate(ancestor_costs(cost, hierarchy)):
+        for node, rise in steps:
+            risk[:, k] += rise * absent[:, node]
+    return numpy.rint(risk / cost.max() / TIE)
+
+
 def _crm_nodes(
     posterior: numpy.ndarray, nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
 ) -> numpy.ndarray:
@@ -191,12 +254,7 @@ def _crm_nodes(
 
     With one true class of each image it is `_crm`; for several it needs no more than the marginals (docs/bce-vs-hxe.md, 12).
     """
-    absent = 1 - nodes
-    risk = numpy.zeros(posterior.shape)
-    for k, steps in enumerate(ancestor_costs(cost, hierarchy)):
-        for node, rise in steps:
-            risk[:, k] += rise * absent[:, node]
-    risk = numpy.rint(risk / cost.max() / TIE)
+    risk = _node_risk(nodes, cost, hierarchy)
     by_probability = _descending(posterior)
     by_risk = numpy.argsort(numpy.take_along_axis(risk, by_probability, axis=1), axis=1, kind="stable")
     return numpy.take_along_axis(by_probability, by_risk, axis=1)

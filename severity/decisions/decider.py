@@ -160,6 +160,13 @@ class Decider:
             class_rules.check_crm(ranking=ranking, posterior=posterior, cost=cost)
         return ranking
 
+    def first(self, word: str, images: Predictions, *, hierarchy: Hierarchy, cost: numpy.ndarray) -> numpy.ndarray:
+        """(N,) the decisions alone, `rank(...)[:, 0]`, by another tree and cost; quick, and nothing is checked."""
+        rule, scaled = temperature.split(word)
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if rule in class_rules.NODE_RULES else None
+        posterior = self.posterior(images, scaled=scaled)
+        return class_rules.first(rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=hierarchy)
+
     def decide_sets(self, word: str, images: Predictions, *, hierarchy: Hierarchy | None = None) -> numpy.ndarray:
         """(N, K) bool sets of labels by a rule that decides sets.
 
@@ -180,7 +187,8 @@ class Decider:
         if hierarchy is None:
             return self.nodes(images, scaled=scaled)
         if images.exclusive:
-            return subtrees.probabilities(self.posterior(images, scaled=scaled), hierarchy)
+            # A sum of all classes may exceed 1 by rounding.
+            return numpy.minimum(subtrees.probabilities(self.posterior(images, scaled=scaled), hierarchy), 1)
         logits = images.label_logits
         if scaled:
             logits = temperature.scale_logits(logits, self.node_temperature)

@@ -21,6 +21,7 @@ from severity.metrics import (
     irma_score,
     lab,
     node_metrics,
+    null_trees,
     record,
     set_metrics,
 )
@@ -52,6 +53,7 @@ def evaluate(
     batch_size: int,
     mistakes: int,
     seed: int,
+    shuffles: int = 0,
     irma: IrmaFacts | None = None,
 ) -> Measured:
     """The metrics of one run on its test images.
@@ -66,7 +68,8 @@ def evaluate(
         climb_threshold: the probability at which `decisions.climb` stops.
         batch_size: consecutive images in a batch of the batch statistics.
         mistakes: how many of the least and of the most severe mistakes are named.
-        seed: of the random baseline and the shuffled hierarchy.
+        seed: of the random baseline and the shuffled hierarchies.
+        shuffles: how many shuffled trees each rule that needs one is held against; 0 for none.
         irma: where the classes are IRMA codes, what their score is made of.
 
     Returns:
@@ -101,7 +104,7 @@ def evaluate(
         "calibration": _calibration(case),
         "multi_label": _multi_label(sets, case, trivial["multi_label"]),
         "baselines": trivial,
-        "null_hierarchies": _null_hierarchies(rankings, sets, case, seed),
+        "null_hierarchies": _null_hierarchies(rankings, sets, case, shuffles, seed),
         "best_distance_curve": floor,
         "distance_floor": {str(k): floor[min(k, len(cost)) - 1] for k in catalogue.DEPTHS},
     }
@@ -268,13 +271,15 @@ def _brief(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) ->
 
 
 def _null_hierarchies(
-    rankings: dict[str, numpy.ndarray], sets: dict[str, numpy.ndarray], case: _Case, seed: int
+    rankings: dict[str, numpy.ndarray], sets: dict[str, numpy.ndarray], case: _Case, shuffles: int, seed: int
 ) -> dict[str, Any]:
     """What is left of every number under a tree that knows nothing, in the two ways there are.
 
     remade: decided with the null's tree and cost, scored with the true ones: what the hierarchy gives to a decision.
     rescored: the true hierarchy's decisions, scored with the null's tree and cost: what the hierarchy gives to a
     metric.
+
+    permutation: the same of many shuffled trees, since one says little (`null_trees.permutation_test`).
     """
     without_knowledge: dict[str, Any] = {}
     for name, (tree, cost) in nulls.derive(case.hierarchy, case.cost, seed).items():
@@ -293,4 +298,8 @@ def _null_hierarchies(
             },
             "multi_label": {rule: {"remade": remade[rule], "rescored": rescored[rule]} for rule in sets},
         }
+    scored = class_metrics.has_truth(case.truth)
+    without_knowledge["shuffled"]["permutation"] = null_trees.permutation_test(
+        list(rankings), case.test.rows(scored), case.truth[scored], case.decider, shuffles=shuffles, seed=seed
+    )
     return without_knowledge

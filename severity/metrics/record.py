@@ -277,11 +277,39 @@ class NullLabelSets(TypedDict):
     rescored: LabelSets
 
 
+class Shuffled(TypedDict):
+    """One metric of decisions by the true tree (value) and by many shuffled ones (least, median, largest).
+
+    p: (1 + trees that do as well as the true one or better) / (1 + trees).
+    """
+
+    value: float
+    least: float
+    median: float
+    largest: float
+    p: float
+
+
+class Permutation(TypedDict):
+    """Decisions remade by many shuffled trees, scored with the true cost.
+
+    trees: how many. top1_error, hierarchical_distance_at_1: see `Shuffled`.
+    """
+
+    trees: int
+    top1_error: Shuffled
+    hierarchical_distance_at_1: Shuffled
+
+
 class NullHierarchy(TypedDict):
-    """What is left under a tree that knows nothing. rules, multi_label: rule -> what is decided and scored with it."""
+    """What is left under a tree that knows nothing. rules, multi_label: rule -> what is decided and scored with it.
+
+    permutation: of `shuffled` alone, and there of rules that need a tree: what the true one is worth among many such.
+    """
 
     rules: dict[str, NullDecision]
     multi_label: dict[str, NullLabelSets]
+    permutation: NotRequired[dict[str, Permutation]]
 
 
 class IrmaAxis(TypedDict):
@@ -363,7 +391,7 @@ class Measured(TypedDict):
     not_available: rule of evaluate.rules or evaluate.multi_label -> why it has no numbers. labels: label ->
     `Discrimination`. rules: rule -> `Decision`. nodes, calibration, multi_label, baselines: see there.
     null_hierarchies: flat and shuffled. best_distance_curve: what no ranking's distance_curve can be below; its last
-    number is that of a random one. irma: on IRMA codes only.
+    number is that of a random one. distance_floor: k -> what no ranking's distance at k can be below. irma: on IRMA codes only.
     """
 
     classes: list[str]

@@ -6,6 +6,7 @@ Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ def main() -> None:
 
 
 def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
-    """Predict in one of the processes of a group; only the first writes."""
-    inference.deterministic(runs.seed_for(run.name))
+    """Predict in one of the processes of a group; the first alone writes."""
+    inference.deterministic(runs.seed_for(run.name), settings["machine"]["threads"])
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
     device = settings["machine"]["device"]
@@ -75,17 +76,22 @@ def predict(
         truth=truth,
         run=run.name,
         dataset=dataset,
-        record=kept_epoch(run),
+        record={"training": epochs(run)},
     )
 
 
-def kept_epoch(run: runs.Run) -> dict[str, float]:
-    """The epoch whose weights were kept, and its validation loss."""
-    columns = ("epoch", "validation_loss", "best")
+def epochs(run: runs.Run) -> dict[str, dict[str, Any]]:
+    """The kept and the last epoch of a run's training, and their numbers of the validation images, None where there is none."""
     path = Path("data/models") / run.name / "history.csv"
+    numbers = ("validation_loss", "validation_macro_auroc", "validation_hd_at_1")
+    columns = ("epoch", *numbers, "best")
     history = tables.read(path, columns, columns, "Remove it and run `dvc repro`.")
-    kept = history[history["best"] == 1].iloc[0]
-    return {"epoch": int(kept["epoch"]), "validation_loss": float(kept["validation_loss"])}
+    chosen = {"kept": history[history["best"] == 1].iloc[0], "last": history.iloc[-1]}
+    return {
+        name: {"epoch": int(row["epoch"])}
+        | {key.removeprefix("validation_"): float(row[key]) if math.isfinite(row[key]) else None for key in numbers}
+        for name, row in chosen.items()
+    }
 
 
 if __name__ == "__main__":

@@ -929,8 +929,8 @@ def test_every_loss_beats_the_best_constant_decision_on_phantoms(name, phantoms,
     network = small_network(loss.outputs)
     weights, _ = training.fit(
         network, loss, images, train, validation, Run("small", name, 0), tmp_path,
-        epochs=12, batch_size=16, learning_rate=0.004, weight_decay=0.05, warmup_epochs=1.0, gradient_clip=1.0,
-        precision="float32", device="cpu",
+        cost=costs.lca_height(tree), epochs=12, keep="last", batch_size=16, learning_rate=0.004, weight_decay=0.05,
+        warmup_epochs=1.0, gradient_clip=1.0, precision="float32", device="cpu",
         augmentation={"rotation": 3.0, "translation": 0.03, "scale": 0.03, "brightness": 0.05, "contrast": 0.05},
     )  # fmt: skip
     own = [key for key in weights if key.startswith("loss.")]

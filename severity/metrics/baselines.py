@@ -2,11 +2,11 @@
 
 import numpy
 
+from severity.arrays.distances import distances
 from severity.arrays.labelsets import most_specific, shares
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import seed_for
 from severity.decisions import class_rules
-from severity.metrics.class_metrics import distances
 
 
 def rankings(

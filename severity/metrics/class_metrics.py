@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from severity.arrays.distances import distances, nearest
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
 from severity.metrics import catalogue
@@ -14,44 +15,6 @@ from severity.metrics.catalogue import DEPTHS, Metric
 
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
-
-
-def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
-    """(N, K) cost of deciding class k for image i: the least cost to any of its true classes, 0 at a true class.
-
-    Args:
-        truth: (N, K) bool, at least one true class in each row.
-        cost: (K, K) cost[decision, truth].
-
-    With one true class per image this is the usual distance; min over the set is our reading for several (METHODS:
-    set-valued truth).
-    """
-    sets, which = numpy.unique(numpy.packbits(truth, axis=1), axis=0, return_inverse=True)
-    table = numpy.empty((len(sets), truth.shape[1]))
-    members = numpy.unpackbits(sets, axis=1, count=truth.shape[1]).astype(bool)
-    for row, member in enumerate(members):
-        table[row] = cost[:, member].min(axis=1)
-    return table[which.reshape(-1)]
-
-
-def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
-    """(N, D) what `distances` says of D classes of each image, without the other classes.
-
-    Args:
-        decided: (N, D) class indices. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
-    """
-    image, label = numpy.nonzero(truth)
-    counts = numpy.bincount(image, minlength=len(truth))
-    starts = numpy.cumsum(counts) - counts
-    cells = decided.astype(numpy.intp) * len(cost)
-    flat = cost.ravel()
-    severity = flat.take(cells + label[starts][:, None])
-    # The second true class of the images that have one, then the third, and so on.
-    for number in range(1, int(counts.max(initial=1))):
-        more = numpy.flatnonzero(counts > number)
-        other = flat.take(cells[more] + label[starts[more] + number][:, None])
-        severity[more] = numpy.minimum(severity[more], other)
-    return severity
 
 
 def has_truth(truth: numpy.ndarray) -> numpy.ndarray:

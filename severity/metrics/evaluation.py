@@ -39,7 +39,14 @@ def complete(about: Mapping[str, Any], measured: Measured, known: Mapping[str, A
         known: what the prediction file says of the run beside its predictions (`Predictions.known`).
     """
     external = {"external": known["external"]} if "external" in known else {}
-    return {"version": record.VERSION, **about, **external, **measured, "lab": lab.report(measured, known)}
+    return {
+        "version": record.VERSION,
+        **about,
+        **external,
+        "training": known.get("training"),
+        **measured,
+        "lab": lab.report(measured, known),
+    }
 
 
 def evaluate(

@@ -363,6 +363,26 @@ class Lab(TypedDict):
     notes: dict[str, str]
 
 
+class Epoch(TypedDict):
+    """One epoch of a training, the first is 1, and its numbers of the validation images.
+
+    loss: mean, as trained with, null where it is no finite number. macro_auroc: null where no label has positive and negative images. hd_at_1: mean LCA
+    height of the most probable class and the nearest most specific true one, null where no image has a true class.
+    """
+
+    epoch: int
+    loss: float | None
+    macro_auroc: float | None
+    hd_at_1: float | None
+
+
+class Training(TypedDict):
+    """kept: the epoch whose weights predict, chosen by train.keep. last: the last one, the same where that is kept."""
+
+    kept: Epoch
+    last: Epoch
+
+
 class External(TypedDict):
     """How external predictions were read.
 
@@ -417,7 +437,8 @@ class Record(Measured):
     """A run's record.
 
     version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost:
-    names, as in params.yaml. external: of external predictions only. lab: see `Lab`.
+    names, as in params.yaml. external: of external predictions only. training: see `Training`, null for external
+    predictions. lab: see `Lab`.
     """
 
     version: int
@@ -429,6 +450,7 @@ class Record(Measured):
     hierarchy: str
     cost: str
     external: NotRequired[External]
+    training: Training | None
     lab: Lab
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy
 
+from severity.arrays.distances import distances
 from severity.arrays.label_tree import LabelTree
 from severity.arrays.labelsets import most_specific
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.metrics.class_metrics import distances
 
 # The label that an empty set is read as, where a data set has it.
 NO_FINDING = "No Finding"

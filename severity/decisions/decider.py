@@ -180,7 +180,8 @@ class Decider:
         if hierarchy is None:
             return self.nodes(images, scaled=scaled)
         if images.exclusive:
-            return subtrees.probabilities(self.posterior(images, scaled=scaled), hierarchy)
+            # A sum may be above 1 by rounding.
+            return numpy.minimum(subtrees.probabilities(self.posterior(images, scaled=scaled), hierarchy), 1)
         logits = images.label_logits
         if scaled:
             logits = temperature.scale_logits(logits, self.node_temperature)

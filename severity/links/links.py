@@ -17,6 +17,8 @@ TORCH = Backend(
     log=torch.log,
     maximum=torch.maximum,
     logaddexp=torch.logaddexp,
+    logsumexp=lambda values: values.logsumexp(dim=0),
+    like=lambda numbers, other: torch.from_numpy(numbers).to(other),
 )
 
 
@@ -61,7 +63,7 @@ class Link(torch.nn.Module):
 
     def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, outputs) logits -> (B, K) log-odds that each label is present: those of the node that it stands for."""
-        return self.node_logits(logits)[:, self.hierarchy.stands_for]
+        return self.node_logits(logits)[:, self.hierarchy.stands_for.tolist()]
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) loss of each image, and (B,) bool: False where the targets say nothing for this loss."""

@@ -160,25 +160,28 @@ def _aside(
 
     t: (T, 1), of each of which this is asked: the arrays are (T, N).
     """
-    generating: dict[int, Array] = {}  # G(t) of a node that is present
+    log_generating: dict[int, Array] = {}  # log G(t) of a node that is present; in logs, as t^50 is soon nothing
     factor: dict[int, Array] = {}  # log E[t^...] of a node whose parent is present
     zero = t * 0 + next(column for column in columns if column is not None) * 0
     for node in reversed(hierarchy.top_down):
         children = [child for child in hierarchy.children[node] if own.get(node) != child]
         if not children:
-            generating[node] = zero + t
+            log_generating[node] = zero + backend.log(t)
         else:
             log_product, log_none = zero, zero
             for child in children:
                 log_product = log_product + factor[child]
                 if node in own:
                     log_none = log_none + _log_absent(columns[child], columns[node], backend)
-            product = backend.exp(log_product)
-            generating[node] = product + (t - 1) * backend.exp(log_none) if node in own else product
+            log_generating[node] = log_product
+            if node in own:  # where no child is there, the label itself is: prod + (t - 1) none
+                below = backend.maximum(log_product - log_none, zero)
+                log_generating[node] = log_product + backend.log(1 - (1 - t) * backend.exp(-below))
         if node != hierarchy.root and own.get(int(hierarchy.parents[node])) != node:
             parent = columns[int(hierarchy.parents[node])]
-            absent = backend.exp(_log_absent(columns[node], parent, backend))
-            factor[node] = backend.log(absent + (1 - absent) * generating[node])
+            log_absent = zero + _log_absent(columns[node], parent, backend)
+            log_given = _log_given(columns[node], parent, backend)
+            factor[node] = backend.logaddexp(log_absent, log_given + log_generating[node])
     aside: dict[int, Array] = {hierarchy.root: zero}
     for node in hierarchy.top_down:
         children = [child for child in hierarchy.children[node] if own.get(node) != child]
@@ -215,6 +218,12 @@ def _log_absent(child: Array | None, parent: Array | None, backend: Backend) -> 
         return log_absent
     distance = backend.maximum(parent - child, child * 0 + CLOSEST)
     return log_absent + backend.log(-backend.expm1(-distance))
+
+
+def _log_given(child: Array | None, parent: Array | None, backend: Backend) -> Array:
+    """log(M(child) / M(parent)) of logits."""
+    above = 0.0 if parent is None else backend.log_sigmoid(parent)
+    return (0.0 if child is None else backend.log_sigmoid(child)) - above
 
 
 def _logit_of_log(log_p: Array, backend: Backend) -> Array:

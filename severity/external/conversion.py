@@ -75,7 +75,7 @@ def convert(
             one are a posterior, other numbers from 0 to 1 marginals, and anything else must be told; or a mapping from
             runs to these words, with a `default`.
         missing_class: what becomes of a class of the tree that the file lacks: `error`, or `complement`: it is true where
-            no other class is, see `_with_complement`.
+            no other class is, see `complement`.
         unknown_ids: `error` or `leave_out` images that the data set does not have.
         incomplete: `error` or `allow` images of the data set without a prediction.
         validation_fraction: share, in [0, 1), of the patients whose images become validation images; without effect
@@ -177,7 +177,8 @@ def _probabilities(
             logits[:, k] = _given(sheet, kind, hierarchy.names[node])
     node_logits = _with_given(tree_model.node_logits_of_labels(logits, hierarchy), sheet, kind, hierarchy)
     if missing:
-        return *_with_complement(node_logits, place, sheet, hierarchy), record
+        _refuse_node_of(hierarchy, place, sheet)
+        return *complement(node_logits, place, hierarchy), record
     return None, node_logits, record
 
 
@@ -265,8 +266,17 @@ def _refuse_rise(sheet: Sheet, child: numpy.ndarray, parent: numpy.ndarray, name
         )
 
 
-def _with_complement(
-    node_logits: numpy.ndarray, place: int, sheet: Sheet, hierarchy: Hierarchy
+def _refuse_node_of(hierarchy: Hierarchy, place: int, sheet: Sheet) -> None:
+    """Raise SeverityError where the file gives the node of the class that is to be the complement of the others."""
+    name = hierarchy.classes[place]
+    if {hierarchy.names[hierarchy.class_nodes[place]], hierarchy.names[hierarchy.stands_for[place]]} & set(sheet.nodes):
+        raise SeverityError(
+            f"{sheet.path} gives the node of {name!r}, which is to be the complement of the others. Name the column prob:{name}."
+        )
+
+
+def complement(
+    node_logits: numpy.ndarray, place: int, hierarchy: Hierarchy
 ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Give the class at `place` the probability that no other label is present; it excludes them.
 
@@ -279,11 +289,6 @@ def _with_complement(
         nodes, `nothing` added to those at and above the class.
     """
     leaf, root = int(hierarchy.class_nodes[place]), hierarchy.root
-    if hierarchy.names[leaf] in sheet.nodes or hierarchy.names[hierarchy.stands_for[place]] in sheet.nodes:
-        raise SeverityError(
-            f"{sheet.path} gives the node of {hierarchy.classes[place]!r}, which is to be the complement of the others. "
-            f"Name its column prob:{hierarchy.classes[place]}."
-        )
     others = numpy.delete(tree_model.log_posterior_of_nodes(node_logits, hierarchy), place, axis=1)
     top = [child for child in hierarchy.children[root] if child != leaf] if root not in hierarchy.stands_for else [root]
     # Held between the least number and one that is not quite 1, so that both logarithms are finite.

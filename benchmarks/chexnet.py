@@ -8,13 +8,15 @@ Run     python -m benchmarks.chexnet FOLDER     a few seconds
 
 import argparse
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy
 import scipy.stats
 
-from severity.arrays import discrimination
+from severity.arrays import discrimination, tree_model
+from severity.arrays.labelsets import most_specific
 from severity.comparison import resampling
 from severity.core import errors, files, markdown, table_checks, tables
 from severity.core.errors import SeverityError
@@ -45,8 +47,13 @@ class Case:
 
     tree: Hierarchy
     posterior: numpy.ndarray  # (N, K)
-    truth: numpy.ndarray  # (N, K) bool, at least one true class a row
+    labels: numpy.ndarray  # (N, K) bool, at least one true class a row
     patients: numpy.ndarray  # (N,)
+
+    @cached_property
+    def truth(self) -> numpy.ndarray:
+        """(N, K) bool: the most specific labels, which decisions are scored by."""
+        return most_specific(self.labels, self.tree)
 
 
 def read(folder: Path | str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
@@ -73,22 +80,24 @@ def read(folder: Path | str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarra
 
 
 def findings_only(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
-    """Which finding is it, where there is one: the tree without No Finding, posterior m / sum m."""
+    """Which finding is it, where there is one: the tree without No Finding, the posterior that follows from the nodes."""
     tree = _without_no_finding(_nih_tree())
     order = [FINDINGS.index(label) for label in tree.classes]
     some = truth.any(axis=1)
-    posterior = marginal / marginal.sum(axis=1, keepdims=True)
-    return Case(tree, posterior[some][:, order], truth[some][:, order], patients[some])
+    nodes = tree_model.node_logits_of_labels(tree_model.logits_of(marginal[some][:, order]), tree)
+    posterior = numpy.exp(tree_model.log_posterior_of_nodes(nodes, tree))
+    return Case(tree, posterior, truth[some][:, order], patients[some])
 
 
 def with_no_finding(marginal: numpy.ndarray, truth: numpy.ndarray, patients: numpy.ndarray) -> Case:
-    """All images and classes: p(No Finding) = prod (1 - m), as if labels were independent; findings share the rest by m."""
+    """All images and classes: p(No Finding) is the probability that no node under the root is there; findings share the rest."""
     tree = _nih_tree()
-    nothing, findings = conversion.complement(marginal)
-    posterior = numpy.hstack([nothing[:, None], findings])
     truth = numpy.hstack([~truth.any(axis=1, keepdims=True), truth])
+    logits = numpy.insert(tree_model.logits_of(marginal), 0, -tree_model.LARGEST, axis=1)
     order = [(NO_FINDING, *FINDINGS).index(label) for label in tree.classes]
-    return Case(tree, posterior[:, order], truth[:, order], patients)
+    nodes = tree_model.node_logits_of_labels(logits[:, order], tree)
+    log_posterior, _ = conversion.complement(nodes, tree.classes.index(NO_FINDING), tree)
+    return Case(tree, numpy.exp(log_posterior), truth[:, order], patients)
 
 
 CASES = {"findings": findings_only, "all": with_no_finding}
@@ -119,7 +128,7 @@ def _without_no_finding(tree: Hierarchy) -> Hierarchy:
 def measure(folder: Path | str) -> dict[str, Any]:
     """Everything the tables hold: AUROC of each finding, and for each case the rules, their difference and the labels."""
     marginal, truth, patients = read(folder)
-    scores = discrimination.per_label(marginal=marginal, truth=truth.astype(float), classes=FINDINGS)
+    scores = discrimination.per_label(scores=marginal, truth=truth.astype(float), classes=FINDINGS)
     cases = {name: _measure_case(make(marginal, truth, patients)) for name, make in CASES.items()}
     return {
         "images": len(truth),
@@ -140,19 +149,18 @@ def _correlations(scores: dict[str, dict[str, Any]], labels: dict[str, dict[str,
 
 
 def _measure_case(case: Case) -> dict[str, Any]:
-    cost = costs.lca_height(case.tree)
+    cost, truth = costs.lca_height(case.tree), case.truth
     rankings = {
         rule: class_rules.rank(rule, posterior=case.posterior, cost=cost, hierarchy=case.tree) for rule in RULES
     }
-    distances = class_metrics.distances(truth=case.truth, cost=cost)
+    distances = class_metrics.distances(truth=truth, cost=cost)
     found = {
-        rule: class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+        rule: class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
         for rule, ranking in rankings.items()
     }
     labels = {rule: _labels(case, rankings[rule][:, 0], distances) for rule in RULES}
     parts = {
-        rule: class_metrics.per_image(ranking=ranking, truth=case.truth, cost=cost)
-        for rule, ranking in rankings.items()
+        rule: class_metrics.per_image(ranking=ranking, truth=truth, cost=cost) for rule, ranking in rankings.items()
     }
     return {
         "images": len(case.truth),
@@ -160,6 +168,10 @@ def _measure_case(case: Case) -> dict[str, Any]:
         "changed": int((rankings["argmax"][:, 0] != rankings["crm"][:, 0]).sum()),
         "moves": _moves(rankings["argmax"][:, 0], rankings["crm"][:, 0], case.tree.classes),
         "rules": found,
+        "any": {
+            rule: class_metrics.single_decision(ranking=ranking, truth=case.labels, cost=cost)
+            for rule, ranking in rankings.items()
+        },
         "difference": differences(parts["argmax"], parts["crm"], case.patients),
         "shuffled": shuffled(case, cost),
         "labels": labels,
@@ -183,13 +195,14 @@ def shuffled(case: Case, cost: numpy.ndarray) -> dict[str, list[float]]:
     """
     random = numpy.random.default_rng(SEED)
     found: dict[str, list[float]] = {name: [] for name in COMPARED}
+    truth = case.truth
     for _ in range(SHUFFLES):
         order = random.permutation(len(cost))
         other = cost[numpy.ix_(order, order)]
         argmax, crm = (
             class_metrics.single_decision(
                 ranking=class_rules.rank(rule, posterior=case.posterior, cost=other, hierarchy=case.tree),
-                truth=case.truth,
+                truth=truth,
                 cost=other,
             )
             for rule in RULES
@@ -210,7 +223,7 @@ def _labels(case: Case, decided: numpy.ndarray, distances: numpy.ndarray) -> dic
     habits = numpy.bincount(decided, minlength=len(case.tree.classes)) / len(decided)
     found = {}
     for column, label in enumerate(case.tree.classes):
-        rows = case.truth[:, column]
+        rows = case.labels[:, column]
         confusions = numpy.bincount(decided[rows & wrong], minlength=len(case.tree.classes))
         found[label] = {
             "images": int(rows.sum()),

@@ -5,8 +5,10 @@ import re
 import numpy
 import pandas
 import pytest
+from scipy.special import logit
 
 from benchmarks import chexnet
+from severity.arrays import tree_model
 from severity.core import markdown
 from severity.core.errors import SeverityError
 from severity.decisions import class_rules
@@ -47,12 +49,22 @@ def test_findings_only_asks_which_finding_where_there_is_one():
     marginal, truth, patients = made_up()
     case = chexnet.findings_only(marginal, truth, patients)
     assert chexnet.NO_FINDING not in case.tree.classes and set(case.tree.classes) == set(chexnet.FINDINGS)
-    assert len(case.truth) == truth.any(axis=1).sum() < len(truth)
+    assert len(case.labels) == truth.any(axis=1).sum() < len(truth)
     first = numpy.flatnonzero(truth.any(axis=1))[0]
     for column, label in enumerate(case.tree.classes):
         place = chexnet.FINDINGS.index(label)
-        assert case.posterior[0, column] == pytest.approx(marginal[first, place] / marginal[first].sum())
-        assert case.truth[0, column] == truth[first, place]
+        assert case.labels[0, column] == truth[first, place]
+    order = [chexnet.FINDINGS.index(label) for label in case.tree.classes]
+    nodes = tree_model.node_logits_of_labels(logit(marginal[[first]][:, order]), case.tree)
+    assert case.posterior[[0]] == pytest.approx(numpy.exp(tree_model.log_posterior_of_nodes(nodes, case.tree)))
+
+
+def test_decisions_are_scored_by_the_most_specific_findings():
+    marginal, truth, patients = made_up()
+    truth[:, [chexnet.FINDINGS.index(label) for label in ("Consolidation", "Pneumonia")]] = True
+    case = chexnet.findings_only(marginal, truth, patients)
+    place = case.tree.classes.index("Consolidation")
+    assert case.labels[:, place].all() and not case.truth[:, place].any()
 
 
 def test_leaving_out_no_finding_changes_no_cost_among_findings():
@@ -68,9 +80,14 @@ def test_all_images_have_a_class_and_no_finding_the_probability_that_no_label_is
     case = chexnet.with_no_finding(marginal, truth, patients)
     column = case.tree.classes.index(chexnet.NO_FINDING)
     assert case.truth.any(axis=1).all() and len(case.truth) == len(truth)
-    assert (case.truth[:, column] == ~truth.any(axis=1)).all()
+    assert (case.labels[:, column] == ~truth.any(axis=1)).all()
     assert case.posterior.sum(axis=1) == pytest.approx(1)
-    assert case.posterior[:, column] == pytest.approx(numpy.prod(1 - marginal, axis=1))
+    # Labels of one group come together, the largest with all others: the lower bound of the group.
+    tree = case.tree
+    values = numpy.insert(marginal, 0, 0, axis=1)
+    order = [(chexnet.NO_FINDING, *chexnet.FINDINGS).index(label) for label in tree.classes]
+    groups = [values[:, order][:, tree.classes_below[child]].max(axis=1) for child in tree.children[tree.root]]
+    assert case.posterior[:, column] == pytest.approx(numpy.prod(1 - numpy.array(groups), axis=0))
 
 
 def test_the_difference_is_that_of_the_metrics_and_its_interval_that_of_resampled_patients(monkeypatch):

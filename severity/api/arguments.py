@@ -13,6 +13,8 @@ from severity.core.hierarchy import Hierarchy
 from severity.tree import costs
 
 NUMBERS = "fiub"  # numpy's kinds: floats, integers, unsigned integers, booleans
+# How far probabilities of nodes may be above 1 or their parent's, or below 0: sums are exact to rounding. It is cut.
+ROUNDING = 1e-6
 
 
 def name(given: Any, what: str) -> str:
@@ -80,6 +82,30 @@ def posterior(given: Any, tree: Hierarchy) -> numpy.ndarray:
     """(N, K) numbers; that each row is a distribution is checked where it is used."""
     array = table(given, "posterior", len(tree.classes), "classes")
     return array if array.dtype.kind == "f" else array.astype(numpy.float64)
+
+
+def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray:
+    """(N, n) float64 in [0, 1], never rising downward."""
+    array = table(given, "nodes", len(tree.parents), "nodes", rows=rows).astype(numpy.float64)
+    wrong = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))
+    if wrong.any():
+        row, node = numpy.argwhere(wrong)[0]
+        raise SeverityError(
+            f"nodes is {array[row, node]} for image {row} and the node {tree.names[node]!r}; it must be 0 to 1."
+        )
+    array = array.clip(0, 1)
+    below = list(tree.top_down[1:])
+    rising = array[:, below] > array[:, tree.parents[below]] + ROUNDING
+    if rising.any():
+        row, place = numpy.argwhere(rising)[0]
+        node, parent = below[place], tree.parents[below[place]]
+        raise SeverityError(
+            f"nodes: for image {row} the node {tree.names[node]!r} has {array[row, node]:g}, its parent {tree.names[parent]!r} "
+            f"only {array[row, parent]:g}. A node is present whenever one below it is; a root that is no label always."
+        )
+    for node in below:
+        array[:, node] = numpy.minimum(array[:, node], array[:, tree.parents[node]])
+    return array
 
 
 def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy
 import scipy.special
 
+from severity.arrays.probabilities import chunks
 from severity.core.hierarchy import Hierarchy
 
 Array = Any  # numpy.ndarray or torch.Tensor
@@ -42,6 +43,8 @@ class Backend:
     log: Callable[[Array], Array]
     maximum: Callable[[Array, Array], Array]
     logaddexp: Callable[[Array, Array], Array]
+    logsumexp: Callable[[Array], Array]  # over the first axis
+    like: Callable[[numpy.ndarray, Array], Array]  # numbers as an array of the kind of another
 
 
 NUMPY = Backend(
@@ -51,6 +54,8 @@ NUMPY = Backend(
     log=numpy.log,
     maximum=numpy.maximum,
     logaddexp=numpy.logaddexp,
+    logsumexp=lambda values: scipy.special.logsumexp(values, axis=0),
+    like=lambda numbers, _: numbers,
 )
 
 
@@ -128,18 +133,14 @@ def log_posterior(columns: Sequence[Array | None], hierarchy: Hierarchy, backend
     branches that the path to k leaves aside; Gauss and Legendre's rule is exact for a polynomial of this degree.
     """
     own = own_leaves(hierarchy)
-    nodes = min((len(hierarchy.classes) + 1) // 2, NODES)
-    places, weights = numpy.polynomial.legendre.leggauss(nodes)
-    places, weights = (places + 1) / 2, weights / 2
-    logs = []
-    for t, weight in zip(places.tolist(), weights.tolist(), strict=True):
-        aside = _aside(columns, hierarchy, own, t, backend)
-        logs.append([numpy.log(weight) + aside[leaf] for leaf in hierarchy.class_nodes.tolist()])
+    places, weights = numpy.polynomial.legendre.leggauss(_places(hierarchy))
+    # All places at once, along an axis before that of the images.
+    some = next(column for column in columns if column is not None)
+    t, log_weights = (backend.like(each[:, None], some) for each in ((places + 1) / 2, numpy.log(weights / 2)))
+    aside = _aside(columns, hierarchy, own, t, backend)
     found = []
-    for k, leaf in enumerate(hierarchy.class_nodes.tolist()):
-        log_w = logs[0][k]
-        for each in logs[1:]:
-            log_w = backend.logaddexp(log_w, each[k])
+    for leaf in hierarchy.class_nodes.tolist():
+        log_w = backend.logsumexp(log_weights + aside[leaf])
         found.append(log_w if columns[leaf] is None else backend.log_sigmoid(columns[leaf]) + log_w)
     total = found[0]
     for each in found[1:]:
@@ -147,30 +148,40 @@ def log_posterior(columns: Sequence[Array | None], hierarchy: Hierarchy, backend
     return [each - total for each in found]
 
 
+def _places(hierarchy: Hierarchy) -> int:
+    """How many places of the quadrature a tree needs."""
+    return min((len(hierarchy.classes) + 1) // 2, NODES)
+
+
 def _aside(
-    columns: Sequence[Array | None], hierarchy: Hierarchy, own: dict[int, int], t: float, backend: Backend
+    columns: Sequence[Array | None], hierarchy: Hierarchy, own: dict[int, int], t: Array, backend: Backend
 ) -> dict[int, Array]:
-    """For each leaf the log of the product, over the branches that its path leaves aside, of E[t^(labels in the branch)]."""
-    generating: dict[int, Array] = {}  # G(t) of a node that is present
+    """For each leaf the log of the product, over the branches that its path leaves aside, of E[t^(labels in the branch)].
+
+    t: (T, 1), of each of which this is asked: the arrays are (T, N).
+    """
+    log_generating: dict[int, Array] = {}  # log G(t) of a node that is present; in logs, as t^50 is soon nothing
     factor: dict[int, Array] = {}  # log E[t^...] of a node whose parent is present
-    like = next(column for column in columns if column is not None)
-    zero = like * 0
+    zero = t * 0 + next(column for column in columns if column is not None) * 0
     for node in reversed(hierarchy.top_down):
         children = [child for child in hierarchy.children[node] if own.get(node) != child]
         if not children:
-            generating[node] = zero + t
+            log_generating[node] = zero + backend.log(t)
         else:
             log_product, log_none = zero, zero
             for child in children:
                 log_product = log_product + factor[child]
                 if node in own:
                     log_none = log_none + _log_absent(columns[child], columns[node], backend)
-            product = backend.exp(log_product)
-            generating[node] = product + (t - 1) * backend.exp(log_none) if node in own else product
+            log_generating[node] = log_product
+            if node in own:  # where no child is there, the label itself is: prod + (t - 1) none
+                below = backend.maximum(log_product - log_none, zero)
+                log_generating[node] = log_product + backend.log(1 - (1 - t) * backend.exp(-below))
         if node != hierarchy.root and own.get(int(hierarchy.parents[node])) != node:
             parent = columns[int(hierarchy.parents[node])]
-            absent = backend.exp(_log_absent(columns[node], parent, backend))
-            factor[node] = backend.log(absent + (1 - absent) * generating[node])
+            log_absent = zero + _log_absent(columns[node], parent, backend)
+            log_given = _log_given(columns[node], parent, backend)
+            factor[node] = backend.logaddexp(log_absent, log_given + log_generating[node])
     aside: dict[int, Array] = {hierarchy.root: zero}
     for node in hierarchy.top_down:
         children = [child for child in hierarchy.children[node] if own.get(node) != child]
@@ -209,6 +220,12 @@ def _log_absent(child: Array | None, parent: Array | None, backend: Backend) -> 
     return log_absent + backend.log(-backend.expm1(-distance))
 
 
+def _log_given(child: Array | None, parent: Array | None, backend: Backend) -> Array:
+    """log(M(child) / M(parent)) of logits."""
+    above = 0.0 if parent is None else backend.log_sigmoid(parent)
+    return (0.0 if child is None else backend.log_sigmoid(child)) - above
+
+
 def _logit_of_log(log_p: Array, backend: Backend) -> Array:
     """The logit of exp(log_p), log_p below 0."""
     log_p = -backend.maximum(-log_p, log_p * 0 + CLOSEST)
@@ -230,10 +247,13 @@ def node_logits_of_classes(log_p: numpy.ndarray, hierarchy: Hierarchy) -> numpy.
 
 def log_posterior_of_nodes(node_logits: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
     """(N, n) log-odds of all nodes, own leaves included -> (N, K) log posterior; see `log_posterior`."""
-    columns: list[Array | None] = list(_finite(node_logits).T)
-    if hierarchy.root not in hierarchy.stands_for:
-        columns[hierarchy.root] = None
-    return numpy.stack(log_posterior(columns, hierarchy, NUMPY), axis=1)
+    found = numpy.empty((len(node_logits), len(hierarchy.classes)))
+    for rows in chunks(len(node_logits), node_logits.shape[1] * _places(hierarchy)):
+        columns: list[Array | None] = list(_finite(node_logits[rows]).T)
+        if hierarchy.root not in hierarchy.stands_for:
+            columns[hierarchy.root] = None
+        found[rows] = numpy.stack(log_posterior(columns, hierarchy, NUMPY), axis=1)
+    return found
 
 
 def logits_of(probability: numpy.ndarray) -> numpy.ndarray:

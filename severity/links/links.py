@@ -17,6 +17,8 @@ TORCH = Backend(
     log=torch.log,
     maximum=torch.maximum,
     logaddexp=torch.logaddexp,
+    logsumexp=lambda values: values.logsumexp(dim=0),
+    like=lambda numbers, other: torch.from_numpy(numbers).to(other),
 )
 
 

@@ -14,7 +14,7 @@ class Loss(SoftmaxLink):
 
     Barz and Denzler, "Hierarchy-based image embeddings for semantic image retrieval", WACV 2019, equations 3 (the unit
     embeddings, phi_i . phi_j = 1 - C[i, j] / max C), 5 and 6. What the network gives is the feature f, K numbers. The
-    classifier is the loss's own, sees f without normalisation, and gives posterior and marginal. It starts at the
+    classifier is the loss's own, sees f without normalisation, and gives the posterior. It starts at the
     embeddings, as the rule of the nearest one, so that it need not catch up. For several most specific positives: the
     mean over them.
 

@@ -27,7 +27,7 @@ class Loss(SoftmaxLink):
       there is no such j. So an image's loss depends on its batch. The divergence to the mixture is the authors' code's; it
       is at most log 2, so a margin of 3 never closes and the term always pushes apart.
 
-    Posterior and marginal are those of the finest level. For several most specific positives cross-entropy takes the
+    The posterior is that of the finest level. For several most specific positives cross-entropy takes the
     mean over them.
 
     Args:

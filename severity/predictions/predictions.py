@@ -150,7 +150,7 @@ class Predictions:
 
         Raises:
             SeverityError: missing or no such file, its classes are not the hierarchy's in the same order, shapes do not
-                fit, a posterior that is no distribution, a marginal outside [0, 1], an id twice.
+                fit, a posterior that is no distribution, log-odds that are NaN, an id twice.
         """
         path = Path(path)
         try:

@@ -65,10 +65,10 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
         (lambda raw: raw.assign(patient=""), "3 images have no patient: rows 0, 1, 2"),
         (lambda raw: raw.drop(columns="Edema"), "returns no column 'Edema'"),
         (lambda raw: raw.iloc[:0], "No image is left to prepare. Widen `views`"),
-        (lambda raw: raw.assign(Edema=2.0), "`read` gives 2.0 in column 'Edema'; it may hold 1.0, 0.0, -1.0."),
+        (lambda raw: raw.assign(Edema=2.0), "`read` returns 2.0 in column 'Edema'; it may hold 1.0, 0.0, -1.0."),
         (
             lambda raw: raw.assign(split="dev"),
-            "`read` gives dev in column 'split'; it may hold blank, train, validation, test.",
+            "`read` returns dev in column 'split'; it may hold blank, train, validation, test.",
         ),
         (lambda raw: raw.assign(path=["a.png", "../b.png", "c.png"]), "the path '../b.png' is absolute or leads out"),
         (lambda raw: raw.assign(path=["a.png", "/etc/b.png", "../c"]), "'/etc/b.png' is absolute or leads out of the"),

@@ -53,9 +53,9 @@ class World:
 
 
 WORLDS = (
-    World("100 patients, seeds a little apart", 100, 0.05, 0.2),
+    World("100 patients, seeds a little apart", 100, 0.06, 0.2),
     World("100 patients, seeds far apart", 100, 0.1, 0.2),
-    World("300 patients, seeds a little apart", 300, 0.05, 0.2),
+    World("300 patients, seeds a little apart", 300, 0.06, 0.2),
     World("300 patients, seeds far apart", 300, 0.1, 0.2),
     World("300 patients, seeds apart by chance alone", 300, 0.0, 0.2),
 )

@@ -1,10 +1,11 @@
 """Which epoch to keep: what the four criteria of train.keep give on test images, and how it varies between seeds.
 
-    python -m benchmarks.kept_epoch [--nih14 FOLDER] [--seeds 8] [--csv FILE]     eight minutes a collection
+    python -m benchmarks.kept_epoch [--nih14 FOLDER] [--seeds 8] [--csv FILE]     up to half an hour a collection
 
-Each loss and seed is trained once, with the default params, on the drawn phantoms and, if a folder is given, on a part of
-ChestX-ray14, a fifth of whose patients are validation images. The test images are scored after every epoch; then each
-criterion takes its epoch. Stages and params are the project's, in a folder of their own; one thread.
+Each loss and seed is trained once, with the default params, on the drawn phantoms and, if a folder is given, on a part
+of ChestX-ray14, a fifth of whose patients are for validation. The test images are scored after every epoch, by the most
+specific truth under argmax; then each criterion takes its epoch. Stages and params are the project's, in a folder of
+their own; one thread.
 """
 
 import argparse

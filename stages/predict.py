@@ -81,7 +81,7 @@ def predict(
 
 
 def epochs(run: runs.Run) -> dict[str, dict[str, Any]]:
-    """The kept and the last epoch of a run's training, and their numbers of the validation images, None where there is none."""
+    """The kept and the last epoch of a run's training, and their numbers of the validation images, None where none."""
     path = Path("data/models") / run.name / "history.csv"
     numbers = ("validation_loss", "validation_macro_auroc", "validation_hd_at_1")
     columns = ("epoch", *numbers, "best")

@@ -1,4 +1,4 @@
-"""The benchmark of train.keep: each criterion takes its epoch of the same trainings, and the tables say what came of it."""
+"""The benchmark of train.keep: each criterion takes its epoch of the same trainings, and the tables say what came."""
 
 import pandas
 import pytest

@@ -366,8 +366,9 @@ class Lab(TypedDict):
 class Epoch(TypedDict):
     """One epoch of a training, the first is 1, and its numbers of the validation images.
 
-    loss: mean, as trained with, null where it is no finite number. macro_auroc: null where no label has positive and negative images. hd_at_1: mean LCA
-    height of the most probable class and the nearest most specific true one, null where no image has a true class.
+    loss: mean, as trained with, null where it is no finite number. macro_auroc: null where no label has positive and
+    negative images. hd_at_1: mean LCA height of the most probable class and the nearest most specific true one, null
+    where no image has a true class.
     """
 
     epoch: int

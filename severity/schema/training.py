@@ -67,8 +67,8 @@ class Train(Section):
     def _waits_for_something(cls, value: int, info: ValidationInfo) -> int:
         if value and info.data.get("keep") == "last":
             raise ValueError(
-                f"is {value}, but train.keep is last, by which every epoch is better than the one before. Set patience to "
-                "0, or train.keep to a number of the validation images"
+                f"is {value}, but train.keep is last, by which every epoch is better than the one before. Set patience "
+                "to 0, or train.keep to a number of the validation images"
             )
         return value
 

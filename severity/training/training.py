@@ -31,11 +31,11 @@ CRITERIA: dict[str, Callable[[Mapping[str, float]], float]] = {
 }
 # Why a criterion may have no number, and what to do.
 WITHOUT_NUMBER = {
-    "validation_loss": "The validation loss is no finite number in any epoch. Lower train.learning_rate in params.yaml.",
+    "validation_loss": "The validation loss is no finite number so far. Lower train.learning_rate in params.yaml.",
     "validation_macro_auroc": "No label has both positive and negative images among the {images} validation images. "
     "Raise prepare.validation_fraction in params.yaml.",
-    "validation_hd_at_1": "None of the {images} validation images has a true label. Raise prepare.validation_fraction in "
-    "params.yaml.",
+    "validation_hd_at_1": "None of the {images} validation images has a true label. Raise "
+    "prepare.validation_fraction in params.yaml.",
 }
 
 
@@ -164,15 +164,15 @@ def fit(
         after_epoch: is called with the network and the loss that an epoch gave, as they would be kept.
 
     Returns:
-        the state dict of the network, with that of the loss under ``loss.``, of the epoch that `keep` names (the first of
-        equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end), train_loss, and of the validation
-        images validation_loss, validation_macro_auroc (NaN where no label has positive and negative images) and
-        validation_hd_at_1 (NaN where none has a true label); best is 1 for the kept epoch, else 0.
+        the state dict of the network, with that of the loss under ``loss.``, of the epoch that `keep` names (the first
+        of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end), train_loss, and of the
+        validation images validation_loss, validation_macro_auroc (NaN where no label has positive and negative images)
+        and validation_hd_at_1 (NaN where none has a true label); best is 1 for the kept epoch, else 0.
 
     Raises:
-        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a
-            finite number; a batch is too small for the group; no training image carries information for the loss; or the
-            validation images do not have the number that `keep` names.
+        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a finite number; a
+            batch is too small for the group; no training image carries information for the loss; or the validation
+            images do not have the number that `keep` names.
     """
     augment = Augmentation(**augmentation)
     group = group or Group()

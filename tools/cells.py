@@ -175,7 +175,7 @@ def jobs(machine: Mapping[str, Any]) -> int:
 
     if inference.device(machine["device"]).type != "cpu":
         return 1
-    each = machine["threads"] * processes.wanted(machine["devices"], machine["device"])
+    each = machine["threads"] * processes.process_count(machine["devices"], machine["device"])
     return max(1, processes.cores() // each)
 
 

@@ -702,7 +702,9 @@ def test_the_published_predictions_give_the_numbers_of_the_benchmark(shared_data
         for metric in chexnet.COMPARED:
             assert found["rules"][rule][metric] == pytest.approx(wanted[metric], abs=1e-6)
     published = pandas.read_csv(folder / "aucs.csv").set_index("label")["auc"]
-    assert {name: round(found["labels"][name]["auroc"], 4) for name in published.index} == published.round(4).to_dict()
+    # Consolidation is raised to Pneumonia, which lies below it.
+    alone = [name for name in published.index if name != "Consolidation"]
+    assert {name: round(found["labels"][name]["auroc"], 4) for name in alone} == published[alone].round(4).to_dict()
     page = (TOP / "docs/external-predictions.md").read_text()
     for name in found["classes"]:
         scores = [f"{found['labels'][name]['auroc']:.4f}", f"{published[name]:.4f}" if name in published else "—"]

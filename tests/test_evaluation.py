@@ -197,6 +197,23 @@ def test_the_sections_of_a_run_fit_together():
     assert found == evaluation.evaluate(made, TREE, cost, **OPTIONS)
 
 
+def test_the_excess_of_a_distance_is_what_another_ranking_could_spare():
+    made = predictions(images=300)
+    cost = costs.lca_height(TREE)
+    found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
+    test = made.part("test")
+    truth = test.truth == 1
+    away = numpy.array([[cost[k, row].min() for k in range(len(cost))] for row in truth if row.any()])
+    for rule in OPTIONS["rules"]:
+        single = found["rules"][rule]
+        for k in (1, 5):
+            least = numpy.sort(away, axis=1)[:, :k].mean()
+            assert found["distance_floor"][str(k)] == pytest.approx(least, abs=1e-5)
+            excess = single["distance_excess"][str(k)]
+            assert excess == pytest.approx(single[f"hierarchical_distance_at_{k}"] - least, abs=1e-5) and excess > 0
+        assert single["distance_excess"]["20"] == 0  # of all classes, in whatever order
+
+
 def test_decent_predictions_beat_every_trivial_set_and_poor_ones_are_told():
     decent = predictions(images=300)
     wrong = numpy.random.default_rng(0).random(decent.truth.shape) < 0.1
@@ -251,6 +268,13 @@ class TestCells:
         text = configurations.markdown(pandas.DataFrame([row])).splitlines()
         assert text[0].startswith("| backbone | loss | rule | runs | top-1 error | mistake severity | hd@1 |")
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
+
+    def test_the_words_over_the_table_have_the_images_and_the_floors_of_its_runs(self, found):
+        text = configurations.about(found.values())
+        counts = {each["counts"]["scored"] for each in found.values()}
+        floors = [each["distance_floor"]["5"] for each in found.values()]
+        assert text.startswith(f"Of {min(counts)}") and "not tested" in text
+        assert f"hd@5 {min(floors):.3f}" in text
 
     def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
         for run, of_run in found.items():

@@ -93,7 +93,6 @@ def evaluate(
     rankings = {rule: case.decider.rank(rule, case.test) for rule in case.decider.available(rules)}
     sets = {rule: case.decider.decide_sets(rule, case.test) for rule in case.decider.available(multi_label)}
     trivial = _baselines(case, seed)
-    floor = class_metrics.best_distance_curve(truth=case.truth[scored], cost=cost)
     measured: Measured = {
         "classes": list(hierarchy.classes),
         "class_hash": hierarchy.class_hash,
@@ -112,8 +111,8 @@ def evaluate(
         "multi_label": _multi_label(sets, case, trivial["multi_label"]),
         "baselines": trivial,
         "null_hierarchies": _null_hierarchies(rankings, sets, case, shuffles, seed),
-        "best_distance_curve": floor,
-        "distance_floor": {str(k): floor[min(k, len(cost)) - 1] for k in catalogue.DEPTHS},
+        "best_distance_curve": case.floor,
+        "distance_floor": {k: case.floor[at] for k, at in case.depths.items()},
     }
     if irma:
         decided = {rule: ranking[:, 0] for rule, ranking in rankings.items()}
@@ -150,6 +149,16 @@ class _Case:
         """(N, K) bool: the most specific of them, which single decisions are scored by."""
         return most_specific(self.labels, self.hierarchy)
 
+    @cached_property
+    def floor(self) -> list[float]:
+        """(K) what no ranking's distance curve can be below."""
+        return class_metrics.best_distance_curve(truth=self.truth[class_metrics.has_truth(self.truth)], cost=self.cost)
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """The k of distance @k -> its place in a distance curve."""
+        return {str(k): min(k, len(self.cost)) - 1 for k in catalogue.DEPTHS}
+
 
 def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
     seen = case.validation
@@ -172,13 +181,15 @@ def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mi
     truth, cost, classes = case.truth, case.cost, case.hierarchy.classes
     scored = class_metrics.has_truth(truth)
     severity = class_metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
+    curve = class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost)
     return {
         **class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost),
+        "distance_excess": {k: round(curve[at] - case.floor[at], 6) for k, at in case.depths.items()},
         "any": _brief(ranking, case.labels, cost),
         "by_truths": _by_truths(ranking, case),
         "batches": class_metrics.batches(severity, size=batch_size),
         "labels": class_metrics.by_label(severity, case.labels[scored], classes),
-        "distance_curve": class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost),
+        "distance_curve": curve,
         "confusion": class_metrics.confusion(
             decided=ranking[scored, 0], truth=truth[scored], cost=cost, classes=classes
         ),

@@ -98,8 +98,11 @@ class Mistake(TypedDict):
 
 
 class Decision(TypedDict):
-    """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise. Besides these keys it has each metric of the catalogue whose source is `rule`,
-    by name: a float, or null where its denominator is 0 (mistake_severity without mistakes).
+    """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise.
+
+    Besides these keys it has each metric of the catalogue whose source is `rule`, by name: a float, or null where its
+    denominator is 0 (mistake_severity without mistakes). distance_excess: k -> how far its hierarchical distance @k is
+    above distance_floor in `Measured`.
 
     images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,
     _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
@@ -107,8 +110,9 @@ class Decision(TypedDict):
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
     distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
     with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
-    evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors included. by_truths: 1, 2, 3+ most specific
-    true classes -> images, and the metrics of `Brief` on them; without those that no image has.
+    evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors
+    included. by_truths: 1, 2, 3+ most specific true classes -> images, and the metrics of `Brief` on them; without
+    those that no image has.
     """
 
     images: int
@@ -120,6 +124,7 @@ class Decision(TypedDict):
     severity_min: float
     severity_max: float
     severity_skewness: float | None
+    distance_excess: dict[str, float]
     levels: dict[str, int]
     batches: Batches
     labels: dict[str, LabelSeverity]
@@ -414,7 +419,8 @@ class Measured(TypedDict):
     not_available: rule of evaluate.rules or evaluate.multi_label -> why it has no numbers. labels: label ->
     `Discrimination`. rules: rule -> `Decision`. nodes, calibration, multi_label, baselines: see there.
     null_hierarchies: flat and shuffled. best_distance_curve: what no ranking's distance_curve can be below; its last
-    number is that of a random one. distance_floor: k -> what no ranking's distance at k can be below. irma: on IRMA codes only.
+    number is that of a random one. distance_floor: k -> what no ranking's distance at k can be below. irma: on IRMA
+    codes only.
     """
 
     classes: list[str]

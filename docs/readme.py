@@ -48,7 +48,7 @@ def result(rules: pandas.DataFrame) -> str:
         f"distance over all images (hd@1), right answers included, to {_changes(distance)}. "
         f"Fewer mistakes need not be milder: `{'-'.join(fewest)}` makes the fewest "
         f"({error.loc[fewest, 'value_B']:.1%} of the images under argmax), with a severity of "
-        f"{severity.loc[fewest, 'value_B']:.2f} on average that {worse or 'none'} of the {len(severity)} configurations exceeds.*"
+        f"{severity.loc[fewest, 'value_B']:.2f} on average that {worse or 'none'} of the {len(severity)} configurations {'exceed' if worse > 1 else 'exceeds'}.*"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy
 import pytest
+import torch
 import yaml
 from scipy.special import expit
 
@@ -163,7 +164,7 @@ class TestRank:
         cost = costs.lca_height(tree)
         nodes = numpy.random.default_rng(1).random((len(posterior), len(tree.parents)))
         for node in tree.top_down:
-            nodes[:, node] *= nodes[:, tree.parents[node]] if node != tree.root else 1
+            nodes[:, node] = nodes[:, node] * nodes[:, tree.parents[node]] if node != tree.root else 1
         wanted = class_rules.rank(rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=tree)
         for given in (posterior, posterior.tolist()):
             ranked = severity.rank(rule, posterior=given, cost=cost.tolist(), hierarchy=tree, nodes=nodes)
@@ -197,7 +198,10 @@ class TestRank:
             ({"nodes": numpy.ones((40, 6))}, r"nodes has the shape \(40, 6\); it must be \(40, 10 nodes\)"),
             ({"nodes": numpy.full((40, 10), 1.1)}, "nodes is 1.1 for image 0 and the node 'node 0'"),
             ({"nodes": numpy.full((40, 10), numpy.nan)}, "nodes is nan for image 0"),
-            ({"nodes": numpy.arange(400).reshape(40, 10) / 400}, "the node 'a' has 0.0025, its parent 'node 0' only 0"),
+            (
+                {"nodes": numpy.hstack([numpy.ones((40, 1)), numpy.arange(360).reshape(40, 9) / 400])},
+                "its parent .* only",
+            ),
             ({"rule": "crm_nodes"}, "crm_nodes needs a cost that depends on the lowest common ancestor"),
             ({"hierarchy": None}, "hierarchy is a NoneType"),
         ],
@@ -327,3 +331,32 @@ except ModuleNotFoundError as error:
         pytest.importorskip("torch")
         with fails("record.json is missing"):
             severity.load(tmp_path)
+
+
+THREE = [[0, 1, 2], [1, 0, 2], [2, 2, 0]]
+
+
+class TestRefusals:
+    """What came from outside and cannot be meant."""
+
+    def tree(self):
+        return severity.Hierarchy.from_parents(
+            [-1, 0, 1, 1, 0], [2, 3, 4], ["a", "b", "c"], ["root", "g", "a", "b", "c"]
+        )
+
+    @pytest.mark.parametrize("limits", [[numpy.nan, 0.5, 0.5], [0.5, 2, 0.5], [0.5, -1, 0.5], [0.5, 0.5]])
+    def test_thresholds_are_one_probability_for_each_class(self, limits):
+        with pytest.raises(severity.SeverityError, match="thresholds"):
+            severity.sets("threshold_f1", nodes=[[1, 0.6, 0.5, 0.2, 0.4]], hierarchy=self.tree(), thresholds=limits)
+
+    def test_a_root_that_is_no_label_is_always_present(self):
+        with pytest.raises(severity.SeverityError, match="root"):
+            severity.sets("threshold", nodes=[[0.6, 0.6, 0.5, 0.2, 0.4]], hierarchy=self.tree())
+
+    def test_a_truth_of_rows_of_different_length_is_told(self):
+        with pytest.raises(severity.SeverityError, match="truth"):
+            severity.single_decision(ranking=[[0, 1, 2]] * 2, truth=[[1], [0, 1]], cost=THREE, hierarchy=self.tree())
+
+    def test_a_tensor_that_has_a_gradient_is_taken(self):
+        posterior = torch.tensor([[0.2, 0.5, 0.3]], requires_grad=True)
+        assert severity.rank("argmax", posterior=posterior, cost=THREE, hierarchy=self.tree()).tolist() == [[1, 2, 0]]

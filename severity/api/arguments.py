@@ -59,6 +59,8 @@ def table(given: Any, what: str, columns: int, of: str, rows: int | None = None)
     Raises:
         SeverityError: it is not such a table.
     """
+    if hasattr(given, "detach"):  # a tensor of a network that is being trained
+        given = given.detach().cpu()
     try:
         array = numpy.asarray(given)
     except (TypeError, ValueError) as error:
@@ -94,6 +96,14 @@ def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray
             f"nodes is {array[row, node]} for image {row} and the node {tree.names[node]!r}; it must be 0 to 1."
         )
     array = array.clip(0, 1)
+    root = tree.root
+    absent = (array[:, root] < 1 - ROUNDING) & (root not in tree.stands_for)
+    if absent.any():
+        row = int(absent.argmax())
+        raise SeverityError(
+            f"nodes is {array[row, root]:g} for image {row} and the root {tree.names[root]!r}; it must be 1, since the root "
+            "is no label and is present in every image."
+        )
     below = list(tree.top_down[1:])
     rising = array[:, below] > array[:, tree.parents[below]] + ROUNDING
     if rising.any():
@@ -110,7 +120,9 @@ def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray
 
 def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
     """(N, K) bool, from booleans or from numbers that are 0 or 1."""
-    if numpy.ndim(given) == 1:
+    if isinstance(given, (list, tuple)) and given and all(numpy.isscalar(entry) for entry in given):
+        given = numpy.asarray(given)
+    if getattr(given, "ndim", None) == 1:
         raise SeverityError(
             "truth has one dimension; it must be (images, classes), 1 where a class is true. From the number of "
             f"the one true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
@@ -127,6 +139,20 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
             "out."
         )
     return array.astype(bool)
+
+
+def thresholds(given: Any, tree: Hierarchy) -> numpy.ndarray:
+    """(K,) float64 in [0, 1]."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+    array = table(numpy.reshape(given, (1, -1)), "thresholds", len(tree.classes), "classes")[0].astype(numpy.float64)
+    wrong = ~((array >= 0) & (array <= 1))
+    if wrong.any():
+        label = int(wrong.argmax())
+        raise SeverityError(
+            f"thresholds is {array[label]} for the class {tree.classes[label]!r}; it must be 0 to 1, one for each class."
+        )
+    return array
 
 
 def ranking(given: Any, tree: Hierarchy) -> numpy.ndarray:

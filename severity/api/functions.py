@@ -146,7 +146,7 @@ def sets(rule: str, *, nodes: ArrayLike, hierarchy: Hierarchy, thresholds: Array
     tree = arguments.hierarchy(hierarchy)
     limits = None
     if thresholds is not None:
-        limits = arguments.table([thresholds], "thresholds", len(tree.classes), "classes")[0].astype(numpy.float64)
+        limits = arguments.thresholds(thresholds, tree)
     return set_rules.decide(
         arguments.name(rule, "A rule for sets of labels"),
         nodes=arguments.nodes(nodes, tree),

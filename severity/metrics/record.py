@@ -101,7 +101,7 @@ class Decision(TypedDict):
     """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise.
 
     Besides these keys it has each metric of the catalogue whose source is `rule`, by name: a float, or null where its
-    denominator is 0 (mistake_severity without mistakes). distance_excess: k -> how far its hierarchical distance @k is
+    denominator is 0 (mistake_severity without mistakes). distance_excess: k -> how far its distance_curve is
     above distance_floor in `Measured`.
 
     images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,

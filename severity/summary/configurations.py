@@ -100,8 +100,8 @@ def about(records: Iterable[Record]) -> str:
     return (
         f"Of {_range(images, ',')} test images with a true class, scored by the most specific true classes. Question: how "
         "often and how far are the networks of each configuration wrong, under each rule? Median (smallest to largest) "
-        f"over its runs, one a seed. No ranking can be below {least}. The numbers are described, not tested: rows that "
-        "differ here may differ by chance; metrics/comparisons has the intervals and what they are corrected for.\n"
+        f"over its runs, one a seed; metrics/comparisons has means over them. No ranking can be below {least}. The numbers are described, not tested: rows that "
+        "differ here may differ by chance; metrics/comparisons has intervals, and says what they are corrected for.\n"
     )
 
 

@@ -69,6 +69,7 @@ FEW_SEEDS = "not shown: too few seeds"
 FEW_DIFFER = "not shown: too few patients differ"
 # Why the severity of mistakes may be milder on one side, and hd@1 not.
 APART = "hd@1 does not go with it: more, easier mistakes make the mean mistake milder"
+DECIMALS = 14  # of differences and the ends of their intervals
 # What the table of labels has besides.
 SHARES = ("auroc", "share_of_images", "share_of_severity_A", "share_of_severity_B")
 
@@ -470,6 +471,10 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
     numbers = [column for column in table if column not in WORDS]
     table = table.astype(dict.fromkeys(numbers, "float64"))
     table = table.astype({name: int for name in ("seeds", "seeds_A", "seeds_B") if name in table})
+    # Sums in another order differ in their last digits, and an interval's end that is 0 but for these must not leave out 0.
+    sums = [f"{prefix}{name}" for prefix in ("", "networks_") for name in ("difference", "lower", "upper")]
+    sums = [name for name in [*sums, "seed_min", "seed_median", "seed_max"] if name in table]
+    table[sums] = table[sums].round(DECIMALS) + 0.0  # no -0
     few = resampling.least_p(table["differing"]) >= round(1 - level, 12)
     for prefix in ("", "networks_") if "networks_p" in table else ("",):
         table[f"{prefix}p_holm"] = table.groupby("metric")[f"{prefix}p"].transform(statistics.holm)

@@ -26,7 +26,10 @@ $(VENV)/.extra: $(VENV)/.installed requirements-extra.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-extra.txt
 	touch $@
 
+# What the networks need; the networks side by side, JOBS at a time (default: see tools/cells.py); the rest.
 repro: setup
+	dvc repro prepare hierarchy
+	python -m tools.cells $(if $(JOBS),--jobs $(JOBS))
 	dvc repro
 
 # Tests are divided among processes by file. WORKERS: how many at a time.

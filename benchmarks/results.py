@@ -53,18 +53,15 @@ def predict(folder: Path, names: list[str], images: int) -> None:
     signal = scipy.special.logit(shares) + 2 * truth + random.normal(size=truth.shape)
     (folder / "data/predictions").mkdir()
     for name in names:
-        marginal = scipy.special.expit(signal + 0.5 * random.normal(size=signal.shape)).astype(numpy.float32)
-        Predictions(
+        Predictions.of(
+            tree,
             ids=numpy.array([f"{number:08d}" for number in range(images)]),
             patients=patients.astype(str),
             split=split,
-            posterior=(marginal / marginal.sum(axis=1, keepdims=True)).astype(numpy.float32),
-            marginal=marginal,
             truth=truth,
-            classes=numpy.array(tree.classes),
-            class_hash=numpy.array(tree.class_hash),
-            run=numpy.array(name),
-            dataset=numpy.array("nih14"),
+            run=name,
+            dataset="nih14",
+            label_logits=signal + 0.5 * random.normal(size=signal.shape),
         ).write(folder / "data/predictions" / f"{name}.npz")
 
 

@@ -15,11 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from severity.api.functions import cost, load, loss, rank, read_tree, single_decision
+    from severity.api.functions import cost, load, loss, rank, read_tree, sets, single_decision
     from severity.core.errors import SeverityError
     from severity.core.hierarchy import Hierarchy
 
-__all__ = ["Hierarchy", "SeverityError", "cost", "load", "loss", "rank", "read_tree", "single_decision"]
+__all__ = ["Hierarchy", "SeverityError", "cost", "load", "loss", "rank", "read_tree", "sets", "single_decision"]
 _HOMES = {"Hierarchy": "severity.core.hierarchy", "SeverityError": "severity.core.errors"}
 
 

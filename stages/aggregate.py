@@ -22,7 +22,7 @@ def main() -> None:
                 files.write_json(folder / f"{backbone}-{loss}-{rule}.json", configurations.medians(seeds, rule))
     table = configurations.comparison(records, rules)
     files.write_csv("metrics/table.csv", table)
-    files.write_text("metrics/table.md", configurations.markdown(table))
+    files.write_text("metrics/table.md", f"{configurations.about(records.values())}\n{configurations.markdown(table)}")
     headline = configurations.headline(records, rules)
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"

@@ -46,7 +46,7 @@ def main() -> None:
         return
     records = record.read_runs("metrics/runs", runs.grid(settings), [])
     with files.replacing("plots/explain") as out:
-        summary = explain(records, out, **settings["explain"])
+        summary = explain(records, out, threads=settings["machine"]["threads"], **settings["explain"])
     print(summary)
 
 
@@ -62,6 +62,7 @@ def explain(
     cam: str,
     layers: str | list,
     maps: int,
+    threads: int = 1,
 ) -> str:
     """Write what the module says into the folder `out`, and report it in one line.
 
@@ -71,6 +72,7 @@ def explain(
         rule, mistakes, ids: see `explained_images.find`.
         cam, layers: see `explanation.choose`.
         maps: how many feature maps of each layer are shown; 0 leaves these pictures out.
+        threads: of a CPU.
 
     Raises:
         SeverityError: an option that does not fit what is there, or a file that is missing.
@@ -81,7 +83,7 @@ def explain(
     predictions = Predictions.read(Path("data/predictions") / f"{run.name}.npz", hierarchy)
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
     chosen = explained_images.find(predictions, of_run, hierarchy, cost, rule=rule, mistakes=mistakes, ids=ids)
-    inference.deterministic(runs.seed_for(run.name))
+    inference.deterministic(runs.seed_for(run.name), threads)
     model = models.read(Path("data/models") / run.name)
     network, loss = model.network, model.loss
     images, boxes = read_images([case.id for case in chosen])

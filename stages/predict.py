@@ -6,15 +6,15 @@ Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     
 """
 
 import argparse
-import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from severity.core import errors, files, params, runs, tables
+from severity.links.links import SoftmaxLink
 from severity.networks import inference, models, processes
 from severity.networks.group import Group
 from severity.predictions.predictions import Predictions
@@ -31,8 +31,8 @@ def main() -> None:
 
 
 def write(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
-    """Predict in one of the processes of a group; only the first writes."""
-    inference.deterministic(runs.seed_for(run.name))
+    """Predict in one of the processes of a group; the first alone writes."""
+    inference.deterministic(runs.seed_for(run.name), settings["machine"]["threads"])
     model = models.read(Path("data/models") / run.name)
     started = time.monotonic()
     device = settings["machine"]["device"]
@@ -56,7 +56,7 @@ def predict(
     batch_size: int,
     device: str,
 ) -> Predictions:
-    """Posterior, marginal and truth of all validation and test images, in data-set order."""
+    """Posterior, nodes and truth of all validation and test images, in data-set order."""
     table, images = prepared.read_table("data/prepared"), decoded.open_images("data/images")
     hierarchy, loss, on = model.hierarchy, model.loss, inference.device(device, group)
     rows, truth = prepared.part(table, ("validation", "test"), hierarchy.classes)
@@ -65,28 +65,33 @@ def predict(
         network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}", group=group
     ).double()  # so that rows still sum to one once they are rounded to float32
     chosen = table.frame.iloc[rows]
-    return Predictions(
+    return Predictions.of(
+        hierarchy,
         ids=chosen["id"].to_numpy(dtype=str),
         patients=chosen["patient"].to_numpy(dtype=str),
         split=chosen["split"].to_numpy(dtype=str),
-        posterior=loss.posterior(logits).float().numpy(),
-        marginal=loss.marginal(logits).float().numpy(),
+        log_posterior=loss.log_posterior(logits).numpy(),
+        node_logits=loss.node_logits(logits).numpy(),
+        exclusive=isinstance(loss, SoftmaxLink),
         truth=truth,
-        classes=numpy.array(hierarchy.classes),
-        class_hash=numpy.array(hierarchy.class_hash),
-        run=numpy.array(run.name),
-        dataset=numpy.array(dataset),
-        record=numpy.array(json.dumps(kept_epoch(run))),
+        run=run.name,
+        dataset=dataset,
+        record={"training": epochs(run)},
     )
 
 
-def kept_epoch(run: runs.Run) -> dict[str, float]:
-    """The epoch whose weights were kept, and its validation loss."""
-    columns = ("epoch", "validation_loss", "best")
+def epochs(run: runs.Run) -> dict[str, dict[str, Any]]:
+    """The kept and the last epoch of a run's training, and their numbers of the validation images, None where none."""
     path = Path("data/models") / run.name / "history.csv"
+    numbers = ("validation_loss", "validation_macro_auroc", "validation_hd_at_1")
+    columns = ("epoch", *numbers, "best")
     history = tables.read(path, columns, columns, "Remove it and run `dvc repro`.")
-    kept = history[history["best"] == 1].iloc[0]
-    return {"epoch": int(kept["epoch"]), "validation_loss": float(kept["validation_loss"])}
+    chosen = {"kept": history[history["best"] == 1].iloc[0], "last": history.iloc[-1]}
+    return {
+        name: {"epoch": int(row["epoch"])}
+        | {key.removeprefix("validation_"): float(row[key]) if math.isfinite(row[key]) else None for key in numbers}
+        for name, row in chosen.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train one network: one backbone, one loss, one seed.
 
 Reads   data/images, data/prepared, data/hierarchy
-Writes  data/models/<run>/: the best epoch's weights, the history of the epochs, and all that is needed to use them (see
+Writes  data/models/<run>/: the kept epoch's weights, the history of the epochs, and all that is needed to use them (see
         severity/networks/models.py)
         data/unfinished/<run>-<hash>/ while it runs: killed and started again, training resumes there
 Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20 seconds for the default on two cores
@@ -44,7 +44,7 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
         prepared=prepared.read_summary("data/prepared")["sha256"],
         hierarchy=files.read_json("data/hierarchy/hierarchy.json"),
     )
-    inference.deterministic(runs.seed_for(run.name))
+    inference.deterministic(runs.seed_for(run.name), settings["machine"]["threads"])
     cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
     loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
     # The loss's module is loaded by now, so the sources are all there. They are not part of the record: a changed
@@ -56,7 +56,7 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
         splits = [_split(table, name, hierarchy) for name in ("train", "validation")]
         machine = {key: settings["machine"][key] for key in ("device", "compile")}
         weights, history = training.fit(
-            network, loss, images, *splits, run, scratch, group, **machine, **settings["train"]
+            network, loss, images, *splits, run, scratch, group, cost=cost, **machine, **settings["train"]
         )
         if not group.first:
             return
@@ -67,7 +67,7 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
             size=images.shape[1:], outputs=loss.outputs,
         )  # fmt: skip
     best = history.loc[history["best"] == 1].iloc[0]
-    print(f"{run.name}: validation macro-AUROC {best['validation_macro_auroc']:.4f} in epoch {best['epoch']:.0f}")
+    print(f"{run.name}: kept epoch {best['epoch']:.0f}, validation macro-AUROC {best['validation_macro_auroc']:.4f}")
 
 
 def _split(table: prepared.Table, name: str, hierarchy: Hierarchy) -> training.Split:

@@ -39,7 +39,7 @@ def predict(
     validation: int,
     noise: float = 2.0,
     ids: Sequence[str] = (),
-    record: str = "{}",
+    record: dict[str, Any] | None = None,
 ) -> Predictions:
     """Made-up predictions of a network that knows the tree: near classes look alike to it.
 
@@ -50,18 +50,17 @@ def predict(
     """
     own = numpy.random.default_rng(runs.seed_for(run.name))
     logits = 2 * numpy.nan_to_num(truth) @ numpy.exp(-costs.lca_height(tree)) + noise * own.normal(size=truth.shape)
-    return Predictions(
+    return Predictions.of(
+        tree,
         ids=numpy.array(list(ids) or [f"image{row}" for row in range(len(truth))]),
         patients=numpy.array([f"patient{row // 2}" for row in range(len(truth))]),
         split=numpy.array(["validation"] * validation + ["test"] * (len(truth) - validation)),
-        posterior=scipy.special.softmax(logits, axis=1).astype(numpy.float32),
-        marginal=scipy.special.expit(logits).astype(numpy.float32),
-        truth=truth.astype(numpy.float32),
-        classes=numpy.array(tree.classes),
-        class_hash=numpy.array(tree.class_hash),
-        run=numpy.array(run.name),
-        dataset=numpy.array("phantom"),
-        record=numpy.array(record),
+        truth=truth,
+        run=run.name,
+        dataset="phantom",
+        log_posterior=scipy.special.log_softmax(logits, axis=1),
+        label_logits=logits,
+        record=record,
     )
 
 

@@ -23,7 +23,7 @@ from tests.study import inside
 from tests.trees import TOP, six_classes
 
 GOLDEN = TOP / "tests/golden/comparisons"
-GRID = {"backbone": ["tiny_resnet", "tiny_efficientnet"], "loss": ["ce", "hxe"], "seed": [0, 1]}
+GRID = {"backbone": ["tiny_resnet", "tiny_efficientnet"], "loss": ["ce", "hxe"], "seed": [0, 1, 2]}
 MISSING = Run("tiny_efficientnet", "hxe", 1)
 RULES = ["argmax", "crm", "crm_ts"]
 COMPARE = {
@@ -49,17 +49,16 @@ def make_predictions(run: Run) -> Predictions:
     own = numpy.random.default_rng([GRID[axis].index(getattr(run, axis)) for axis in ("backbone", "loss", "seed")])
     noise = {"tiny_resnet": 0.7, "tiny_efficientnet": 1.5}[run.backbone]
     logits = 2 * shown + noise * (common.normal(size=truth.shape) + own.normal(size=truth.shape))
-    return Predictions(
+    return Predictions.of(
+        tree,
         ids=numpy.array([f"image{index}" for index in range(images)]),
         patients=numpy.array([f"patient{index // 2}" for index in range(images)]),
         split=numpy.array(["validation"] * 20 + ["test"] * 60),
-        posterior=scipy.special.softmax(logits, axis=1).astype(numpy.float32),
-        marginal=scipy.special.expit(logits).astype(numpy.float32),
-        truth=truth.astype(numpy.float32),
-        classes=numpy.array(tree.classes),
-        class_hash=numpy.array(tree.class_hash),
-        run=numpy.array(run.name),
-        dataset=numpy.array("made up"),
+        log_posterior=scipy.special.log_softmax(logits, axis=1),
+        label_logits=logits,
+        truth=truth,
+        run=run.name,
+        dataset="made up",
     )
 
 

@@ -2,8 +2,10 @@
 
 import numpy
 import pytest
+import scipy.special
 
 from severity.core.errors import SeverityError
+from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules
 from severity.explanation import explained_images
 from severity.predictions.predictions import Predictions
@@ -26,17 +28,16 @@ def predictions(seed: int = 0) -> Predictions:
     truth = (random.random((images, size)) < 0.25).astype(numpy.float32)
     truth[numpy.arange(images), random.integers(0, size, images)] = 1
     truth[-1] = numpy.nan
-    return Predictions(
+    return Predictions.of(
+        TREE,
         ids=numpy.array([f"image {row}" for row in range(images)]),
         patients=numpy.array([f"patient {row}" for row in range(images)]),
         split=numpy.repeat(["validation", "test"], images // 2),
-        posterior=random.dirichlet(numpy.full(size, 0.7), images).astype(numpy.float32),
-        marginal=random.random((images, size)).astype(numpy.float32),
         truth=truth,
-        classes=numpy.array(TREE.classes),
-        class_hash=numpy.array(TREE.class_hash),
-        run=numpy.array("net-ce-0"),
-        dataset=numpy.array("made up"),
+        run="net-ce-0",
+        dataset="made up",
+        log_posterior=numpy.log(random.dirichlet(numpy.full(size, 0.7), images)),
+        label_logits=random.normal(size=(images, size)),
     )
 
 
@@ -124,10 +125,29 @@ def test_steps_go_from_the_root_to_each_class(run):
             assert steps["node"].tolist() == [TREE.names[node] for node in path]
             assert steps["depth"].tolist() == list(range(len(path)))
             assert steps["role"].tolist() == [case.role(index)] * len(path)
-            wanted = [made.posterior[case.row, TREE.classes_below[node]].sum(dtype=float) for node in path]
-            assert steps["probability"].tolist() == pytest.approx(wanted)
+            wanted = scipy.special.expit(made.node_logits[case.row, path])
+            assert steps["probability"].tolist() == pytest.approx(wanted.tolist())
             # The share of each node in the one above multiplies to the class's own probability.
-            assert steps["given_parent"].prod() == pytest.approx(made.posterior[case.row, index], rel=1e-5)
+            assert steps["given_parent"].prod() == pytest.approx(wanted[-1], rel=1e-5)
+
+
+def test_a_label_above_another_true_one_is_shown_but_does_not_make_the_severity_zero():
+    tree = Hierarchy.from_parents([-1, 0, 0, 2, 2], [1, 2, 3, 4], ["a", "B", "b1", "b2"])
+    cost = costs.lca_height(tree)
+    truth = numpy.array([[0, 1, 1, 0]] * 4)
+    logits = 5.0 * (numpy.eye(4)[[1, 1, 2, 2]] - 0.5)  # decides B, B, b1, b1
+    made = Predictions.of(
+        tree, ids=numpy.array(["v", "x", "y", "z"]), patients=numpy.array(list("vxyz")),
+        split=numpy.array(["validation", "test", "test", "test"]), truth=truth, run="a-b-0", dataset="made up",
+        log_posterior=logits,
+    )  # fmt: skip
+    record = records.of(made, tree, cost)
+    general, right = explained_images.find(made, record, tree, cost, rule="argmax", mistakes=0, ids=["x", "y"])
+    assert [tree.classes[label] for label in general.truth] == ["b1", "B"] and general.severity == 1
+    assert tree.classes[general.decision] == "B" and general.role(general.decision) == "decision and truth"
+    assert [tree.classes[label] for label in right.truth] == ["b1", "B"] and right.severity == 0
+    (mistake,) = record["rules"]["argmax"]["most"]
+    assert (mistake["id"], mistake["severity"]) == ("x", general.severity)
 
 
 @pytest.mark.parametrize(

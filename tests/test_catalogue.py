@@ -20,7 +20,7 @@ from tests.trees import TOP, six_classes
 TREE = six_classes()
 COST = costs.lca_height(TREE)
 RULES = ("argmax", "crm")
-RUNS = [Run("net", loss, seed) for loss in ("ce", "hxe") for seed in (0, 1)]
+RUNS = [Run("net", loss, seed) for loss in ("ce", "hxe") for seed in (0, 1, 2)]
 FAR = Metric(
     name="far_error",
     key="far",
@@ -31,7 +31,7 @@ FAR = Metric(
     headline=True,
     baseline=True,
     per_run=True,
-    compared=5,
+    compared=6,
     milder="errs nearer",
     axis="Far errors",
     over="mistakes",
@@ -76,9 +76,9 @@ def test_an_added_metric_is_in_records_table_headline_comparisons_figure_and_rep
         assert record["baselines"]["single_decision"]["random"]["far_error"] > 0
 
     table = configurations.comparison(study, RULES)
-    seeds = [study[Run("net", "hxe", seed)]["rules"]["crm"]["far_error"] for seed in (0, 1)]
+    seeds = [study[Run("net", "hxe", seed)]["rules"]["crm"]["far_error"] for seed in (0, 1, 2)]
     row = table[(table["loss"] == "hxe") & (table["rule"] == "crm")].iloc[0]
-    assert [row["far"], row["far_min"], row["far_max"]] == pytest.approx([sum(seeds) / 2, min(seeds), max(seeds)])
+    assert [row["far"], row["far_min"], row["far_max"]] == pytest.approx([sorted(seeds)[1], min(seeds), max(seeds)])
     assert configurations.markdown(table).splitlines()[0].endswith("| far error |")
     assert {"argmax_far", "crm_far"} <= set(configurations.headline(study, RULES))
 
@@ -86,9 +86,11 @@ def test_an_added_metric_is_in_records_table_headline_comparisons_figure_and_rep
     for name in ("rules", "losses"):
         rows = compared[name][compared[name]["metric"] == "far_error"]
         assert len(rows) > 0 and rows["difference"].notna().all()
-    shown = compared["losses"][compared["losses"]["metric"] == "far_error"].query("verdict != 'no difference shown'")
-    for row in shown.itertuples():
-        assert row.verdict == f"{'A' if (row.difference < 0) == (added.better == 'less') else 'B'} errs nearer"
+    of_losses = compared["losses"][compared["losses"]["metric"] == "far_error"]
+    for column, difference in (("verdict", "difference"), ("networks_verdict", "networks_difference")):
+        for row in of_losses[of_losses[column] != "no difference shown"].to_dict("records"):
+            better = "A" if (row[difference] < 0) == (added.better == "less") else "B"
+            assert row[column] == f"{better} errs nearer"
     known = compared["intervals"][compared["intervals"]["metric"] == "far_error"]
     assert len(known) == len(table) and known["lower"].notna().all()
 
@@ -116,7 +118,8 @@ def test_entries_fit_together():
     for metric in catalogue.METRICS:
         assert metric.table or not metric.headline
         assert metric.compared or not metric.axis
-        assert metric.numerator or (metric.compared is None and metric.denominator is None)
+        assert metric.numerator or metric.denominator is None
+        assert metric.compared is None or metric.numerator or metric.source == "run"
         assert metric.source == "rule" or not (metric.baseline or metric.per_run or metric.numerator)
     assert {part for metric in catalogue.ratios() for part in metric.parts} - {None} == set(class_metrics.QUANTITIES)
 

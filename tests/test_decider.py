@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from scipy.special import expit
 
 from severity.comparison import scores
 from severity.core.errors import SeverityError
@@ -38,22 +39,24 @@ def record(made):
 @pytest.mark.parametrize("word", CLASS_WORDS)
 def test_a_word_is_its_rule_on_the_probabilities_that_it_asks_for(made, word):
     test, seen = made.part("test"), made.part("validation")
-    posterior = test.posterior
+    posterior, node_logits = test.posterior, test.node_logits
     if word.endswith("_ts"):
-        posterior = temperature.scale(posterior, temperature.fit(seen.posterior, seen.truth == 1, TREE))
-    wanted = class_rules.rank(word.removesuffix("_ts"), posterior=posterior, cost=COST, hierarchy=TREE)
+        fitted = temperature.fit(seen.log_posterior, seen.truth == 1, TREE)
+        posterior = temperature.scale(test.log_posterior, fitted)
+        fitted = temperature.fit_logits(seen.label_logits, seen.truth)
+        node_logits = temperature.scale_logits(test.node_logits, fitted)
+    nodes = expit(node_logits.astype(float))
+    wanted = class_rules.rank(word.removesuffix("_ts"), posterior=posterior, nodes=nodes, cost=COST, hierarchy=TREE)
     assert (Decider.of(made, TREE, COST).rank(word, test) == wanted).all()
 
 
 @pytest.mark.parametrize("word", SET_WORDS)
 def test_thresholds_are_those_of_the_probabilities_that_the_word_asks_for(made, word):
     test, seen = made.part("test"), made.part("validation")
-    marginals = [seen.marginal, test.marginal]
-    if word.endswith("_ts"):
-        heat = temperature.fit_marginal(seen.marginal, seen.truth)
-        marginals = [temperature.scale_marginal(each, heat) for each in marginals]
-    thresholds = set_rules.best_thresholds(marginals[0], seen.truth)
-    wanted = set_rules.decide(word.removesuffix("_ts"), marginal=marginals[1], hierarchy=TREE, thresholds=thresholds)
+    fitted = temperature.fit_logits(seen.label_logits, seen.truth) if word.endswith("_ts") else 1.0
+    nodes = [expit(temperature.scale_logits(each.node_logits, fitted)) for each in (seen, test)]
+    thresholds = set_rules.best_thresholds(nodes[0][:, TREE.stands_for], seen.truth)
+    wanted = set_rules.decide(word.removesuffix("_ts"), nodes=nodes[1], hierarchy=TREE, thresholds=thresholds)
     assert (Decider.of(made, TREE, COST).decide_sets(word, test) == wanted).all()
 
 
@@ -61,14 +64,14 @@ def test_nodes(made):
     rules, test = Decider.of(made, TREE, COST), made.part("test")
     assert (rules.decide_nodes("crm", test, threshold=0.5) == TREE.class_nodes[rules.rank("crm", test)[:, 0]]).all()
     for word in ("climb", "climb_ts"):
-        posterior = rules.posterior(test, scaled=decider.is_scaled(word))
-        wanted = class_rules.climb(posterior=posterior, hierarchy=TREE, threshold=0.6)
+        nodes = rules.nodes(test, scaled=decider.is_scaled(word))
+        wanted = class_rules.climb(nodes=nodes, hierarchy=TREE, threshold=0.6)
         assert (rules.decide_nodes(word, test, threshold=0.6) == wanted).all()
 
 
 def test_everything_is_fitted_once(made, monkeypatch):
     calls = []
-    for module, name in ((temperature, "fit"), (temperature, "fit_marginal"), (set_rules, "best_thresholds")):
+    for module, name in ((temperature, "fit"), (temperature, "fit_logits"), (set_rules, "best_thresholds")):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, f=function, n=name: calls.append(n) or f(*args))
     rules, test = Decider.of(made, TREE, COST), made.part("test")
@@ -77,7 +80,7 @@ def test_everything_is_fitted_once(made, monkeypatch):
             rules.rank(word, test)
         for word in SET_WORDS:
             rules.decide_sets(word, test)
-    assert sorted(calls) == ["best_thresholds", "best_thresholds", "fit", "fit_marginal"]
+    assert sorted(calls) == ["best_thresholds", "best_thresholds", "fit", "fit_logits"]
 
 
 def test_without_validation_images_what_needs_them_is_named_and_refused(made):
@@ -98,7 +101,7 @@ def test_evaluation_comparison_and_explanation_decide_alike_from_the_file(made, 
     again = Predictions.read(tmp_path / "run.npz", TREE)
     rules = Decider.of(again, TREE, COST)
     assert rules.posterior_temperature == record["calibration"]["posterior_ts"]["temperature"] != 1
-    assert rules.marginal_temperature == record["calibration"]["marginal_ts"]["temperature"]
+    assert rules.node_temperature == record["calibration"]["labels_ts"]["temperature"]
     compared = scores.collect(lambda run: again, [RUN], TREE, COST, rules=CLASS_WORDS)
     test = again.part("test")
     for number, word in enumerate(CLASS_WORDS):

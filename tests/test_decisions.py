@@ -3,8 +3,9 @@
 import numpy
 import pytest
 from hypothesis import given, strategies
+from scipy.special import expit
 
-from severity.arrays import probabilities
+from severity.arrays import probabilities, subtrees, tree_model
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules
@@ -76,8 +77,8 @@ def test_relabelling_classes_relabels_decisions(tree, seed, rule):
         tree.stands_for[order],
     )
     posterior = distributions(6, len(order), seed)
-    before = rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree)
-    after = rank(rule, posterior=posterior[:, order], cost=costs.path(turned), hierarchy=turned)
+    before = rank(rule, posterior=posterior, cost=costs.lca_height(tree), hierarchy=tree)
+    after = rank(rule, posterior=posterior[:, order], cost=costs.lca_height(turned), hierarchy=turned)
     assert ([[tree.classes[k] for k in row] for row in before]) == [[turned.classes[k] for k in row] for row in after]
 
 
@@ -96,11 +97,13 @@ def test_every_ranking_is_a_permutation_and_whole_equals_batched(tree, seed, rul
 def test_chunks_do_not_change_a_ranking(monkeypatch, rule):
     tree = six_classes()
     posterior = distributions(50, 6, seed=3)
-    whole = rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree)
-    nodes = climb(posterior=posterior, hierarchy=tree, threshold=0.6)
+    nodes = subtrees.probabilities(posterior, tree).clip(max=1)
+    inputs = {"posterior": posterior, "nodes": nodes, "cost": costs.lca_height(tree), "hierarchy": tree}
+    whole = rank(rule, **inputs)
+    climbed = climb(nodes=nodes, hierarchy=tree, threshold=0.6)
     monkeypatch.setattr(probabilities, "CHUNK", 13)
-    assert (rank(rule, posterior=posterior, cost=costs.path(tree), hierarchy=tree) == whole).all()
-    assert (climb(posterior=posterior, hierarchy=tree, threshold=0.6) == nodes).all()
+    assert (rank(rule, **inputs) == whole).all()
+    assert (climb(nodes=nodes, hierarchy=tree, threshold=0.6) == climbed).all()
 
 
 @pytest.mark.parametrize("rule", class_rules.RULES)
@@ -148,6 +151,15 @@ def test_hie_ranks_by_class_times_parent(tree, seed):
 
 
 @given(random_trees(), strategies.integers(0, 1000))
+def test_hie_takes_the_parents_probability_from_the_nodes_where_they_are_given(tree, seed):
+    posterior = distributions(4, len(tree.classes), seed)
+    nodes = numpy.random.default_rng(seed).random((4, len(tree.parents)))
+    ranking = rank("hie", posterior=posterior, nodes=nodes, cost=costs.lca_height(tree), hierarchy=tree)
+    products = posterior * nodes[:, tree.parents[tree.class_nodes]]
+    assert (numpy.diff(numpy.take_along_axis(products, ranking, axis=1), axis=1) <= 0).all()
+
+
+@given(random_trees(), strategies.integers(0, 1000))
 def test_top_down_walks_to_the_likelier_child_first_and_backtracks(tree, seed):
     posterior = distributions(4, len(tree.classes), seed)
     ranking = rank("top_down", posterior=posterior, cost=costs.path(tree), hierarchy=tree)
@@ -164,28 +176,42 @@ def test_top_down_walks_to_the_likelier_child_first_and_backtracks(tree, seed):
 
 
 @given(random_trees(), strategies.integers(0, 1000), strategies.floats(0, 1))
-def test_climb_stops_at_the_first_node_that_is_probable_enough(tree, seed, threshold):
-    posterior = distributions(4, len(tree.classes), seed)
-    decided = climb(posterior=posterior, hierarchy=tree, threshold=threshold)
-    for p, node in zip(posterior, decided, strict=True):
-        upward = tree.ancestors(tree.class_nodes[p.argmax()])
-        reached = [each for each in upward if probability(tree, p, each) >= threshold + 1e-9 or each == tree.root]
-        allowed = [each for each in upward if probability(tree, p, each) >= threshold - 1e-9 or each == tree.root]
-        assert upward.index(allowed[0]) <= upward.index(node) <= upward.index(reached[0])
+def test_climb_decides_the_deepest_node_that_is_probable_enough(tree, seed, threshold):
+    labels = numpy.random.default_rng(seed).normal(size=(4, len(tree.classes)))
+    nodes = expit(tree_model.node_logits_of_labels(labels, tree))
+    decided = climb(nodes=nodes, hierarchy=tree, threshold=threshold)
+    for row, node in zip(nodes, decided, strict=True):
+        enough = [each for each in range(len(row)) if row[each] >= threshold] or [tree.root]
+        assert node in enough
+        assert all((tree.depth[each], row[each]) <= (tree.depth[node], row[node]) for each in enough)
+
+
+@given(random_trees(), strategies.integers(0, 1000), strategies.floats(0.5, 1))
+def test_of_exclusive_classes_climb_stays_on_one_path_from_one_half_on(tree, seed, threshold):
+    nodes = subtrees.probabilities(distributions(4, len(tree.classes), seed), tree).clip(max=1)
+    decided = climb(nodes=nodes, hierarchy=tree, threshold=threshold)
+    for row, node in zip(nodes, decided, strict=True):
+        assert set(numpy.flatnonzero(row > max(threshold, 0.5))) <= set(tree.ancestors(node))
 
 
 def test_climb_by_hand_and_its_limits():
     tree = six_classes()
     posterior = numpy.array([[0.05, 0.05, 0.05, 0.15, 0.40, 0.30]])
+    nodes = subtrees.probabilities(posterior, tree).clip(max=1)
     names = [
-        tree.names[climb(posterior=posterior, hierarchy=tree, threshold=threshold)[0]]
+        tree.names[climb(nodes=nodes, hierarchy=tree, threshold=threshold)[0]]
         for threshold in (0, 0.4, 0.41, 0.8, 0.9, 1)
     ]
     assert names == ["d1", "d1", "node 7", "node 5", "node 0", "node 0"]
+    # Not only above the most probable class: a is that, but D is probable enough.
+    other = subtrees.probabilities(numpy.array([[0.41, 0.0, 0.0, 0.0, 0.30, 0.29]]), tree).clip(max=1)
+    assert tree.names[climb(nodes=other, hierarchy=tree, threshold=0.5)[0]] == "node 7"
     with pytest.raises(SeverityError, match="climb_threshold is 1.5"):
-        climb(posterior=posterior, hierarchy=tree, threshold=1.5)
-    with pytest.raises(SeverityError, match="no distribution"):
-        climb(posterior=2 * posterior, hierarchy=tree, threshold=0.5)
+        climb(nodes=nodes, hierarchy=tree, threshold=1.5)
+    with pytest.raises(SeverityError, match="outside"):
+        climb(nodes=2 * nodes, hierarchy=tree, threshold=0.5)
+    with pytest.raises(SeverityError, match="a column for each node"):
+        climb(nodes=nodes[:, :6], hierarchy=tree, threshold=0.5)
 
 
 def test_crm_prefers_the_safer_neighbourhood():
@@ -240,5 +266,10 @@ def test_wrong_inputs_are_refused():
         rank("crm", posterior=good * numpy.array([[1], [2], [1]]), cost=cost, hierarchy=tree)
     with pytest.raises(SeverityError, match="image 0 is no distribution"):
         rank("crm", posterior=numpy.where(good == good[0, 0], numpy.nan, good), cost=cost, hierarchy=tree)
+    for wrong in (numpy.full((3, 14), 0.5), numpy.full((2, len(tree.parents)), 0.5)):
+        with pytest.raises(SeverityError, match="a column for each node"):
+            rank("hie", posterior=good, nodes=wrong, cost=cost, hierarchy=tree)
+    with pytest.raises(SeverityError, match="outside"):
+        rank("hie", posterior=good, nodes=numpy.full((3, len(tree.parents)), 1.5), cost=cost, hierarchy=tree)
     with pytest.raises(SeverityError, match="diagonal"):
         rank("crm", posterior=good, cost=cost + 1, hierarchy=tree)

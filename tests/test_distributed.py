@@ -67,7 +67,7 @@ def fit(case: str, group: Group, scratch: Path | None, network=single.bare_netwo
     images, train, validation = data(case)
     return training.fit(
         network(loss.outputs), loss, images, train, validation, Run("net", name, 0), scratch, group,
-        **{**single.OPTIONS, **options, **changes},
+        **{"cost": single.costs.lca_height(single.TREE), **single.OPTIONS, **options, **changes},
     )  # fmt: skip
 
 

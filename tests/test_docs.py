@@ -160,15 +160,13 @@ def test_gradient_of_the_multilabel_sibling(seed, alpha):  # (11)
 def test_the_multilabel_loss_has_the_gradient_of_the_page(alpha):
     z, positive = page.multilabel_example()
     loss = losses.build("hxe_multilabel", hierarchy=page.TREE, cost=costs.lca_height(page.TREE), alpha=alpha)
-    order = loss.nodes.order[:-1]  # the node of each logit
+    order = loss.sums.order[:-1]  # the node of each logit
     truth = numpy.array([[float(name in page.LABELS) for name in page.TREE.classes]])
     logits = torch.from_numpy(z[order])[None].requires_grad_()
     loss(logits=logits, targets=torch.from_numpy(truth)).backward()
     wanted = page.multilabel_gradient(z, positive, page.TREE, alpha)[order]
     assert logits.grad[0].numpy() == pytest.approx(wanted, abs=1e-12)
-    assert loss.marginal(logits.detach())[0].numpy() == pytest.approx(
-        page.node_probabilities(z, page.TREE)[page.TREE.class_nodes]
-    )
+    assert loss.nodes(logits.detach())[0].numpy() == pytest.approx(page.node_probabilities(z, page.TREE))
 
 
 @given(SEEDS, ALPHAS)

@@ -115,18 +115,21 @@ def test_every_stage_and_folder_is_in_the_layout():
 
 def test_the_result_of_the_readme_counts_the_verdicts():
     rows = [
-        ("net", "ce", "mistake_severity", "A milder", 2.9, -0.25),
+        ("net", "ce", "mistake_severity", "A milder per mistake", 2.9, -0.25),
         ("net", "ce", "top1_error", "no difference shown", 0.30, 0.01),
+        ("net", "ce", "hierarchical_distance_at_1", "A milder", 0.87, -0.05),
         ("net", "bce", "mistake_severity", "no difference shown", 2.8, -0.01),
         ("net", "bce", "top1_error", "B errs less", 0.10, 0.02),
+        ("net", "bce", "hierarchical_distance_at_1", "no difference shown", 0.28, 0.01),
     ]
     rules = pandas.DataFrame(rows, columns=["backbone", "loss", "metric", "verdict", "value_B", "difference"])
     others = rules.assign(A="hie", verdict="A milder")
     words = readme.result(pandas.concat([rules.assign(A="crm"), others]).assign(B="argmax"))
-    for part in ("milder in 1 of 2", "0.25 to 0.25", "shown in 1", "`net-bce`", "10.0%", "2.80", "that 1 of the 2"):
+    error, distance = "number is shown to fall in none and to rise in 1", "to fall in 1 and to rise in none"
+    for part in ("milder in 1 of 2", "0.25 to 0.25", error, distance, "`net-bce`", "10.0%", "2.80", "that 1 of the 2"):
         assert part in words, words
     nothing = readme.result(rules.assign(A="crm", B="argmax", verdict="no difference shown"))
-    assert "milder in 0 of 2 configurations;" in nothing and "shown in none" in nothing
+    assert "milder in 0 of 2 configurations." in nothing and nothing.count("fall in none and to rise in none") == 2
 
 
 def test_the_readme_has_the_marks_of_the_result():

@@ -7,12 +7,13 @@ import numpy
 import pandas
 import pytest
 import sklearn.metrics
+from scipy.special import expit
 
-from severity.arrays import discrimination
+from severity.arrays import discrimination, tree_model
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
-from severity.decisions.class_rules import rank
-from severity.metrics import catalogue, class_metrics, evaluation, record
+from severity.decisions.class_rules import climb, rank
+from severity.metrics import catalogue, class_metrics, evaluation, node_metrics, record
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
 from severity.tree import costs
@@ -36,18 +37,15 @@ def predictions(seed: int = 0, images: int = 60, tree=TREE) -> Predictions:
     truth = (random.random((images, size)) < 0.25).astype(numpy.float32)
     truth[random.random((images, size)) < 0.1] = numpy.nan
     score = numpy.nan_to_num(truth) + random.normal(size=(images, size))
-    marginal = 1 / (1 + numpy.exp(-score))
-    return Predictions(
+    return Predictions.of(
+        tree,
         ids=numpy.array([f"image{index}" for index in range(images)]),
         patients=numpy.array([f"patient{index // 2}" for index in range(images)]),
         split=numpy.array(["validation", "test", "test"] * (images // 3)),
-        posterior=(marginal / marginal.sum(axis=1, keepdims=True)).astype(numpy.float32),
-        marginal=marginal.astype(numpy.float32),
         truth=truth,
-        classes=numpy.array(tree.classes),
-        class_hash=numpy.array(tree.class_hash),
-        run=numpy.array("a-b-0"),
-        dataset=numpy.array("made up"),
+        run="a-b-0",
+        dataset="made up",
+        label_logits=score,
     )
 
 
@@ -59,16 +57,20 @@ class TestPredictions:
         assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
         again = Predictions.read(tmp_path / "one.npz", TREE)
         assert numpy.array_equal(again.truth, made.truth, equal_nan=True)
-        assert (again.posterior == made.posterior).all() and (again.ids == made.ids).all()
+        for name in ("ids", "log_posterior", "node_logits", "nodes", "label_nodes", "exclusive"):
+            assert (getattr(again, name) == getattr(made, name)).all(), name
 
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            ({"posterior": lambda p: p * 2}, "no distribution"),
-            ({"posterior": lambda p: -p}, "no distribution"),
-            ({"marginal": lambda m: m + 1}, "outside"),
+            ({"log_posterior": lambda p: p + 1}, "no distribution"),
+            ({"log_posterior": lambda p: p * numpy.nan}, "no distribution"),
+            ({"node_logits": lambda m: m * numpy.nan}, "NaN"),
+            ({"node_logits": lambda m: m[:, :6]}, "shape"),
+            ({"nodes": lambda names: names[::-1]}, "another label tree of the same classes"),
+            ({"label_nodes": lambda nodes: nodes[::-1]}, "another label tree of the same classes"),
             ({"truth": lambda t: t[:, :5]}, "shape"),
-            ({"ids": lambda i: numpy.array(["same"] * len(i))}, "stands twice"),
+            ({"ids": lambda i: numpy.array(["same"] * len(i))}, "duplicated"),
             ({"split": lambda s: s[:5]}, "differ in length"),
             ({"classes": lambda c: c[::-1]}, "was made for the classes"),
         ],
@@ -99,19 +101,19 @@ class TestPredictions:
 class TestDiscrimination:
     def test_against_scikit_learn_on_the_known_cells(self):
         made = predictions().part("test")
-        found = discrimination.per_label(marginal=made.marginal, truth=made.truth, classes=TREE.classes)
+        found = discrimination.per_label(scores=made.label_logits, truth=made.truth, classes=TREE.classes)
         for column, label in enumerate(TREE.classes):
             known = ~numpy.isnan(made.truth[:, column])
-            truth, score = made.truth[known, column], made.marginal[known, column]
+            truth, score = made.truth[known, column], made.label_logits[known, column]
             assert found[label]["auroc"] == sklearn.metrics.roc_auc_score(truth, score)
             assert found[label]["positives"] + found[label]["negatives"] + found[label]["masked"] == len(known)
 
     def test_auroc_is_the_share_of_pairs_in_the_right_order(self):
         made = predictions(images=30).part("test")
-        found = discrimination.per_label(marginal=made.marginal, truth=made.truth, classes=TREE.classes)
+        found = discrimination.per_label(scores=made.label_logits, truth=made.truth, classes=TREE.classes)
         for column, label in enumerate(TREE.classes):
-            positive = made.marginal[made.truth[:, column] == 1, column]
-            negative = made.marginal[made.truth[:, column] == 0, column]
+            positive = made.label_logits[made.truth[:, column] == 1, column]
+            negative = made.label_logits[made.truth[:, column] == 0, column]
             pairs = (positive[:, None] > negative[None]).mean() + (positive[:, None] == negative[None]).mean() / 2
             assert found[label]["auroc"] == pytest.approx(pairs)
 
@@ -119,7 +121,7 @@ class TestDiscrimination:
         made = predictions().part("test")
         truth = made.truth.copy()
         truth[:, 2] = 0
-        found = discrimination.per_label(marginal=made.marginal, truth=truth, classes=TREE.classes)
+        found = discrimination.per_label(scores=made.label_logits, truth=truth, classes=TREE.classes)
         assert found["b2"]["auroc"] is None and found["b2"]["average_precision"] is None
         assert found["b2"]["positives"] == 0
         rest = [found[label]["auroc"] for label in TREE.classes if label != "b2"]
@@ -127,9 +129,7 @@ class TestDiscrimination:
 
     def test_a_score_that_is_nan_is_told(self):
         with pytest.raises(SeverityError, match="diverged"):
-            discrimination.per_label(
-                marginal=numpy.full((3, 6), numpy.nan), truth=numpy.zeros((3, 6)), classes="abcdef"
-            )
+            discrimination.per_label(scores=numpy.full((3, 6), numpy.nan), truth=numpy.zeros((3, 6)), classes="abcdef")
 
 
 def test_a_run_is_scored_on_its_test_images_in_order():
@@ -155,9 +155,9 @@ def test_a_run_is_scored_on_its_test_images_in_order():
     json.dumps(found, allow_nan=False)
 
 
-def test_evaluation_does_not_look_at_validation_or_marginal_to_decide():
+def test_evaluation_does_not_look_at_validation_to_decide():
     made = predictions()
-    other = replace(made, truth=made.truth.copy(), posterior=made.posterior.copy())
+    other = replace(made, truth=made.truth.copy())
     other.truth[other.split == "validation"] = 1 - other.truth[other.split == "validation"]
     cost = costs.lca_height(TREE)
     first, second = (evaluation.evaluate(each, TREE, cost, **OPTIONS) for each in (made, other))
@@ -177,7 +177,9 @@ def test_the_sections_of_a_run_fit_together():
     found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
     argmax = found["rules"]["argmax"]
     assert found["nodes"]["argmax"]["worst_severity"] == pytest.approx(argmax["severity_mean"])
-    assert found["nodes"]["climb"]["error"] <= argmax["top1_error"]
+    nodes = climb(nodes=expit(made.part("test").node_logits), hierarchy=TREE, threshold=OPTIONS["climb_threshold"])
+    wanted = node_metrics.score(nodes=nodes, truth=made.part("test").truth == 1, cost=cost, hierarchy=TREE)
+    assert found["nodes"]["climb"] == wanted
     assert found["calibration"]["posterior"]["temperature"] == 1 != found["calibration"]["posterior_ts"]["temperature"]
     assert found["calibration"]["posterior"]["ece"] > 0
     for rule in OPTIONS["rules"]:
@@ -195,14 +197,31 @@ def test_the_sections_of_a_run_fit_together():
     assert found == evaluation.evaluate(made, TREE, cost, **OPTIONS)
 
 
+def test_the_excess_of_a_distance_is_what_another_ranking_could_spare():
+    made = predictions(images=300)
+    cost = costs.lca_height(TREE)
+    found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
+    test = made.part("test")
+    truth = test.truth == 1
+    away = numpy.array([[cost[k, row].min() for k in range(len(cost))] for row in truth if row.any()])
+    for rule in OPTIONS["rules"]:
+        single = found["rules"][rule]
+        for k in (1, 5):
+            least = numpy.sort(away, axis=1)[:, :k].mean()
+            assert found["distance_floor"][str(k)] == pytest.approx(least, abs=1e-5)
+            excess = single["distance_excess"][str(k)]
+            assert excess == pytest.approx(single[f"hierarchical_distance_at_{k}"] - least, abs=1e-5) and excess > 0
+        assert single["distance_excess"]["20"] == 0  # of all classes, in whatever order
+
+
 def test_decent_predictions_beat_every_trivial_set_and_poor_ones_are_told():
     decent = predictions(images=300)
-    marginal = numpy.where(decent.truth == 1, 0.9, 0.1).astype(numpy.float32)
-    random = numpy.random.default_rng(0).random(marginal.shape) < 0.1
-    decent = replace(decent, marginal=numpy.where(random, 1 - marginal, marginal))
+    wrong = numpy.random.default_rng(0).random(decent.truth.shape) < 0.1
+    logits = numpy.where((decent.truth == 1) != wrong, 2.0, -2.0)
+    decent = replace(decent, node_logits=tree_model.node_logits_of_labels(logits, TREE))
     cost = costs.lca_height(TREE)
     assert evaluation.evaluate(decent, TREE, cost, **OPTIONS)["multi_label"]["warnings"] == []
-    poor = replace(decent, marginal=1 - decent.marginal)
+    poor = replace(decent, node_logits=tree_model.node_logits_of_labels(-logits, TREE))
     told = evaluation.evaluate(poor, TREE, cost, **OPTIONS)["multi_label"]["warnings"]
     assert {each["metric"] for each in told} == {"hierarchical_f1", "h_loss", "best_match_severity"}
     assert {"rule", "metric", "value", "baseline", "baseline_value"} == set(told[0])
@@ -250,6 +269,13 @@ class TestCells:
         assert text[0].startswith("| backbone | loss | rule | runs | top-1 error | mistake severity | hd@1 |")
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
 
+    def test_the_words_over_the_table_have_the_images_and_the_floors_of_its_runs(self, found):
+        text = configurations.about(found.values())
+        counts = {each["counts"]["scored"] for each in found.values()}
+        floors = [each["distance_floor"]["5"] for each in found.values()]
+        assert text.startswith(f"Of {min(counts)}") and "not tested" in text
+        assert f"hd@5 {min(floors):.3f}" in text
+
     def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
         for run, of_run in found.items():
             of_run["validation"]["macro_auroc"] = 0.9 if run.loss == "hxe" and run.backbone == "r" else 0.5
@@ -277,7 +303,7 @@ def test_the_published_predictions_have_their_published_aurocs(shared_data):
     labels = list(published.index)
     stated = frame["Finding Labels"].str.get_dummies("|")
     found = discrimination.per_label(
-        marginal=frame[[f"prob_{label}" for label in labels]].to_numpy(),
+        scores=frame[[f"prob_{label}" for label in labels]].to_numpy(),
         truth=stated[labels].to_numpy(dtype=float),
         classes=labels,
     )

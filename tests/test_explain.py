@@ -71,19 +71,17 @@ def write_inputs(seeds=(0, 1), loss="hxe") -> None:
         )  # fmt: skip
         with torch.no_grad():
             logits = network(torch.from_numpy(images)[:, None] / 255).double()
-            posterior, marginal = (each(logits).float().numpy() for each in (link.posterior, link.marginal))
-        made = Predictions(
+            log_posterior, node_logits = (each(logits).numpy() for each in (link.log_posterior, link.node_logits))
+        made = Predictions.of(
+            TREE,
             ids=numpy.array(ids),
             patients=numpy.array(ids),
             split=numpy.repeat(["validation", "test"], IMAGES // 2),
-            posterior=posterior,
-            marginal=marginal,
             truth=truth,
-            classes=numpy.array(TREE.classes),
-            class_hash=numpy.array(TREE.class_hash),
-            run=numpy.array(run),
-            dataset=numpy.array("made up"),
-            record=numpy.array("{}"),
+            run=run,
+            dataset="made up",
+            log_posterior=log_posterior,
+            node_logits=node_logits,
         )
         made.write(f"data/predictions/{run}.npz")
         files.write_json(f"metrics/runs/{run}.json", records.of(made, TREE, COST, **EVALUATE))

@@ -6,10 +6,13 @@ import sys
 
 import numpy
 import pytest
+import torch
 import yaml
+from scipy.special import expit
 
 import severity
-from severity.decisions import class_rules
+from severity.arrays import tree_model
+from severity.decisions import class_rules, set_rules
 from severity.metrics import class_metrics
 from severity.tree import costs
 from tests.trees import TOP, chexpert_default, six_classes
@@ -159,11 +162,21 @@ class TestRank:
         tree = six_classes()
         posterior, _ = tables(tree)
         cost = costs.lca_height(tree)
-        wanted = class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=tree)
-        nodes = numpy.ones((len(posterior), len(tree.parents)))
+        nodes = numpy.random.default_rng(1).random((len(posterior), len(tree.parents)))
+        for node in tree.top_down:
+            nodes[:, node] = nodes[:, node] * nodes[:, tree.parents[node]] if node != tree.root else 1
+        wanted = class_rules.rank(rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=tree)
         for given in (posterior, posterior.tolist()):
             ranked = severity.rank(rule, posterior=given, cost=cost.tolist(), hierarchy=tree, nodes=nodes)
             assert (ranked == wanted).all() and ranked.dtype == numpy.int32
+
+    def test_without_nodes_they_are_sums_of_the_posterior(self):
+        tree = chexpert_default()
+        posterior, _ = tables(tree)
+        sums = numpy.stack([posterior[:, below].sum(axis=1) for below in tree.classes_below], axis=1)
+        given = {"posterior": posterior, "cost": costs.lca_height(tree), "hierarchy": tree}
+        for rule in class_rules.RULES:
+            assert (severity.rank(rule, **given) == severity.rank(rule, **given, nodes=sums)).all(), rule
 
     def test_whole_numbers_are_probabilities_too(self):
         tree = six_classes()
@@ -183,6 +196,13 @@ class TestRank:
             ({"cost": numpy.ones((6, 6))}, "on the diagonal"),
             ({"cost": numpy.ones((5, 5))}, r"cost has the shape \(5, 5\)"),
             ({"nodes": numpy.ones((40, 6))}, r"nodes has the shape \(40, 6\); it must be \(40, 10 nodes\)"),
+            ({"nodes": numpy.full((40, 10), 1.1)}, "nodes is 1.1 for image 0 and the node 'node 0'"),
+            ({"nodes": numpy.full((40, 10), numpy.nan)}, "nodes is nan for image 0"),
+            (
+                {"nodes": numpy.hstack([numpy.ones((40, 1)), numpy.arange(360).reshape(40, 9) / 400])},
+                "its parent .* only",
+            ),
+            ({"rule": "crm_nodes"}, "crm_nodes needs a cost that depends on the lowest common ancestor"),
             ({"hierarchy": None}, "hierarchy is a NoneType"),
         ],
     )
@@ -192,6 +212,45 @@ class TestRank:
         with fails(message):
             given = right | change
             severity.rank(given.pop("rule"), **given)
+
+
+class TestSets:
+    @pytest.mark.parametrize("rule", set_rules.RULES)
+    def test_it_is_the_rule(self, rule):
+        tree = chexpert_default()
+        labels = numpy.random.default_rng(0).normal(size=(40, 14))
+        nodes, thresholds = expit(tree_model.node_logits_of_labels(labels, tree)), numpy.linspace(0.2, 0.8, 14)
+        wanted = set_rules.decide(rule, nodes=nodes, hierarchy=tree, thresholds=thresholds)
+        for given in (nodes, nodes.tolist(), nodes + 1e-9):
+            decided = severity.sets(rule, nodes=given, hierarchy=tree, thresholds=thresholds.tolist())
+            assert decided.dtype == bool and decided.shape == (40, 14) and (decided == wanted).all()
+        assert 0 < wanted.sum() < wanted.size
+
+    def test_devices_beside_a_group_of_three(self):
+        """Of three equal chances in a group none is named, the group is; see tests/test_tree_model.py for the numbers."""
+        tree = severity.Hierarchy.from_parents(
+            [-1, 0, 0, 2, 2, 2], [1, 2, 3, 4, 5], ["Devices", "Group", "a", "b", "c"]
+        )
+        decided = severity.sets("hbayes", nodes=[[1, 0.98, 0.9, 0.3, 0.3, 0.3, 0.1]], hierarchy=tree)
+        assert decided.tolist() == [[True, True, False, False, False]]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"rule": "hbayse"}, "Did you mean 'hbayes'"),
+            ({"rule": None}, "not by None"),
+            ({"rule": "threshold_f1"}, "needs thresholds"),
+            ({"thresholds": [0.5] * 5}, "thresholds has the shape"),
+            ({"nodes": numpy.ones((2, 6))}, r"it must be \(images, 10 nodes\)"),
+            ({"nodes": numpy.ones((2, 10)) * 2}, "nodes is 2.0 for image 0"),
+            ({"hierarchy": "tree"}, "hierarchy is a str"),
+        ],
+    )
+    def test_what_is_refused(self, change, message):
+        right = {"rule": "hbayes", "nodes": numpy.ones((2, 10)), "hierarchy": six_classes()}
+        with fails(message):
+            given = right | change
+            severity.sets(given.pop("rule"), **given)
 
 
 class TestSingleDecision:
@@ -210,13 +269,14 @@ class TestSingleDecision:
         wanted = class_metrics.single_decision(**right)
         for kind in (bool, numpy.int64, numpy.uint8, numpy.float32):
             given = right | {"truth": right["truth"].astype(kind)}
-            assert severity.single_decision(**given, hierarchy=tree, reading="any") == wanted
+            for reading in ("any", "most_specific"):  # without inner labels they are the same
+                assert severity.single_decision(**given, hierarchy=tree, reading=reading) == wanted
         assert wanted["images"] == 40 and wanted["top1_error"] > 0
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"reading": "all"}, "Unknown reading 'all'.*Known: any"),
+            ({"reading": "all"}, "Unknown reading 'all'.*Known: any, most_specific"),
             ({"truth": numpy.zeros(40, dtype=int)}, r"numpy.eye\(6, dtype=bool\)"),
             ({"truth": numpy.full((40, 6), numpy.nan)}, "truth is nan for image 0"),
             ({"truth": numpy.full((40, 6), -1)}, "truth is -1 for image 0 and class 'a'"),
@@ -241,6 +301,7 @@ class TestLossAndLoad:
         same = severity.loss("soft_labels", hierarchy=tree, beta=3.0, cost=severity.cost("lca_height", tree))
         logits, targets = torch.randn(8, built.outputs), torch.eye(6)[torch.arange(8) % 6]
         assert built(logits=logits, targets=targets) == same(logits=logits, targets=targets) > 0
+        assert built.posterior(logits).shape == (8, 6) and built.nodes(logits).shape == (8, len(tree.parents))
 
     def test_what_is_refused(self):
         pytest.importorskip("torch")
@@ -270,3 +331,32 @@ except ModuleNotFoundError as error:
         pytest.importorskip("torch")
         with fails("record.json is missing"):
             severity.load(tmp_path)
+
+
+THREE = [[0, 1, 2], [1, 0, 2], [2, 2, 0]]
+
+
+class TestRefusals:
+    """What came from outside and cannot be meant."""
+
+    def tree(self):
+        return severity.Hierarchy.from_parents(
+            [-1, 0, 1, 1, 0], [2, 3, 4], ["a", "b", "c"], ["root", "g", "a", "b", "c"]
+        )
+
+    @pytest.mark.parametrize("limits", [[numpy.nan, 0.5, 0.5], [0.5, 2, 0.5], [0.5, -1, 0.5], [0.5, 0.5]])
+    def test_thresholds_are_one_probability_for_each_class(self, limits):
+        with pytest.raises(severity.SeverityError, match="thresholds"):
+            severity.sets("threshold_f1", nodes=[[1, 0.6, 0.5, 0.2, 0.4]], hierarchy=self.tree(), thresholds=limits)
+
+    def test_a_root_that_is_no_label_is_always_present(self):
+        with pytest.raises(severity.SeverityError, match="root"):
+            severity.sets("threshold", nodes=[[0.6, 0.6, 0.5, 0.2, 0.4]], hierarchy=self.tree())
+
+    def test_a_truth_of_rows_of_different_length_is_told(self):
+        with pytest.raises(severity.SeverityError, match="truth"):
+            severity.single_decision(ranking=[[0, 1, 2]] * 2, truth=[[1], [0, 1]], cost=THREE, hierarchy=self.tree())
+
+    def test_a_tensor_that_has_a_gradient_is_taken(self):
+        posterior = torch.tensor([[0.2, 0.5, 0.3]], requires_grad=True)
+        assert severity.rank("argmax", posterior=posterior, cost=THREE, hierarchy=self.tree()).tolist() == [[1, 2, 0]]

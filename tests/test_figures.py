@@ -185,7 +185,7 @@ def without_numbers(study):
     for record in study["records"].values():
         record["validation"]["macro_auroc"] = None
         record["rules"]["crm"] |= {"top1_error": 0.0, "mistake_severity": None, "least": [], "most": []}
-        del record["calibration"]["posterior_ts"], record["calibration"]["marginal_ts"]
+        del record["calibration"]["posterior_ts"], record["calibration"]["labels_ts"]
     study["histories"]["validation_macro_auroc"] = math.nan
     for table in study["comparisons"].values():
         table.loc[table.get("metric", table.get("label")) == "mistake_severity", ["lower", "upper"]] = math.nan
@@ -810,7 +810,7 @@ def test_ranking(study, drawn, written):
 def test_reliability(study, drawn, written):
     runs = configurations.choose(study["records"], "best", "plot.configuration")
     table = pandas.read_csv(written / "reliability.csv")
-    for column, kind in enumerate(("posterior", "marginal")):
+    for column, kind in enumerate(("posterior", "labels")):
         upper, lower = drawn["reliability"].figure.axes[column], drawn["reliability"].figure.axes[2 + column]
         legend = [text.get_text() for text in lower.get_legend().get_texts()]
         for when, suffix in (("before", ""), ("after", "_ts")):
@@ -822,7 +822,7 @@ def test_reliability(study, drawn, written):
             assert any(entry.startswith(shown) for entry in legend)
             rows = table[(table["probabilities"] == kind) & (table["when"] == when)]
             pooled = rows[rows["seed"].isna()]
-            assert pooled["n"].sum() == 140 * (len(CLASSES) if kind == "marginal" else 1)
+            assert pooled["n"].sum() == 140 * (len(CLASSES) if kind == "labels" else 1)
             for row in pooled.itertuples():
                 n = [section["bins"]["n"][row.bin - 1] for section in sections]
                 right = [section["bins"]["right"][row.bin - 1] or 0 for section in sections]

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
+import scipy.special
 import yaml
 
+from severity.arrays import tree_model
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
@@ -179,17 +181,15 @@ def predictions(tree: Hierarchy, seed: int = 0, images: int = 90, sure: float = 
     true = [
         random.choice(size, p=numpy.asarray(row, dtype=float) / float(row.sum())) for row in posterior.astype(float)
     ]
-    return Predictions(
+    return Predictions.of(
+        tree,
         ids=numpy.array([str(index) for index in range(images)]),
         patients=numpy.array([str(index) for index in range(images)]),
         split=numpy.array(["validation", "test", "test"] * (images // 3)),
-        posterior=posterior,
-        marginal=posterior.clip(0, 1),
-        truth=numpy.eye(size, dtype=numpy.float32)[true],
-        classes=numpy.array(tree.classes),
-        class_hash=numpy.array(tree.class_hash),
-        run=numpy.array("a-b-0"),
-        dataset=numpy.array("made up"),
+        truth=numpy.eye(size)[true],
+        run="a-b-0",
+        dataset="made up",
+        log_posterior=numpy.log(numpy.maximum(posterior, tree_model.SMALLEST)),
     )
 
 
@@ -239,7 +239,9 @@ class TestScore:
         test = predictions(TREE, images=3)
         sure, torn = numpy.eye(6)[2], numpy.zeros(6)
         torn[[2, 3]] = 0.55, 0.45  # 1121-127-310-700 or 1122-127-31a-500: three axes in doubt
-        test = replace(test, posterior=numpy.stack([sure, torn, sure]))
+        test = replace(
+            test, log_posterior=numpy.log(numpy.maximum([sure, torn, sure], tree_model.SMALLEST)).astype(numpy.float32)
+        )
         found = irma_score.score(test, {}, facts=FACTS, classes=CODES)["rules"]["irma_star"]
         answers, _ = irma_codes.truncate(test.posterior, CODES, FACTS.scheme)
         # Silence costs half and a last character alone is right by more than half: it is said. A wrong first one spoils
@@ -386,20 +388,18 @@ def test_from_a_collection_to_its_metrics(phantoms, tmp_path, monkeypatch, axis)
     assert (truth.sum(axis=1) == 0).sum() == len(collection.facts["irma"]["truth"]) > 0
     for number, name in enumerate(["ce-0", "ce-1", "hxe-0", "hxe-1"]):
         random = numpy.random.default_rng(number)
-        score = 2 * (2 * truth + random.normal(size=truth.shape))  # the posterior of this noise among equal classes
-        posterior = numpy.exp(score) / numpy.exp(score).sum(axis=1, keepdims=True)
+        # The softmax is the posterior of this noise among equal classes.
+        score = 2 * (2 * truth + random.normal(size=truth.shape))
         frame = table.frame.iloc[rows]
-        Predictions(
+        Predictions.of(
+            tree,
             ids=frame["id"].to_numpy(dtype=str),
             patients=frame["patient"].to_numpy(dtype=str),
             split=frame["split"].to_numpy(dtype=str),
-            posterior=posterior.astype(numpy.float32),
-            marginal=posterior.astype(numpy.float32),
             truth=truth,
-            classes=numpy.array(tree.classes),
-            class_hash=numpy.array(tree.class_hash),
-            run=numpy.array(f"tiny_resnet-{name}"),
-            dataset=numpy.array("irma_phantom"),
+            run=f"tiny_resnet-{name}",
+            dataset="irma_phantom",
+            log_posterior=score - scipy.special.logsumexp(score, axis=1, keepdims=True),
         ).write(f"data/predictions/tiny_resnet-{name}.npz")
     evaluate.main()
     aggregate.main()

@@ -25,16 +25,17 @@ def found() -> dict:
 
 
 def test_every_field_is_the_number_of_the_rule(found):
-    report = lab.report(found, {"validation_loss": 0.25, "epoch": 3})
+    report = lab.report(found, {"training": {"kept": {"loss": 0.25}, "last": {"loss": 0.5}}})
     assert report["val_loss"] == 0.25 and report["best_auc"] == found["validation"]["macro_auroc"]
     assert list(report["rules"]) == list(found["rules"]) == OPTIONS["rules"]
     for rule, fields in report["rules"].items():
         all_of = found["rules"][rule]
         means, medians = all_of["batches"]["means"], all_of["batches"]["medians"]
+        whole = means[: all_of["images"] // OPTIONS["batch_size"]]
         assert fields["severity_stats"] == {
             "average": all_of["severity_mean"],
-            "min_batch": min(means),
-            "max_batch": max(means),
+            "min_batch": min(whole),
+            "max_batch": max(whole),
             "percent": 100 * all_of["severity_mean"] / 3,  # The largest cost of this tree.
         }
         assert fields["crm_metrics"]["hd_at_20"] == all_of["hierarchical_distance_at_20"]
@@ -82,11 +83,19 @@ def test_a_validation_set_without_a_true_label_has_no_accuracy():
 
 def test_the_loss_is_that_of_the_epoch_that_was_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    history = pandas.DataFrame({"epoch": [1, 2, 3], "validation_loss": [0.5, 0.25, 0.125], "best": [0, 1, 0]})
+    numbers = {
+        "validation_loss": [0.5, 0.25, numpy.inf],
+        "validation_macro_auroc": [0.5, 0.75, numpy.nan],
+        "validation_hd_at_1": [2.0, 1.5, 1.25],
+    }
+    history = pandas.DataFrame({"epoch": [1, 2, 3], **numbers, "best": [0, 1, 0]})
     files.write_csv("data/models/a-b-0/history.csv", history)
-    assert predict.kept_epoch(Run("a", "b", 0)) == {"epoch": 2, "validation_loss": 0.25}
+    assert predict.epochs(Run("a", "b", 0)) == {
+        "kept": {"epoch": 2, "loss": 0.25, "macro_auroc": 0.75, "hd_at_1": 1.5},
+        "last": {"epoch": 3, "loss": None, "macro_auroc": None, "hd_at_1": 1.25},
+    }
     with pytest.raises(SeverityError, match="data/models/a-b-1/history.csv is missing"):
-        predict.kept_epoch(Run("a", "b", 1))
+        predict.epochs(Run("a", "b", 1))
 
 
 def test_every_field_and_every_note_is_on_the_page(found):

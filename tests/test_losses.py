@@ -15,6 +15,7 @@ from hypothesis import given, strategies
 from PIL import Image
 
 from severity import losses
+from severity.arrays import tree_model
 from severity.collections import splits
 from severity.collections.collection import Collection
 from severity.core import params as parameters
@@ -23,8 +24,10 @@ from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.datasets import phantom
 from severity.decisions import class_rules
+from severity.links.links import SoftmaxLink
 from severity.links.nodes import NodeSums
 from severity.links.targets import MostSpecific, NodeTargets
+from severity.losses import haf
 from severity.metrics import class_metrics
 from severity.networks import inference
 from severity.phantoms.labels import Study, truth
@@ -102,13 +105,29 @@ def loss(request, tree) -> losses.Link:
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES.keys())
 class TestEveryLoss:
-    def test_posterior_is_a_distribution_and_marginal_a_probability(self, loss, tree):
+    def test_posterior_is_a_distribution_and_nodes_are_probabilities_that_never_rise_downward(self, loss, tree):
         for scale in (1.0, 50.0, 1e4):
             z = logits(loss, 20, scale=scale)
-            posterior, marginal = loss.posterior(z), loss.marginal(z)
-            assert posterior.shape == marginal.shape == (20, len(tree.classes))
+            posterior, nodes = loss.posterior(z), loss.nodes(z)
+            assert posterior.shape == (20, len(tree.classes)) and nodes.shape == (20, len(tree.parents))
             assert torch.allclose(posterior.sum(dim=1), torch.ones(20, dtype=z.dtype))
-            assert (posterior >= 0).all() and (marginal >= 0).all() and (marginal <= 1).all()
+            assert torch.isfinite(loss.log_posterior(z)).all() and (posterior >= 0).all()
+            assert (nodes >= 0).all() and (nodes <= 1).all()
+            below = list(tree.top_down[1:])
+            assert (nodes[:, below] <= nodes[:, tree.parents[below].tolist()] + 1e-12).all()
+            if tree.root not in tree.stands_for:
+                assert (nodes[:, tree.root] == 1).all()
+            assert torch.allclose(loss.label_logits(z).sigmoid(), nodes[:, tree.stands_for.tolist()])
+            if isinstance(loss, SoftmaxLink):
+                sums = [posterior[:, each].sum(dim=1) for each in tree.classes_below]
+                assert torch.allclose(nodes, torch.stack(sums, dim=1))
+
+    def test_probabilities_have_finite_gradients(self, loss, tree):
+        for scale in (1.0, 1e4):
+            z = logits(loss, 3, scale=scale).requires_grad_()
+            logs = loss.log_posterior(z)
+            (logs * torch.arange(logs.shape[1])).sum().backward()
+            assert torch.isfinite(z.grad).all()
 
     def test_value_and_gradient_are_finite_in_hard_cases(self, loss, tree):
         shallow = int(tree.depth[tree.class_nodes].argmin())
@@ -420,7 +439,8 @@ class ByHand:
 
     def __init__(self, tree: Hierarchy, loss: losses.Link, z: torch.Tensor, targets: torch.Tensor):
         self.tree = tree
-        self.z = dict(zip(loss.nodes.order.tolist(), z.tolist(), strict=False))  # of each node but the root
+        self.targets = targets
+        self.z = dict(zip(loss.sums.order.tolist(), z.tolist(), strict=False))  # of each node but the root
         self.below = [
             [float(targets[k]) for k, leaf in enumerate(tree.class_nodes.tolist()) if node in tree.ancestors(leaf)]
             for node in range(len(tree.parents))
@@ -430,6 +450,11 @@ class ByHand:
         """1, 0, a soft target, or None where it is masked."""
         if node == self.tree.root:
             return 1.0
+        for k, others in self.tree.general_classes.items():
+            if node == self.tree.class_nodes[k]:  # "this and nothing more specific"
+                own, more = float(self.targets[k]), [float(self.targets[other]) for other in others]
+                hidden = math.isnan(own) or (own != 0 and any(math.isnan(each) for each in more))
+                return None if hidden or any(each > 0.5 for each in more) else own
         known = [each for each in self.below[node] if not math.isnan(each)]
         if len(known) == len(self.below[node]) or max(known, default=0) > 0.5:
             return max(known)
@@ -483,25 +508,32 @@ class TestNodewise:
             assert found.tolist() == pytest.approx(wanted, rel=1e-9), name
 
     @given(random_trees(), strategies.integers(0, 100))
-    def test_the_link_is_products_down_the_path(self, tree, seed):
+    def test_the_link_is_products_down_the_path_and_own_leaves_are_what_the_children_leave(self, tree, seed):
         loss = build("hbce", tree)
         z = logits(loss, 3, seed)
+        own = tree_model.own_leaves(tree)
         for image in range(3):
             hand = ByHand(tree, loss, z[image], torch.zeros(len(tree.classes)))
-            leaves = [hand.probability(node) for node in tree.class_nodes.tolist()]
-            assert loss.marginal(z)[image].tolist() == pytest.approx(leaves)
-            assert loss.posterior(z)[image].tolist() == pytest.approx([each / math.fsum(leaves) for each in leaves])
+            wanted = [hand.probability(node) for node in range(len(tree.parents))]
+            for node, leaf in own.items():
+                children = [child for child in tree.children[node] if child != leaf]
+                wanted[leaf] = wanted[node] * math.prod(1 - sigmoid(hand.z[child]) for child in children)
+            assert loss.nodes(z)[image].tolist() == pytest.approx(wanted)
+        follows = tree_model.log_posterior_of_nodes(loss.node_logits(z).numpy(), tree)
+        assert loss.log_posterior(z).numpy() == pytest.approx(follows)
 
     @given(random_trees(), strategies.integers(0, 100))
-    def test_the_conditional_loss_is_the_likelihood_of_all_labels_at_once(self, tree, seed):
+    def test_the_conditional_loss_is_the_likelihood_of_all_known_nodes_at_once(self, tree, seed):
         loss = build("hbce_conditional", tree)
         z, targets = logits(loss, 1, seed), torch.nan_to_num(multi_hot(tree, 1, seed))
         hand = ByHand(tree, loss, z[0], targets[0])
-        likelihood = 1.0
+        likelihood, known = 1.0, 0
         for node, value in hand.z.items():
-            if hand.target(int(tree.parents[node])) == 1:
-                likelihood *= sigmoid(value) if hand.target(node) == 1 else 1 - sigmoid(value)
-        found = float(loss(logits=z, targets=targets)) * loss.outputs
+            if hand.target(node) is not None:
+                known += 1
+                if hand.target(int(tree.parents[node])) == 1:
+                    likelihood *= sigmoid(value) if hand.target(node) == 1 else 1 - sigmoid(value)
+        found = float(loss(logits=z, targets=targets)) * known
         assert found == pytest.approx(-math.log(likelihood))
 
     @pytest.mark.parametrize("params", [{"finetune_epochs": 0}, {"finetune_epochs": EPOCHS}])
@@ -517,7 +549,7 @@ class TestNodewise:
             (build("hxe_multilabel", tree, alpha=0.3, **options), math.exp(-0.3)),
         ):
             assert torch.allclose(loss(logits=z, targets=targets), factor * wanted)
-            assert torch.allclose(loss.marginal(z), bce.marginal(z))
+            assert torch.allclose(loss.nodes(z), bce.nodes(z))
             assert torch.allclose(loss.posterior(z), bce.posterior(z))
 
     def test_without_decay_the_multilabel_hxe_is_the_conditional_loss(self):
@@ -529,7 +561,7 @@ class TestNodewise:
     def test_nodes_below_a_negative_parent_are_not_learnt_until_the_last_epochs(self):
         tree = TREES["six"]
         targets = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
-        below = [list(build("hbce", tree).nodes.order).index(node) for node in (3, 4, 6, 7, 8, 9)]
+        below = [list(build("hbce", tree).sums.order).index(node) for node in (3, 4, 6, 7, 8, 9)]
         for params, learnt in (({"finetune_epochs": 0}, False), ({"finetune_epochs": EPOCHS}, True)):
             loss = build("hbce", tree, **params)
             z = torch.zeros(1, 9, requires_grad=True)
@@ -542,10 +574,8 @@ class TestNodewise:
         positives = ["a", "b1", "b1", "b1", "b2", "c1", "d1", "d1", "d2", "d2"]
         targets = torch.tensor([[float(name == each) for name in tree.classes] for each in positives])
         loss.observe(targets)
-        given = dict(zip(loss.nodes.order.tolist(), loss.conditional.pos_weight(torch.float64).tolist(), strict=False))
-        alone = dict(
-            zip(loss.nodes.order.tolist(), loss.unconditional.pos_weight(torch.float64).tolist(), strict=False)
-        )
+        given = dict(zip(loss.sums.order.tolist(), loss.conditional.pos_weight(torch.float64).tolist(), strict=False))
+        alone = dict(zip(loss.sums.order.tolist(), loss.unconditional.pos_weight(torch.float64).tolist(), strict=False))
         assert given == pytest.approx({1: 9, 2: 6 / 4, 3: 1 / 3, 4: 3, 5: 5 / 5, 6: 4, 7: 1 / 4, 8: 1, 9: 1})
         assert alone == pytest.approx({1: 9, 2: 6 / 4, 3: 7 / 3, 4: 9, 5: 5 / 5, 6: 9, 7: 6 / 4, 8: 4, 9: 4})
 
@@ -562,8 +592,9 @@ class TestNodewise:
         tree = TREES["six"]
         loss = build("hbce", tree)
         z = torch.full((1, 9), 40.0)
-        assert float(loss.node_logits(z)[0, 4]) == pytest.approx(40 - math.log(3), rel=1e-6)  # 1 - P = 3 exp(-40)
-        assert float(loss.node_logits(-z)[0, 4]) == pytest.approx(-120, rel=1e-6)  # P = exp(-120)
+        deepest = tree.class_nodes[4]
+        assert float(loss.node_logits(z)[0, deepest]) == pytest.approx(40 - math.log(3), rel=1e-6)  # 1 - P = 3 exp(-40)
+        assert float(loss.node_logits(-z)[0, deepest]) == pytest.approx(-120, rel=1e-6)  # P = exp(-120)
 
 
 class TestCascade:
@@ -791,10 +822,19 @@ class TestHierarchyAwareFeatures:
                     cosines.append(rows[level][node] @ together / numpy.linalg.norm(together))
                 total += 1 - sum(cosines) / len(cosines)
                 others = [j for j in range(len(p)) if not true[image][level] & true[j][level]]
-                apart = [max(0, margin - divergence(each[level], p[j][level])) for j in others]
+                apart = []
+                for j in others:
+                    mixture = {node: (each[level][node] + p[j][level][node]) / 2 for node in nodes[level]}
+                    gaps = [max(0, margin - divergence(one, mixture)) for one in (each[level], p[j][level])]
+                    apart.append(sum(gaps) / 2)
                 total += sum(apart) / max(len(apart), 1)
             found.append(total)
         return found
+
+    def test_the_margin_of_two_images_five_logits_apart_by_hand(self):
+        log_p = (5.0 * torch.eye(2, dtype=torch.float64)).log_softmax(dim=1)
+        found = haf._separation(log_p, torch.eye(2, dtype=torch.float64), torch.tensor([True, True]), 3.0)
+        assert found.tolist() == pytest.approx([2.347, 2.347], abs=5e-4)
 
     def test_a_leaf_above_the_deepest_level_stands_for_itself(self):
         loss = build("haf", TREES["six"])
@@ -872,13 +912,33 @@ class TestNodeTargets:
         tree = TREES["six"]
         targets = torch.tensor([[0, torch.nan, 1, 0, 0, 0], [torch.nan, 0, 0, 0, torch.nan, 0], [0, 0, 0.3, 0.7, 0, 0]])
         nodes = NodeSums(tree)
-        found = NodeTargets(nodes)(targets)
+        found = NodeTargets(tree, nodes)(targets)
         by_node = {int(node): found[:, column].tolist() for column, node in enumerate(nodes.order)}
         nan = pytest.approx(math.nan, nan_ok=True)
         assert by_node[2] == pytest.approx([1, 0, 0.3])  # B: one masked below but one positive; all negative; soft
         assert by_node[5] == [0, nan, pytest.approx(0.7)]  # C: nothing; D is unknown; c1 is hedged
         assert by_node[7] == [0, nan, 0]
         assert by_node[0] == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("label", "children", "wanted"),
+        [
+            (1, (0, 0), 1),  # the label and nothing more specific
+            (0, (0, 0), 0),
+            (1, (1, 0), math.nan),  # something more specific is there: nothing is said of the label alone
+            (1, (math.nan, 0), math.nan),  # or may be there
+            (0, (math.nan, 0), 0),
+            (math.nan, (0, 0), math.nan),
+            (0.7, (0.3, 0), 0.7),
+            (0, (1, 0), math.nan),  # labels that contradict the tree
+        ],
+    )
+    def test_an_own_leaf_is_the_label_where_nothing_below_is_positive(self, label, children, wanted):
+        tree = Hierarchy.from_parents([-1, 0, 0, 2, 2], [1, 2, 3, 4], ["a", "B", "b1", "b2"])
+        nodes = NodeSums(tree)
+        found = NodeTargets(tree, nodes)(torch.tensor([[0, label, *children]]))
+        column = nodes.order.tolist().index(tree.class_nodes[1])
+        assert float(found[0, column]) == pytest.approx(wanted, nan_ok=True)
 
 
 FINDINGS = (
@@ -929,8 +989,8 @@ def test_every_loss_beats_the_best_constant_decision_on_phantoms(name, phantoms,
     network = small_network(loss.outputs)
     weights, _ = training.fit(
         network, loss, images, train, validation, Run("small", name, 0), tmp_path,
-        epochs=12, batch_size=16, learning_rate=0.004, weight_decay=0.05, warmup_epochs=1.0, gradient_clip=1.0,
-        precision="float32", device="cpu",
+        cost=costs.lca_height(tree), epochs=12, keep="last", batch_size=16, learning_rate=0.004, weight_decay=0.05,
+        warmup_epochs=1.0, gradient_clip=1.0, precision="float32", device="cpu",
         augmentation={"rotation": 3.0, "translation": 0.03, "scale": 0.03, "brightness": 0.05, "contrast": 0.05},
     )  # fmt: skip
     own = [key for key in weights if key.startswith("loss.")]

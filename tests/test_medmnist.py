@@ -527,8 +527,8 @@ def test_a_small_network_reaches_auroc(pneumonia, tmp_path, one_thread):
     network = backbones.build(model="test_resnet", pretrained=False, outputs=loss.outputs)
     weights, _ = training.fit(
         network, loss, images, splits["train"], splits["validation"], Run("tiny_resnet", "ce", 0), tmp_path,
-        epochs=6, batch_size=64, learning_rate=0.006, weight_decay=0.05, warmup_epochs=1.0, gradient_clip=1.0,
-        precision="float32", device="cpu",
+        cost=costs.lca_height(tree), epochs=6, keep="last", batch_size=64, learning_rate=0.006, weight_decay=0.05,
+        warmup_epochs=1.0, gradient_clip=1.0, precision="float32", device="cpu",
         augmentation={"rotation": 7.0, "translation": 0.05, "scale": 0.08, "brightness": 0.1, "contrast": 0.15},
     )  # fmt: skip
     network.load_state_dict(weights)

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, strategies
 
+import severity
 from severity.arrays import probabilities
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -165,9 +166,11 @@ def test_batches_use_true_medians_of_sorted_values():
     found = class_metrics.batches(severity, size=4)
     assert found["means"] == [1.5, 1.5, 2.0]
     assert found["medians"] == [1.5, 1.5, 2.0]
-    assert (found["mean_min"], found["mean_max"]) == (1.5, 2.0)
+    assert (found["mean_min"], found["mean_max"]) == (1.5, 1.5)  # of the whole batches
     assert found["median_of_medians"] == 1.5
     assert found["mean_of_medians"] == pytest.approx(5 / 3)
+    alone = class_metrics.batches(severity[:3], size=4)
+    assert (alone["mean_min"], alone["mean_max"]) == (pytest.approx(4 / 3), pytest.approx(4 / 3))
     unsorted = class_metrics.batches(numpy.array([3.0, 0, 1]), size=3)
     assert unsorted["medians"] == [1.0]  # not the middle of the list as it stands
     with pytest.raises(SeverityError, match="evaluate.batch_size is 0"):
@@ -204,6 +207,23 @@ def test_set_valued_truth_is_the_nearest_member_and_counts_any_member_as_right()
     found = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     assert found["top1_error"] == 0.5
     assert found["mistake_severity"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("decision", "most_specific", "any_of_them"),
+    [("Lung Opacity", 2.0, 0.0), ("Atelectasis", 2.0, 2.0), ("Edema", 0.0, 0.0)],
+)
+def test_the_vaguest_answer_is_no_longer_as_good_as_the_right_one(decision, most_specific, any_of_them):
+    tree = chexpert_default()
+    truth = numpy.isin(tree.classes, ["Lung Opacity", "Edema"])[None]
+    first = tree.classes.index(decision)
+    ranking = numpy.array([[first, *(other for other in range(14) if other != first)]])
+    inputs = {"ranking": ranking, "truth": truth, "cost": costs.lca_height(tree), "hierarchy": tree}
+    for reading, wanted in (("most_specific", most_specific), ("any", any_of_them)):
+        found = severity.single_decision(**inputs, reading=reading)
+        assert found["hierarchical_distance_at_1"] == wanted, reading
+        assert found["top1_error"] == (wanted > 0)
+    assert severity.single_decision(**inputs) == severity.single_decision(**inputs, reading="most_specific")
 
 
 def test_the_ranking_is_capped_at_the_number_of_classes():

@@ -45,7 +45,7 @@ def test_network_and_loss_come_back_from_the_folder_alone(tmp_path, monkeypatch,
     with torch.no_grad():
         logits = network(images)
         assert torch.equal(model.network(images), logits)
-        for quantity in ("posterior", "marginal"):
+        for quantity in ("posterior", "nodes", "log_posterior", "node_logits", "label_logits"):
             assert torch.equal(getattr(model.loss, quantity)(logits), getattr(loss, quantity)(logits))
     assert model.size == (32, 48) and model.loss.outputs == loss.outputs
     assert model.hierarchy.classes == TREE.classes and model.hierarchy.parents.tolist() == TREE.parents.tolist()

@@ -4,6 +4,7 @@ import numpy
 import pytest
 from hypothesis import given, strategies
 
+from severity.arrays import subtrees
 from severity.core.errors import SeverityError
 from severity.decisions.class_rules import climb
 from severity.metrics import class_metrics, node_metrics
@@ -47,16 +48,16 @@ def test_distances_against_paths_to_the_root(tree):
 def test_climbing_higher_is_less_often_wrong_and_says_less(tree, seed):
     random = numpy.random.default_rng(seed)
     size = len(tree.classes)
-    posterior = random.dirichlet(numpy.ones(size), 20)
+    nodes = subtrees.probabilities(random.dirichlet(numpy.ones(size), 20), tree).clip(max=1)
     truth = numpy.eye(size, dtype=bool)[random.integers(0, size, 20)]
     scores = [
         node_metrics.score(
-            nodes=climb(posterior=posterior, hierarchy=tree, threshold=threshold),
+            nodes=climb(nodes=nodes, hierarchy=tree, threshold=threshold),
             truth=truth,
             cost=costs.lca_height(tree),
             hierarchy=tree,
         )
-        for threshold in (0, 0.3, 0.6, 1)
+        for threshold in (0.51, 0.7, 0.9, 1)  # from one half on, of exclusive classes, on one path
     ]
     for lower, higher in zip(scores, scores[1:], strict=False):
         assert higher["error"] <= lower["error"]

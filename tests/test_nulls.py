@@ -4,13 +4,16 @@ import tempfile
 
 import numpy
 import pytest
+import scipy.special
 from hypothesis import given, strategies
 
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert
 from severity.decisions.class_rules import rank
-from severity.metrics import baselines, class_metrics, set_metrics
+from severity.decisions.decider import Decider
+from severity.metrics import baselines, class_metrics, null_trees, set_metrics
+from severity.predictions.predictions import Predictions
 from severity.tree import costs, nulls, trees
 from tests.trees import TOP, chexpert_default, flat, random_trees, six_classes
 
@@ -136,3 +139,72 @@ def test_decent_decisions_beat_every_trivial_set_on_every_compared_metric():
     for other in trivial:  # and each trivial one is beaten by the others or itself
         told = set_metrics.not_better(other, dict(enumerate(trivial)))
         assert {each["metric"] for each in told} == set(set_metrics.COMPARED)
+
+
+class TestManyShuffledTrees:
+    RULES = ("argmax", "crm", "crm_ts", "crm_nodes", "hie", "top_down")
+
+    @staticmethod
+    def case(noise: float = 1.5, exclusive: bool = False) -> tuple[Predictions, numpy.ndarray]:
+        tree, random = six_classes(), numpy.random.default_rng(0)
+        truth = numpy.eye(6)[random.integers(0, 6, 200)]
+        logits = 2 * truth @ numpy.exp(-costs.lca_height(tree)) + noise * random.normal(size=truth.shape)
+        logits[:40] = logits[:40].round()  # Ties.
+        known = {"log_posterior": scipy.special.log_softmax(logits, axis=1)} if exclusive else {"label_logits": logits}
+        made = Predictions.of(
+            tree,
+            ids=numpy.arange(200).astype(str),
+            patients=numpy.arange(200).astype(str),
+            split=numpy.array(["validation"] * 60 + ["test"] * 140),
+            truth=truth,
+            run="net-ce-0",
+            dataset="made up",
+            **known,
+        )
+        return made, truth[60:] == 1
+
+    @pytest.mark.parametrize("exclusive", [False, True])
+    def test_the_first_class_is_that_of_the_whole_ranking(self, exclusive):
+        tree, cost = six_classes(), costs.lca_height(six_classes())
+        made, _ = self.case(exclusive=exclusive)
+        decider, images = Decider.of(made, tree, cost), made.part("test")
+        for other, its_cost in [(tree, cost), *nulls.shuffles(tree, cost, count=5, seed=3)]:
+            for word in self.RULES:
+                wanted = decider.rank(word, images, hierarchy=other, cost=its_cost)[:, 0]
+                assert (decider.first(word, images, hierarchy=other, cost=its_cost) == wanted).all(), word
+
+    def test_p_is_the_share_of_trees_that_do_as_well(self):
+        tree, cost = six_classes(), costs.lca_height(six_classes())
+        made, truth = self.case()
+        decider, images = Decider.of(made, tree, cost), made.part("test")
+        told = null_trees.permutation_test(self.RULES, images, truth, decider, shuffles=19, seed=5)
+        assert set(told) == set(self.RULES) - {"argmax"}
+        for word, of_rule in told.items():
+            scores = [
+                class_metrics.single_decision(
+                    ranking=decider.rank(word, images, hierarchy=other, cost=its_cost), truth=truth, cost=cost
+                )
+                for other, its_cost in [(tree, cost), *nulls.shuffles(tree, cost, count=19, seed=5)]
+            ]
+            assert of_rule["trees"] == 19
+            for metric in ("top1_error", "hierarchical_distance_at_1"):
+                true, *null = [score[metric] for score in scores]
+                found = of_rule[metric]
+                wanted = [true, min(null), numpy.median(null), max(null)]
+                assert [found[key] for key in ("value", "least", "median", "largest")] == pytest.approx(wanted)
+                assert found["p"] == (1 + sum(each <= true + 1e-9 for each in null)) / 20
+
+    def test_a_tree_that_made_the_predictions_is_better_than_most(self):
+        tree, cost = six_classes(), costs.lca_height(six_classes())
+        made, truth = self.case(noise=0.8)
+        decider = Decider.of(made, tree, cost)
+        told = null_trees.permutation_test(["crm"], made.part("test"), truth, decider, shuffles=199, seed=0)
+        assert told["crm"]["hierarchical_distance_at_1"]["p"] < 0.1
+
+    def test_without_shuffles_or_rules_that_need_a_tree_there_is_nothing(self):
+        made, truth = self.case()
+        decider = Decider.of(made, six_classes(), costs.lca_height(six_classes()))
+        for words, shuffles in ((["crm"], 0), (["argmax", "argmax_ts"], 5)):
+            assert (
+                null_trees.permutation_test(words, made.part("test"), truth, decider, shuffles=shuffles, seed=0) == {}
+            )

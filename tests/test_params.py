@@ -87,6 +87,8 @@ def test_reading_is_quick_and_loads_neither_torch_nor_numpy():
         ("external/runs", "chexnet-bce-0", ["external.runs is 'chexnet-bce-0'", "a list"]),
         ("machine/devices", "two", ["machine.devices is 'two'", "a whole number from 1", "or all"]),
         ("machine/device", "gpu", ["machine.device is 'gpu'", "auto, cpu, cuda or cuda:<number>"]),
+        ("machine/threads", 0, ["machine.threads is 0", "a whole number from 1"]),
+        ("train/keep", "best", ["train.keep is 'best'", "validation_hd_at_1"]),
         ("losses/haf/features", "all", ["losses.haf.features is 'all'", "or null"]),
         # Ranges.
         ("decode/max_unreadable", -1, ["decode.max_unreadable is -1", "from 0"]),
@@ -119,6 +121,15 @@ def test_what_is_wrong_is_named_with_what_is_right(tmp_path, path, value, said):
     assert message.startswith(f"{tmp_path / 'params.yaml'}: ")
     assert [words for words in said if words not in message] == [], message
     assert len(message.splitlines()) == 1
+
+
+def test_patience_needs_a_criterion_that_can_get_worse(tmp_path):
+    content = changed("train/keep", "last")
+    content["train"]["patience"] = 3
+    with pytest.raises(SeverityError, match="train.patience is 3, but train.keep is last"):
+        load(tmp_path, content)
+    content["train"]["keep"] = "validation_loss"
+    assert load(tmp_path, content)["train"]["patience"] == 3
 
 
 def test_every_problem_has_a_line(tmp_path):

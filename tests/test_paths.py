@@ -1,8 +1,10 @@
-"""Paths with probabilities: the table and the text say what the posterior says."""
+"""Paths with probabilities: the table and the text have the probabilities of nodes that the predictions have."""
 
 import numpy
 import pytest
+import scipy.special
 
+from severity.arrays import subtrees
 from severity.core.errors import SeverityError
 from severity.decisions import class_rules
 from severity.decisions.decider import Decider
@@ -17,7 +19,7 @@ TREE = six_classes()
 @pytest.mark.parametrize("rule", [*class_rules.RULES, "climb"])
 def test_the_table_walks_from_the_root_to_the_decision(rule):
     made = predictions(images=30)
-    cost = costs.path(TREE)
+    cost = costs.lca_height(TREE)
     nodes = Decider.of(made, TREE, cost).decide_nodes(rule, made, threshold=0.4)
     found = paths.table(made, TREE, nodes)
     assert list(dict.fromkeys(found["id"])) == made.ids.tolist()
@@ -26,18 +28,16 @@ def test_the_table_walks_from_the_root_to_the_decision(rule):
         assert walked == TREE.ancestors(nodes[row])[::-1]
         assert steps["depth"].tolist() == list(range(len(walked)))
         assert steps["decided"].tolist() == [0] * (len(walked) - 1) + [1]
-        for node, probability in zip(walked, steps["probability"], strict=True):
-            below = [made.posterior[row, k] for k in TREE.classes_below[node]]
-            assert probability == pytest.approx(sum(below), abs=1e-6)
+        assert steps["probability"].to_numpy() == pytest.approx(scipy.special.expit(made.node_logits[row, walked]))
         assert steps["given_parent"].prod() == pytest.approx(steps["probability"].iloc[-1], abs=1e-6)
     if rule != "climb":
-        ranking = class_rules.rank(rule, posterior=made.posterior, cost=cost, hierarchy=TREE)
+        ranking = class_rules.rank(rule, posterior=made.posterior, nodes=paths.present(made), cost=cost, hierarchy=TREE)
         assert (nodes == TREE.class_nodes[ranking[:, 0]]).all()
 
 
 def test_the_text_by_hand():
     posterior = numpy.array([0.05, 0.004, 0.046, 0.15, 0.45, 0.30])
-    text = paths.text(posterior, TREE, TREE.names.index("node 7"), least=0.01)
+    text = paths.text(subtrees.probabilities(posterior[None], TREE)[0], TREE, TREE.names.index("node 7"), least=0.01)
     assert text.splitlines() == [
         "* 1.000  node 0",
         "  0.050    a",

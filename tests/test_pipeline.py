@@ -229,7 +229,7 @@ def test_what_writes_the_same_bytes_reruns_nothing_after_it(workspace):
 
 def test_external_predictions_are_scored_beside_images_without_a_trained_run(workspace):
     made = numpy.load(workspace.folder / "data/predictions" / f"{RUNS[0]}.npz")
-    given = {"id": made["ids"], "classes": made["classes"], "prob": made["posterior"]}
+    given = {"id": made["ids"], "classes": made["classes"], "prob": numpy.exp(made["log_posterior"])}
     numpy.savez(workspace.folder / "data/external_predictions/other-ce-0.npz", **given)
     params = workspace.read_params()
     params["grid"]["seed"] = []

@@ -669,7 +669,12 @@ def test_the_tables_hold_the_numbers_of_the_study(small):
     text = (small / "report/tables/comparisons.tex").read_text(encoding="utf-8").replace("$-$", "-").replace("$+$", "+")
     for row in pairs.to_dict("records"):
         value = f"{row['difference']:+.3f}"
-        assert (value if row["verdict"] == NONE else f"\\textbf{{{value}}}") in text
+        assert (f"\\textbf{{{value}}}" if row["verdict"].startswith(("A ", "B ")) else value) in text
+        if pandas.notna(row["lower"]):
+            assert f"[{row['lower']:+.3f}, {row['upper']:+.3f}]" in text
+    rules = pandas.read_csv(small / "metrics/comparisons/rules.csv").dropna(subset="lower")
+    assert len(rules)
+    for row in rules.to_dict("records"):
         assert f"[{row['lower']:+.3f}, {row['upper']:+.3f}]" in text
 
 
@@ -782,7 +787,8 @@ def test_a_table_is_filtered_by_words_and_by_free_text(big):
     assert seen["both"] == [row for row in seen["loss"] if row.endswith(" crm")] != []
     assert len(seen["text"]) == 10 and all("number_3" in row for row in seen["text"])
     shown, whole = re.fullmatch(r"(\d+) of (\d+) rows", seen["first"]).groups()
-    assert int(shown) * 4 == int(whole)  # One metric of four, until another is asked for.
+    # One metric of five, until another is asked for; the AUROC has one row for both rules.
+    assert int(shown) * 4 + int(shown) // 2 == int(whole)
 
 
 def test_without_scripts_the_page_is_whole(big):

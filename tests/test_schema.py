@@ -31,11 +31,11 @@ SECTIONS = {
     "prepare": (preparation.prepare, {"dataset", "root", "policies"}),
     "describe": (duplicates.find, {"workers"}),
     "cost": (costs.build, {"hierarchy", "irma"}),
-    "train": (training.fit, {"device", "compile"}),
+    "train": (training.fit, {"device", "compile", "cost", "after_epoch"}),
     "predict": (predict.predict, {"device"}),
     "evaluate": (evaluation.evaluate, {"irma"}),
     "compare": (comparisons.compare, {"rules", "batch_size"}),
-    "explain": (explain.explain, set()),
+    "explain": (explain.explain, {"threads"}),
 }
 
 

@@ -4,20 +4,24 @@ from itertools import product
 
 import numpy
 import pytest
+import scipy.special
 import sklearn.metrics
 from hypothesis import given, strategies
 
-from severity.arrays import probabilities
+from severity.arrays import probabilities, tree_model
 from severity.arrays.label_tree import LabelTree
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import set_rules
-from severity.decisions.set_rules import best_thresholds, decide, node_probabilities
+from severity.decisions.set_rules import best_thresholds, decide
 from severity.metrics.set_metrics import best_match, score
 from severity.tree import costs
 from tests.trees import chexpert_default, flat, random_tree, random_trees, six_classes
 
-HALF = numpy.full(99, 0.5)
+
+def nodes_of(marginal: numpy.ndarray, tree: Hierarchy) -> numpy.ndarray:
+    """(N, K) probabilities of labels -> (N, n) of nodes."""
+    return scipy.special.expit(tree_model.node_logits_of_labels(tree_model.logits_of(marginal), tree))
 
 
 def chain() -> Hierarchy:
@@ -54,22 +58,20 @@ def h_loss(found: numpy.ndarray, wanted: numpy.ndarray, tree: LabelTree) -> floa
 
 
 @given(strategies.integers(0, 500), strategies.integers(2, 6), strategies.integers(1, 3))
-def test_hbayes_has_the_least_expected_h_loss_of_all_consistent_sets(seed, classes, inner):
+def test_a_set_of_nodes_has_the_least_expected_h_loss_of_all_consistent_ones(seed, classes, inner):
     hierarchy = random_tree(seed, classes, inner)
     tree = LabelTree(hierarchy)
     sets = consistent(tree)
     random = numpy.random.default_rng(seed)
-    # A joint distribution over sets of labels in which every node is true exactly when one of its labels' is, and
-    # groups are as probable as their likeliest child: then the marginals say all there is to know about the nodes.
-    marginal = random.random((1, len(hierarchy.classes)))
-    exact = node_probabilities(marginal, tree)[:, 0]
+    # Any joint distribution with these probabilities of nodes has the same expected H-losses.
+    nodes = nodes_of(random.random((1, len(hierarchy.classes))), hierarchy)
+    exact = nodes[0, : hierarchy.given_nodes]
     joint = numpy.array([_independent_given_parent(each, exact, tree) for each in sets])
     assert joint.sum() == pytest.approx(1)
     assert numpy.array(sets).T @ joint == pytest.approx(exact)
     risks = [sum(p * h_loss(mine, true, tree) for p, true in zip(joint, sets, strict=True)) for mine in sets]
-    decided = decide("hbayes", marginal=marginal, hierarchy=hierarchy, thresholds=HALF)
-    closed = tree.closed(decided)[:, 0]
-    mine = sum(p * h_loss(closed, true, tree) for p, true in zip(joint, sets, strict=True))
+    said = set_rules.node_set(nodes, hierarchy)[0]
+    mine = sum(p * h_loss(said, true, tree) for p, true in zip(joint, sets, strict=True))
     assert mine == pytest.approx(min(risks), abs=1e-9)
 
 
@@ -90,7 +92,7 @@ def _independent_given_parent(said: numpy.ndarray, probability: numpy.ndarray, t
 @given(random_trees(), strategies.integers(0, 1000))
 def test_hbayes_never_names_a_child_without_its_parent(tree, seed):
     marginal = numpy.random.default_rng(seed).random((20, len(tree.classes)))
-    decided = decide("hbayes", marginal=marginal, hierarchy=tree, thresholds=HALF)
+    decided = decide("hbayes", nodes=nodes_of(marginal, tree), hierarchy=tree)
     for row in decided:
         for k, node in enumerate(tree.stands_for):
             for other, below in enumerate(tree.stands_for):
@@ -99,23 +101,34 @@ def test_hbayes_never_names_a_child_without_its_parent(tree, seed):
 
 
 @given(random_trees(), strategies.integers(0, 1000))
-def test_nodes_are_at_least_as_probable_as_their_children_and_labels_never_less_than_said(tree, seed):
-    labels = LabelTree(tree)
+def test_labels_are_never_less_probable_than_said_and_consistent_ones_stay(tree, seed):
     marginal = numpy.random.default_rng(seed).random((20, len(tree.classes)))
-    found = node_probabilities(marginal, labels)
-    for node, parent in enumerate(labels.parents):
-        if parent >= 0:
-            assert (found[parent] >= found[node]).all()
-    assert (found[labels.nodes].T >= marginal).all()
-    consistent_already = found[labels.nodes].T
-    assert (node_probabilities(consistent_already, labels) == found).all()
+    found = nodes_of(marginal, tree)
+    assert (found[:, tree.stands_for] >= marginal - 1e-12).all()
+    assert nodes_of(found[:, tree.stands_for], tree) == pytest.approx(found, abs=1e-9)
+
+
+@given(random_trees(), strategies.integers(0, 1000))
+def test_no_label_is_named_beside_a_group_that_is_not_said(tree, seed):
+    """The labels of `hbayes` are those of a consistent set of nodes in which every group has a child."""
+    nodes = nodes_of(numpy.random.default_rng(seed).random((20, len(tree.classes))), tree)
+    named, said = decide("hbayes", nodes=nodes, hierarchy=tree), set_rules.node_set(nodes, tree)
+    labels = set(tree.stands_for.tolist())
+    groups = [node for node in range(tree.given_nodes) if node not in labels and node != tree.root]
+    alone = [
+        any(row[group] and not row[[c for c in tree.children[group] if c < tree.given_nodes]].any() for group in groups)
+        for row in said
+    ]
+    for mine, nodes_said, bare in zip(named, said, alone, strict=True):
+        if not bare:  # where no group would be said by itself, both say the same
+            assert (mine == nodes_said[tree.stands_for]).all()
 
 
 @pytest.mark.parametrize("rule", set_rules.RULES)
 def test_on_a_flat_tree_every_rule_is_the_threshold(rule):
     marginal = numpy.random.default_rng(0).random((50, 5))
     marginal[0] = [0.5, 0.0, 1.0, 0.5, 0.4]
-    decided = decide(rule, marginal=marginal, hierarchy=flat(5), thresholds=numpy.full(5, 0.5))
+    decided = decide(rule, nodes=nodes_of(marginal, flat(5)), hierarchy=flat(5), thresholds=numpy.full(5, 0.5))
     assert (decided == (marginal >= 0.5)).all()
 
 
@@ -125,7 +138,7 @@ def test_chunks_do_not_change_a_decision_or_a_metric(rule, monkeypatch):
     random = numpy.random.default_rng(0)
     marginal = random.random((40, 14))
     truth = numpy.where(random.random((40, 14)) < 0.1, numpy.nan, random.random((40, 14)) < 0.3)
-    inputs = {"marginal": marginal, "hierarchy": tree, "thresholds": best_thresholds(marginal, truth)}
+    inputs = {"nodes": nodes_of(marginal, tree), "hierarchy": tree, "thresholds": best_thresholds(marginal, truth)}
     decided = decide(rule, **inputs)
     found = score(decided=decided, truth=truth, cost=costs.path(tree), hierarchy=tree)
     monkeypatch.setattr(probabilities, "CHUNK", 100)
@@ -226,7 +239,19 @@ class TestMetrics:
         truth[0, names["No Finding"]] = 1
         truth[1, names["Edema"]] = 1
         found = best_match(decided=numpy.zeros((3, 14), dtype=bool), truth=truth, cost=cost, hierarchy=tree)
-        assert found.tolist() == [0, cost[names["No Finding"], names["Edema"]], 0]
+        assert found.tolist() == [0, cost[names["No Finding"], names["Edema"]]]  # of the third no set is known
+        everything = cost[names["No Finding"], names["Edema"]]
+        said = numpy.zeros((3, 14), dtype=bool)
+        said[2, names["Edema"]] = True
+        truth[2, names["No Finding"]] = 1
+        found = best_match(decided=said, truth=truth, cost=cost, hierarchy=tree)
+        assert found.tolist() == [0, everything, cost[names["Edema"], names["No Finding"]]]
+
+    def test_an_image_without_a_label_counts_where_nobody_says_that_there_is_one(self):
+        tree = six_classes()  # without No Finding two empty sets agree
+        none = numpy.zeros((2, 6), dtype=bool)
+        found = best_match(decided=none, truth=numpy.zeros((2, 6)), cost=costs.path(tree), hierarchy=tree)
+        assert found.tolist() == [0, 0]
 
     def test_naming_what_a_label_implies_changes_no_severity(self):
         tree = chexpert_default()
@@ -269,12 +294,16 @@ class TestMetrics:
 
 def test_wrong_inputs_are_refused():
     tree = six_classes()
-    good = numpy.full((2, 6), 0.5)
+    good = numpy.full((2, len(tree.parents)), 0.5)
     with pytest.raises(SeverityError, match="Did you mean 'hbayes'"):
-        decide("hbayse", marginal=good, hierarchy=tree, thresholds=HALF)
-    with pytest.raises(SeverityError, match="not \\(images, 6\\)"):
-        decide("hbayes", marginal=good[:, :5], hierarchy=tree, thresholds=HALF)
-    with pytest.raises(SeverityError, match="outside"):
-        decide("hbayes", marginal=good * numpy.nan, hierarchy=tree, thresholds=HALF)
+        decide("hbayse", nodes=good, hierarchy=tree)
+    with pytest.raises(SeverityError, match=r"must be \(2, 10\)"):
+        decide("hbayes", nodes=good[:, :5], hierarchy=tree)
+    for wrong in (good * numpy.nan, good + 1, good - 1):
+        with pytest.raises(SeverityError, match="outside"):
+            decide("hbayes", nodes=wrong, hierarchy=tree)
+    for thresholds in (None, numpy.full(5, 0.5)):
+        with pytest.raises(SeverityError, match="'threshold_f1' needs thresholds, one for each of 6"):
+            decide("threshold_f1", nodes=good, hierarchy=tree, thresholds=thresholds)
     with pytest.raises(SeverityError, match="do not fit"):
         score(decided=good, truth=good, cost=costs.path(tree), hierarchy=tree)

@@ -28,18 +28,16 @@ def single(images: int, classes: int, seed: int) -> numpy.ndarray:
 @given(TEMPERATURES, strategies.integers(0, 1000))
 def test_scaling_is_dividing_the_logits(value, seed):
     raw = logits(6, 5, seed)
-    scaled = temperature.scale(scipy.special.softmax(raw, axis=1), value)
+    scaled = temperature.scale(scipy.special.log_softmax(raw, axis=1), value)
     assert scaled == pytest.approx(scipy.special.softmax(raw / value, axis=1), abs=1e-9)
-    assert temperature.scale_marginal(scipy.special.expit(raw), value) == pytest.approx(
-        scipy.special.expit(raw / value), abs=1e-9
-    )
+    assert temperature.scale_logits(raw, value) == pytest.approx(raw / value)
 
 
 @given(TEMPERATURES, strategies.integers(0, 1000))
 def test_a_scaled_posterior_is_a_distribution_with_the_same_argmax(value, seed):
-    posterior = scipy.special.softmax(logits(20, 7, seed), axis=1).astype(numpy.float32)
-    posterior[0] = numpy.eye(7)[3]  # zeros and a one
-    scaled = temperature.scale(posterior, value)
+    log_posterior = scipy.special.log_softmax(logits(20, 7, seed), axis=1).astype(numpy.float32)
+    log_posterior[0] = numpy.where(numpy.eye(7)[3] == 1, 0, -1e4)  # as good as zeros and a one
+    posterior, scaled = numpy.exp(log_posterior), temperature.scale(log_posterior, value)
     assert (scaled >= 0).all() and scaled.sum(axis=1) == pytest.approx(1)
     tree = flat(7)
     before, after = (rank("argmax", posterior=p, cost=costs.path(tree), hierarchy=tree) for p in (posterior, scaled))
@@ -49,10 +47,10 @@ def test_a_scaled_posterior_is_a_distribution_with_the_same_argmax(value, seed):
 @pytest.mark.parametrize("rule", class_rules.RULES)
 def test_a_temperature_of_one_changes_no_ranking(rule):
     tree = chexpert_default()
-    posterior = scipy.special.softmax(logits(200, 14, seed=1), axis=1)
+    log_posterior = scipy.special.log_softmax(logits(200, 14, seed=1), axis=1)
     before, after = (
         rank(rule, posterior=p, cost=costs.lca_height(tree), hierarchy=tree)
-        for p in (posterior, temperature.scale(posterior, 1.0))
+        for p in (numpy.exp(log_posterior), temperature.scale(log_posterior, 1.0))
     )
     assert (before == after).all()
 
@@ -60,23 +58,25 @@ def test_a_temperature_of_one_changes_no_ranking(rule):
 @given(random_trees(), strategies.integers(0, 1000))
 def test_the_fit_never_raises_the_loss_it_fits(tree, seed):
     size = len(tree.classes)
-    posterior = scipy.special.softmax(logits(15, size, seed), axis=1)
+    log_posterior = scipy.special.log_softmax(logits(15, size, seed), axis=1)
     random = numpy.random.default_rng(seed)
     truth = random.random((15, size)) < 0.3
-    value = temperature.fit(posterior, truth, tree)
+    value = temperature.fit(log_posterior, truth, tree)
     wanted = shares(truth, tree)
-    losses = [-(wanted * numpy.log(p)).sum() for p in (posterior, temperature.scale(posterior, value))]
+    losses = [-(wanted * numpy.log(temperature.scale(log_posterior, each))).sum() for each in (1.0, value)]
     assert losses[1] <= losses[0] + 1e-9
     for other in (0.1, 0.5, 2.0, 10.0):  # and no other temperature is better
-        assert losses[1] <= -(wanted * numpy.log(temperature.scale(posterior, other))).sum() + 1e-4
+        assert losses[1] <= -(wanted * numpy.log(temperature.scale(log_posterior, other))).sum() + 1e-4
     cells = truth.astype(float)
     cells[random.random(cells.shape) < 0.2] = numpy.nan
-    marginal = scipy.special.expit(logits(15, size, seed))
-    value = temperature.fit_marginal(marginal, cells)
+    raw = logits(15, size, seed)
+    value = temperature.fit_logits(raw, cells)
     known = ~numpy.isnan(cells)
     losses = [
-        sklearn.metrics.log_loss(cells[known], m[known], labels=[0, 1])
-        for m in (marginal, temperature.scale_marginal(marginal, value))
+        sklearn.metrics.log_loss(
+            cells[known], scipy.special.expit(temperature.scale_logits(raw, each))[known], labels=[0, 1]
+        )
+        for each in (1.0, value)
     ]
     assert losses[1] <= losses[0] + 1e-9
 
@@ -85,16 +85,16 @@ def test_the_fit_finds_the_temperature_that_made_the_data():
     random = numpy.random.default_rng(0)
     raw = 1.5 * random.normal(size=(20_000, 6))
     truth = numpy.stack([random.multinomial(1, p) for p in scipy.special.softmax(raw, axis=1)]).astype(bool)
-    overconfident = scipy.special.softmax(2.5 * raw, axis=1)
+    overconfident = scipy.special.log_softmax(2.5 * raw, axis=1)
     assert temperature.fit(overconfident, truth, flat(6)) == pytest.approx(2.5, rel=0.03)
     cells = (random.random(raw.shape) < scipy.special.expit(raw)).astype(float)
-    assert temperature.fit_marginal(scipy.special.expit(0.5 * raw), cells) == pytest.approx(0.5, rel=0.03)
+    assert temperature.fit_logits(0.5 * raw, cells) == pytest.approx(0.5, rel=0.03)
 
 
 def test_where_nothing_can_be_fitted_it_is_one():
-    posterior = scipy.special.softmax(logits(5, 6, seed=0), axis=1)
-    assert temperature.fit(posterior, numpy.zeros((5, 6), dtype=bool), six_classes()) == 1
-    assert temperature.fit_marginal(posterior, numpy.full((5, 6), numpy.nan)) == 1
+    raw = logits(5, 6, seed=0)
+    assert temperature.fit(scipy.special.log_softmax(raw, axis=1), numpy.zeros((5, 6), dtype=bool), six_classes()) == 1
+    assert temperature.fit_logits(raw, numpy.full((5, 6), numpy.nan)) == 1
 
 
 def test_words_and_wrong_temperatures():

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from severity.core.errors import SeverityError
+from severity.networks import inference
 from tests.trees import TOP
 from tools import cells, slurm
 
@@ -28,7 +30,7 @@ def test_commands_run_side_by_side_each_in_its_slot(tmp_path, capsys):
     note += "(top / sys.argv[1]).write_text(f'{device} {start} {time.time()}')"
     names = [f"cell{number}" for number in range(5)]
     commands = {name: [*python(note), name] for name in names}
-    assert cells.aside(commands, cells.slots(None, ["2", "5"]), tmp_path / "logs") == {}
+    assert cells.aside(commands, cells.slots(2, ["2", "5"]), tmp_path / "logs") == {}
     told = {name: (tmp_path / name).read_text().split() for name in names}
     assert {device for device, _, _ in told.values()} == {"2", "5"}
     intervals = [(device, float(start), float(end)) for device, start, end in told.values()]
@@ -88,11 +90,35 @@ def test_ctrl_c_ends_all_that_run_and_starts_no_more(tmp_path):
 def test_slots_share_the_cores_and_take_the_devices_in_turn(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert cells.slots(3, []) == [{"OMP_NUM_THREADS": "2"}] * 3
-    assert cells.slots(None, []) == [{"OMP_NUM_THREADS": "8"}]
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert cells.slots(3, []) == [{"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}] * 3
+    assert cells.slots(1, []) == [{"OMP_NUM_THREADS": "8", "OMP_WAIT_POLICY": "passive"}]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in cells.slots(3, ["0,1", "2,3"])] == ["0,1", "2,3", "0,1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert cells.slots(2, ["0"]) == [{"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "0"}] * 2
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    expected = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active", "CUDA_VISIBLE_DEVICES": "0"}
+    assert cells.slots(2, ["0"]) == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("threads", "devices", "expected"), [(1, 1, 8), (3, 1, 2), (1, 2, 4), (2, 4, 1), (16, 1, 1), (1, "all", 8)]
+)
+def test_as_many_side_by_side_as_the_cores_allow(monkeypatch, threads, devices, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert cells.jobs({"device": "cpu", "devices": devices, "threads": threads}) == expected
+
+
+def test_one_at_a_time_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(inference, "device", lambda name: torch.device("cuda"))
+    assert cells.jobs({"device": "auto", "devices": 1, "threads": 1}) == 1
+
+
+def test_an_empty_grid_is_nothing_to_train(project, capsys):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["grid"]["seed"], params["external"]["runs"] = [], ["a-b-0"]
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    cells.main([])
+    assert "nothing to train" in capsys.readouterr().out and not (project / "called").exists()
 
 
 FAKE_DVC = """#!{python}

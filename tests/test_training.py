@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 
 from severity import losses
+from severity.arrays import labelsets
 from severity.core import files, runs
 from severity.core.errors import SeverityError
 from severity.core.runs import Run, seed_for
+from severity.metrics import class_metrics
 from severity.networks import backbones, inference, loading
 from severity.networks.images import batch, mixing
 from severity.training import checkpoint, training
@@ -27,6 +29,7 @@ from tests.trees import six_classes
 
 OPTIONS = {
     "epochs": 4,
+    "keep": "validation_macro_auroc",
     "batch_size": 16,
     "learning_rate": 0.01,
     "weight_decay": 0.01,
@@ -80,7 +83,7 @@ def fit(scratch: Path, name: str = "ce", data=None, params=None, **changes):
     chosen = loss(name, **(params or {}))
     return training.fit(
         network(chosen.outputs), chosen, images, train, validation, Run("net", name, 0), scratch,
-        **{**OPTIONS, **changes},
+        **{"cost": costs.lca_height(TREE), **OPTIONS, **changes},
     )  # fmt: skip
 
 
@@ -91,16 +94,66 @@ def test_it_learns_with_every_loss(name, tmp_path):
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
 
 
-def test_the_best_epoch_is_kept_and_marked(tmp_path):
+def validated(weights: dict[str, torch.Tensor], own: losses.Link) -> dict[str, float]:
+    """The validation columns of the history, of these weights."""
     images, _, validation = collection()
-    weights, history = fit(tmp_path)
-    assert history["best"].sum() == 1
-    best = history.loc[history["best"] == 1].iloc[0]
-    assert best["validation_macro_auroc"] == history["validation_macro_auroc"].max()
     again = network(6)
-    again.load_state_dict(weights)
-    _, auroc = training._validate(again, loss("ce"), images, validation, batch_size=16, on=torch.device("cpu"))
-    assert auroc == best["validation_macro_auroc"]
+    again.load_state_dict({key: value for key, value in weights.items() if not key.startswith("loss.")})
+    trained = torch.nn.ModuleDict({"network": again, "loss": own})
+    cost = costs.lca_height(TREE)
+    return training._validate(trained, images, validation, cost, batch_size=16, on=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("keep", training.CRITERIA)
+def test_the_epoch_that_is_kept_is_the_criterions_and_is_marked(keep, tmp_path):
+    states = []
+    weights, history = fit(tmp_path, keep=keep, after_epoch=lambda trained: states.append(copy(trained["network"])))
+    place = training.kept_epoch(history.to_dict("records"), keep)
+    assert history["best"].tolist() == [int(number == place) for number in range(4)]
+    assert every(torch.equal(weights[key], value) for key, value in states[place].items())
+    best = history.iloc[place]
+    assert validated(weights, loss("ce")) == {key: best[key] for key in history if key.startswith("validation_")}
+    if keep == "last":
+        assert place == 3
+    else:
+        sign = -1 if keep == "validation_macro_auroc" else 1
+        assert (sign * history[keep]).idxmin() == place
+
+
+def copy(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def test_of_equal_epochs_the_first_is_kept_and_one_without_a_number_never():
+    rows = [
+        {"epoch": 1, "validation_loss": math.nan, "validation_macro_auroc": 0.6, "validation_hd_at_1": 1.5},
+        {"epoch": 2, "validation_loss": 0.25, "validation_macro_auroc": math.nan, "validation_hd_at_1": 0.5},
+        {"epoch": 3, "validation_loss": 0.25, "validation_macro_auroc": 0.8, "validation_hd_at_1": 0.5},
+        {"epoch": 4, "validation_loss": 0.5, "validation_macro_auroc": 0.8, "validation_hd_at_1": 0.75},
+    ]
+    kept = {keep: training.kept_epoch(rows, keep) for keep in training.CRITERIA}
+    assert kept == {"last": 3, "validation_loss": 1, "validation_macro_auroc": 2, "validation_hd_at_1": 1}
+    assert training.kept_epoch(rows[:1], "validation_loss") is None
+
+
+def test_the_validation_distance_is_that_of_the_metrics_under_argmax(tmp_path):
+    images, train, validation = collection()
+    targets = validation.targets.copy()
+    targets[:12, 1] = 1  # several true labels
+    targets[12:15] = 0  # none
+    targets[15:18, 0] = numpy.nan
+    trainings = []
+    _, history = fit(
+        tmp_path, data=(images, train, training.Split(validation.rows, targets)), epochs=1,
+        after_epoch=lambda trained: trainings.append(trained),
+    )  # fmt: skip
+    network_, own = trainings[0]["network"], trainings[0]["loss"]
+    logits = inference.logits(network_, images, validation.rows, batch_size=16, on=torch.device("cpu"))
+    ranking = (-own.posterior(logits)).argsort(dim=1).numpy()
+    truth = labelsets.most_specific(targets == 1, TREE)
+    scores = class_metrics.single_decision(ranking=ranking, truth=truth, cost=costs.lca_height(TREE))
+    assert scores["without_truth"] >= 3
+    assert history["validation_hd_at_1"][0] == pytest.approx(scores["hierarchical_distance_at_1"])
 
 
 def test_the_same_arguments_give_the_same_weights(tmp_path):
@@ -112,17 +165,14 @@ def test_the_same_arguments_give_the_same_weights(tmp_path):
 
 @pytest.mark.parametrize("name", ["barz_denzler", "haframe", "haf"])
 def test_the_losss_own_weights_are_trained_kept_and_needed(tmp_path, name):
-    images, _, validation = collection()
     weights, history = fit(tmp_path, name)
-    again, chosen = network(6), loss(name)
+    chosen = loss(name)
     own = {key.removeprefix("loss."): value for key, value in weights.items() if key.startswith("loss.")}
     assert own.keys() == dict(chosen.named_parameters()).keys()
     assert every(not torch.equal(own[key], value) for key, value in chosen.named_parameters())
     chosen.load_state_dict(own)
-    again.load_state_dict({key: value for key, value in weights.items() if not key.startswith("loss.")})
     chosen.at_epoch(3, 4)
-    _, auroc = training._validate(again, chosen, images, validation, batch_size=16, on=torch.device("cpu"))
-    assert auroc == history["validation_macro_auroc"].max()
+    assert validated(weights, chosen)["validation_macro_auroc"] == history["validation_macro_auroc"].max()
 
 
 def test_a_loss_hears_of_every_epoch_and_sees_the_training_targets_once(tmp_path, monkeypatch):
@@ -222,10 +272,16 @@ def test_a_watch_reports_the_first_bad_step_when_it_is_time_to_look():
     assert watch.spoiled(3, last=True) == (1, 1.0, math.inf)
 
 
-def test_a_validation_split_that_cannot_choose_an_epoch_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("keep", "value"), [("validation_macro_auroc", 1), ("validation_hd_at_1", 0), ("validation_macro_auroc", 0)]
+)
+def test_a_validation_split_that_cannot_choose_an_epoch_is_refused(tmp_path, keep, value):
     images, train, validation = collection()
-    with pytest.raises(SeverityError, match="validation_fraction"):
-        fit(tmp_path, data=(images, train, training.Split(validation.rows, numpy.ones_like(validation.targets))))
+    data = images, train, training.Split(validation.rows, numpy.full_like(validation.targets, value))
+    with pytest.raises(SeverityError, match=f"train.keep is {keep}: .* 40 validation images.*validation_fraction"):
+        fit(tmp_path, data=data, keep=keep)
+    _, history = fit(tmp_path, data=data, keep="last", epochs=2)
+    assert history["best"].tolist() == [0, 1] and history["validation_macro_auroc"].isna().all()
 
 
 def plain_loop(
@@ -357,8 +413,7 @@ def test_frozen_epochs_train_the_classifier_alone(tmp_path, monkeypatch):
     frozen, _ = fit(tmp_path, epochs=2, freeze_epochs=2)
     changed = {key for key, value in frozen.items() if not torch.equal(value, start[key])}
     assert changed == {"network.fc.weight", "network.fc.bias"}
-    aurocs = iter([0.5, 0.6])
-    monkeypatch.setattr(training, "_validate", lambda *args, **rest: (0.0, next(aurocs)))
+    validation_gives(monkeypatch, "validation_macro_auroc", [0.5, 0.6])
     freed, _ = fit(tmp_path, epochs=2, freeze_epochs=1)
     assert every(not torch.equal(freed[key], value) for key, value in start.items())
 
@@ -387,15 +442,30 @@ def test_what_needs_a_classifier_is_refused_where_none_is_known(tmp_path):
             fit(tmp_path, **change)
 
 
-def test_patience_ends_a_training_that_gets_no_better(tmp_path, monkeypatch):
+def validation_gives(monkeypatch, name: str, values: list[float]) -> None:
+    """Epoch by epoch one number of the validation images is what is given here, and the others stay the same."""
+    given = iter(values)
+    same = {"validation_loss": 0.1, "validation_macro_auroc": 0.5, "validation_hd_at_1": 0.1}
+    monkeypatch.setattr(training, "_validate", lambda *args, **rest: {**same, name: next(given)})
+
+
+@pytest.mark.parametrize(
+    ("keep", "values"),
+    [
+        ("validation_macro_auroc", [0.5, 0.7, 0.7, 0.6, 0.9]),
+        ("validation_loss", [0.5, 0.3, 0.3, 0.4, 0.1]),
+        ("validation_hd_at_1", [1.5, 0.3, 0.3, 0.4, 0.1]),
+    ],
+)
+def test_patience_ends_a_training_that_gets_no_better_by_its_criterion(tmp_path, monkeypatch, keep, values):
     save_always(monkeypatch)
-    aurocs = iter([0.5, 0.7, 0.7, 0.6, 0.9])
-    monkeypatch.setattr(training, "_validate", lambda *args, **rest: (0.0, next(aurocs)))
+    validation_gives(monkeypatch, keep, values)
+    options = {"epochs": 5, "patience": 2, "keep": keep}
     (tmp_path / "state").mkdir()
-    _, history = fit(tmp_path / "state", epochs=5, patience=2)
-    assert history["validation_macro_auroc"].tolist() == [0.5, 0.7, 0.7, 0.6]
+    _, history = fit(tmp_path / "state", **options)
+    assert history[keep].tolist() == values[:4]
     assert history["best"].tolist() == [0, 1, 0, 0]
-    _, again = fit(tmp_path / "state", epochs=5, patience=2)  # Resumed after it ended: no further epoch.
+    _, again = fit(tmp_path / "state", **options)  # Resumed after it ended: no further epoch.
     assert again.equals(history)
 
 

@@ -3,8 +3,9 @@
 A cell is what DVC's matrix calls an entry of the grid: one run, its training and its prediction.
 
 Reads   what `dvc status` says
-Writes  what the stages train and predict write, and one log a cell in data/unfinished/logs, removed if it ends well
-Run     python -m tools.cells --jobs 2                  two at a time, on CPUs, each with half of the cores
+Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
+Run     python -m tools.cells                           on CPUs: as many at a time as the cores allow; on a GPU: one
+        python -m tools.cells --jobs 2                  two at a time
         python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
         python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with machine.devices: all)
         python -m tools.cells --list                    only say which are not up to date
@@ -22,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from severity.core import errors, params, runs
 from severity.core.errors import SeverityError
@@ -168,17 +169,33 @@ def _stop(running: Sequence[_Running]) -> None:
         each.log.close()
 
 
-def slots(jobs: int | None, devices: Sequence[str]) -> list[dict[str, str]]:
-    """The environments of this many commands side by side: devices in turn, and a share of the cores each."""
-    count = jobs or len(devices) or 1
+def jobs(machine: Mapping[str, Any]) -> int:
+    """How many cells the machine of params.yaml runs side by side: on CPUs what its cores allow, on GPUs one."""
+    from severity.networks import inference, processes  # torch takes a second; only this function needs it.
+
+    if inference.device(machine["device"]).type != "cpu":
+        return 1
+    each = machine["threads"] * processes.process_count(machine["devices"], machine["device"])
+    return max(1, processes.cores() // each)
+
+
+def slots(count: int, devices: Sequence[str]) -> list[dict[str, str]]:
+    """The environments of so many commands side by side: devices in turn, and their share of the processor's cores.
+
+    Networks on CPUs have `machine.threads`; the share is of what else has threads. Those that wait for work must not
+    spin: the core is another command's.
+    """
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+    common = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
     pinned = [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {} for slot in range(count)]
-    return [{"OMP_NUM_THREADS": threads, **each} for each in pinned]
+    return [{**common, **each} for each in pinned]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, help="how many side by side; default: one for each of --devices, else 1")
+    parser.add_argument(
+        "--jobs", type=int, help="how many side by side; default: one for each of --devices, else see above"
+    )
     parser.add_argument("--devices", nargs="+", default=[], help="values of CUDA_VISIBLE_DEVICES, one for each job")
     parser.add_argument("--list", action="store_true", help="only say which cells are not up to date")
     parser.add_argument(
@@ -189,14 +206,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise SeverityError(f"--jobs is {options.jobs}; it must be 1 or more.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if not runs.grid(params.load()):
+        print("The grid is empty: there is nothing to train.")
+        return
     dvc("repro", *BEFORE)
     cells = stale()
-    if options.list:
+    if options.list or not cells:
         print("\n".join(cells) or "All cells are up to date.")
         return
     made_from = inputs()
     command = direct if options.direct else through_dvc
-    failed = aside({cell: command(cell) for cell in cells}, slots(options.jobs, options.devices), LOGS)
+    count = options.jobs or len(options.devices) or jobs(params.load()["machine"])
+    failed = aside({cell: command(cell) for cell in cells}, slots(count, options.devices), LOGS)
     if options.direct:
         record([cell for cell in cells if cell not in failed], made_from)
     if failed:
@@ -204,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. See {LOGS}/<cell>.log; run again: what "
             "is done stays done, and training resumes where it was."
         )
-    print(f"{len(cells)} cells made; now run `dvc repro`.")
+    print(f"{len(cells)} cells made; `dvc repro` runs what comes after.")
 
 
 if __name__ == "__main__":

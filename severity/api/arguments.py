@@ -13,6 +13,8 @@ from severity.core.hierarchy import Hierarchy
 from severity.tree import costs
 
 NUMBERS = "fiub"  # numpy's kinds: floats, integers, unsigned integers, booleans
+# How far probabilities of nodes may be above 1 or their parent's, or below 0: sums are exact to rounding. It is cut.
+ROUNDING = 1e-6
 
 
 def name(given: Any, what: str) -> str:
@@ -57,6 +59,8 @@ def table(given: Any, what: str, columns: int, of: str, rows: int | None = None)
     Raises:
         SeverityError: it is not such a table.
     """
+    if hasattr(given, "detach"):  # a tensor of a network that is being trained
+        given = given.detach().cpu()
     try:
         array = numpy.asarray(given)
     except (TypeError, ValueError) as error:
@@ -82,9 +86,43 @@ def posterior(given: Any, tree: Hierarchy) -> numpy.ndarray:
     return array if array.dtype.kind == "f" else array.astype(numpy.float64)
 
 
+def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray:
+    """(N, n) float64 in [0, 1], never rising downward."""
+    array = table(given, "nodes", len(tree.parents), "nodes", rows=rows).astype(numpy.float64)
+    wrong = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))
+    if wrong.any():
+        row, node = numpy.argwhere(wrong)[0]
+        raise SeverityError(
+            f"nodes is {array[row, node]} for image {row} and the node {tree.names[node]!r}; it must be 0 to 1."
+        )
+    array = array.clip(0, 1)
+    root = tree.root
+    absent = (array[:, root] < 1 - ROUNDING) & (root not in tree.stands_for)
+    if absent.any():
+        row = int(absent.argmax())
+        raise SeverityError(
+            f"nodes is {array[row, root]:g} for image {row} and the root {tree.names[root]!r}; it must be 1, since the root "
+            "is no label and is present in every image."
+        )
+    below = list(tree.top_down[1:])
+    rising = array[:, below] > array[:, tree.parents[below]] + ROUNDING
+    if rising.any():
+        row, place = numpy.argwhere(rising)[0]
+        node, parent = below[place], tree.parents[below[place]]
+        raise SeverityError(
+            f"nodes: for image {row} the node {tree.names[node]!r} has {array[row, node]:g}, its parent {tree.names[parent]!r} "
+            f"only {array[row, parent]:g}. A node is present whenever one below it is; a root that is no label always."
+        )
+    for node in below:
+        array[:, node] = numpy.minimum(array[:, node], array[:, tree.parents[node]])
+    return array
+
+
 def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
     """(N, K) bool, from booleans or from numbers that are 0 or 1."""
-    if numpy.ndim(given) == 1:
+    if isinstance(given, (list, tuple)) and given and all(numpy.isscalar(entry) for entry in given):
+        given = numpy.asarray(given)
+    if getattr(given, "ndim", None) == 1:
         raise SeverityError(
             "truth has one dimension; it must be (images, classes), 1 where a class is true. From the number of "
             f"the one true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
@@ -101,6 +139,20 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
             "out."
         )
     return array.astype(bool)
+
+
+def thresholds(given: Any, tree: Hierarchy) -> numpy.ndarray:
+    """(K,) float64 in [0, 1]."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+    array = table(numpy.reshape(given, (1, -1)), "thresholds", len(tree.classes), "classes")[0].astype(numpy.float64)
+    wrong = ~((array >= 0) & (array <= 1))
+    if wrong.any():
+        label = int(wrong.argmax())
+        raise SeverityError(
+            f"thresholds is {array[label]} for the class {tree.classes[label]!r}; it must be 0 to 1, one for each class."
+        )
+    return array
 
 
 def ranking(given: Any, tree: Hierarchy) -> numpy.ndarray:

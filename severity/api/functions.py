@@ -16,9 +16,10 @@ import numpy
 from numpy.typing import ArrayLike
 
 from severity.api import arguments
+from severity.arrays.labelsets import most_specific
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
-from severity.decisions import class_rules
+from severity.decisions import class_rules, set_rules
 from severity.metrics import class_metrics
 from severity.tree import costs, trees
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from severity.networks.models import Model
 
 PACKAGE = Path(__file__).resolve().parents[1]
-READINGS = ("any",)
+READINGS = ("most_specific", "any")
 
 
 def read_tree(name_or_path: str | os.PathLike, *, labels: Sequence[str] | None = None) -> Hierarchy:
@@ -95,33 +96,67 @@ def rank(
 
     Args:
         rule: ``argmax`` (most probable first); ``crm``, conditional risk minimisation: least expected cost first
-            (Karthik et al., ICLR 2021); ``hie``: probability of the class times that of its parent (after Jain et al.,
-            NeurIPS 2023); ``top_down``: from the root always to the most probable child. docs/methods.md has the
-            formulas.
+            (Karthik et al., ICLR 2021); ``crm_nodes``: least expected cost to the nearest of several true classes,
+            from the probabilities of nodes, for costs such as ``lca_height`` that depend on the lowest common ancestor
+            alone; ``hie``: probability of the class times that of its parent (after Jain et al., NeurIPS 2023);
+            ``top_down``: from the root always to the most probable child. docs/methods.md has the formulas.
         posterior: (N, K) distribution over classes, in the order of ``hierarchy.classes``; rows sum to one.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
-        nodes: (N, n) probability of each node of the tree, in the order of ``hierarchy.names``, for rules that use more
-            than the posterior; no rule does so yet.
+        nodes: (N, n) probability that each node of the tree is present, in the order of ``hierarchy.names``, never rising
+            downward, as ``loss.nodes(logits)`` gives them; 1 for a root that is no label. ``crm_nodes`` and ``hie`` use
+            them. None: sums of the posterior, which is right where one class is true of each image.
 
     Returns:
         (N, K) int32 class indices, best first; column 0 is the decision.
 
     Raises:
-        SeverityError: an unknown rule, shapes that do not fit, a row that is not a distribution, an invalid cost
-            matrix.
+        SeverityError: an unknown rule, shapes that do not fit, a row that is not a distribution, a cost matrix that is
+            invalid or that ``crm_nodes`` has no form for, a node that is more probable than its parent.
     """
     tree = arguments.hierarchy(hierarchy)
     given = arguments.posterior(posterior, tree)
-    if nodes is not None:
-        arguments.table(nodes, "nodes", len(tree.parents), "nodes", rows=len(given))
     return class_rules.rank(
-        arguments.name(rule, "A decision rule"), posterior=given, cost=arguments.cost(cost, tree), hierarchy=tree
+        arguments.name(rule, "A decision rule"),
+        posterior=given,
+        nodes=None if nodes is None else arguments.nodes(nodes, tree, rows=len(given)),
+        cost=arguments.cost(cost, tree),
+        hierarchy=tree,
+    )
+
+
+def sets(rule: str, *, nodes: ArrayLike, hierarchy: Hierarchy, thresholds: ArrayLike | None = None) -> numpy.ndarray:
+    """Decide a set of labels for each image.
+
+    Args:
+        rule: ``threshold``: every label with a probability of one half or more; ``threshold_f1``: every label that reaches
+            its own threshold; ``hbayes``: the set of least expected H-loss, which never lacks a label above one that it
+            names (Cesa-Bianchi et al., ICML 2006). docs/methods.md has the formulas.
+        nodes: (N, n) probability that each node of the tree is present, as for `rank`.
+        hierarchy: the label tree of the K classes.
+        thresholds: (K,) numbers from 0 to 1, for ``threshold_f1`` alone; those of largest F1 on validation images, say.
+
+    Returns:
+        (N, K) bool, in the order of ``hierarchy.classes``.
+
+    Raises:
+        SeverityError: an unknown rule, shapes that do not fit, a node that is more probable than its parent, or no
+            thresholds where the rule needs them.
+    """
+    tree = arguments.hierarchy(hierarchy)
+    limits = None
+    if thresholds is not None:
+        limits = arguments.thresholds(thresholds, tree)
+    return set_rules.decide(
+        arguments.name(rule, "A rule for sets of labels"),
+        nodes=arguments.nodes(nodes, tree),
+        hierarchy=tree,
+        thresholds=limits,
     )
 
 
 def single_decision(
-    *, ranking: ArrayLike, truth: ArrayLike, cost: ArrayLike, hierarchy: Hierarchy, reading: str = "any"
+    *, ranking: ArrayLike, truth: ArrayLike, cost: ArrayLike, hierarchy: Hierarchy, reading: str = "most_specific"
 ) -> dict[str, Any]:
     """How often the first-ranked class is wrong, and how far off it is.
 
@@ -131,8 +166,9 @@ def single_decision(
             out and counted.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
-        reading: what counts as right where several classes are true; ``any``: each of them does, and the severity of a
-            mistake is the least cost to any of them.
+        reading: what counts as right where several classes are true: each of them (``any``), or those without another
+            true one below them in the tree (``most_specific``), since under ``any`` the vaguest true label is as good an
+            answer as the most precise one. The severity of a mistake is the least cost to one that counts.
 
     Returns:
         images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions;
@@ -150,6 +186,7 @@ def single_decision(
     tree = arguments.hierarchy(hierarchy)
     ranked = arguments.ranking(ranking, tree)
     right = arguments.truth(truth, tree, rows=len(ranked))
+    right = most_specific(right, tree) if reading == "most_specific" else right
     return class_metrics.single_decision(ranking=ranked, truth=right, cost=arguments.cost(cost, tree))
 
 
@@ -166,7 +203,8 @@ def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **pa
     Returns:
         A torch module, called as ``loss(logits=(B, outputs), targets=(B, K))``, which gives the mean over the images;
         targets are 1, 0, or NaN = masked. ``loss.outputs`` is how many logits the network must give;
-        ``loss.posterior(logits)`` and ``loss.marginal(logits)`` are (B, K).
+        ``loss.posterior(logits)`` is (B, K), the share of the most specific truth that each class has, and
+        ``loss.nodes(logits)`` (B, n), the probability that each node of the tree is present.
 
     Raises:
         SeverityError: an unknown loss; a number that it does not know, or that is out of range; an invalid cost matrix.
@@ -188,7 +226,7 @@ def load(run_folder: str | os.PathLike) -> "Model":
 
     Returns:
         `network`, for (B, 1, H, W) floats in [0, 1], on the CPU and in evaluation mode; `loss`, whose ``posterior`` and
-        ``marginal`` turn its logits into (B, K) probabilities; `hierarchy`; `size` = (H, W); `record`, what it was
+        ``nodes`` turn its logits into (B, K) and (B, n) probabilities; `hierarchy`; `size` = (H, W); `record`, what it was
         trained with.
 
     Raises:

@@ -9,11 +9,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from severity.core.errors import SeverityError
 
 
-def per_label(*, marginal: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def per_label(*, scores: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """AUROC and average precision of every label over all images at once (never averaged over batches).
 
     Args:
-        marginal: (N, K) score of each label; any monotone score gives the same figures.
+        scores: (N, K) of each label; any monotone one gives the same figures.
         truth: (N, K) 1, 0 or NaN = masked (uncertain or unmentioned); masked cells are left out label by label.
         classes: (K,) label names.
 
@@ -24,16 +24,16 @@ def per_label(*, marginal: numpy.ndarray, truth: numpy.ndarray, classes: Sequenc
     Raises:
         SeverityError: shapes differ, or a score is NaN.
     """
-    if marginal.shape != truth.shape or marginal.shape[1] != len(classes):
-        raise SeverityError(f"Scores {marginal.shape}, truth {truth.shape} and {len(classes)} labels do not fit.")
-    if numpy.isnan(marginal).any():
+    if scores.shape != truth.shape or scores.shape[1] != len(classes):
+        raise SeverityError(f"Scores {scores.shape}, truth {truth.shape} and {len(classes)} labels do not fit.")
+    if numpy.isnan(scores).any():
         raise SeverityError("A score is NaN; the network has diverged. Lower train.learning_rate in params.yaml.")
     found = {}
     for column, label in enumerate(classes):
         known = ~numpy.isnan(truth[:, column])
         positive = truth[known, column] == 1
         both = bool(positive.any() and not positive.all())
-        score = marginal[known, column]
+        score = scores[known, column]
         found[label] = {
             "positives": int(positive.sum()),
             "negatives": int((~positive).sum()),

@@ -5,10 +5,12 @@
     id               the image's, as in the data set
     patient, split   optional; split is validation, test or train, blank means not stated
     prob:<class>     a number for each class: probability or logit
+    node:<name>      optional: the same for nodes of the tree, groups say; beside distributions always probabilities
     true:<class>     optional: 1, 0, or blank or -1 = not known
 
-or ``.npz`` with the arrays id, patient, split (N,) text, classes (C,) text with prob (N, C), labels (L,) text with
-true (N, L), NaN = not known; of these patient, split, labels and true are optional. See docs/external-predictions.md.
+or ``.npz`` with the arrays id, patient, split (N,) text, classes (C,) text with prob (N, C), nodes (M,) text with node (N, M),
+labels (L,) text with true (N, L), NaN = not known; of these patient, split, nodes, node, labels and true are optional.
+docs/external-predictions.md has more.
 """
 
 import zipfile
@@ -23,10 +25,12 @@ from severity.collections.splits import SPLITS
 from severity.core import table_checks, tables
 from severity.core.errors import SeverityError, nearest
 
-PROBABILITY, TRUTH = "prob:", "true:"
+PROBABILITY, NODE, TRUTH = "prob:", "node:", "true:"
 SUFFIXES = (".csv", ".csv.gz", ".npz")
 STATES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": numpy.nan, "-1.0": numpy.nan, "": numpy.nan}
-ARRAYS, OPTIONAL = ("id", "classes", "prob"), ("patient", "split", "labels", "true")
+ARRAYS, OPTIONAL = ("id", "classes", "prob"), ("patient", "split", "nodes", "node", "labels", "true")
+# Arrays of names, and the numbers that they name the columns of: one comes with the other.
+PAIRS = (("nodes", "node"), ("labels", "true"))
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Sheet:
     split: numpy.ndarray  # (N,) text, '' where the file does not state it
     classes: tuple[str, ...]  # (C,)
     numbers: numpy.ndarray  # (N, C) float64, finite
+    nodes: tuple[str, ...]  # (M,) of the tree, beside the classes; mostly none
+    node_numbers: numpy.ndarray  # (N, M) float64, finite
     labels: tuple[str, ...]  # (L,) of the truth; none without truth
     truth: numpy.ndarray  # (N, L) float64: 1, 0, NaN
 
@@ -77,32 +83,34 @@ def read(path: Path | str) -> Sheet:
     if not len(sheet.ids):
         raise SeverityError(f"{path} holds no image.")
     table_checks.refuse_repeats(pandas.Series(sheet.ids), "id", path)
-    for what, names in (("class", sheet.classes), ("label", sheet.labels)):
+    for what, names in (("class", sheet.classes), ("node", sheet.nodes), ("label", sheet.labels)):
         for name in names:
             if names.count(name) > 1:
                 raise SeverityError(f"{path}: the {what} {name!r} is duplicated. Keep one of the columns.")
-    odd = ~numpy.isfinite(sheet.numbers)
-    if odd.any():
-        row, column = numpy.argwhere(odd)[0]
-        raise SeverityError(
-            f"{path}: the image {str(sheet.ids[row])!r} has no finite number for {sheet.classes[column]!r}, but "
-            f"{sheet.numbers[row, column]} ({int(odd.any(axis=1).sum())} such images). Give a number for each class."
-        )
+    for what, names, numbers in (("class", sheet.classes, sheet.numbers), ("node", sheet.nodes, sheet.node_numbers)):
+        odd = ~numpy.isfinite(numbers)
+        if odd.any():
+            row, column = numpy.argwhere(odd)[0]
+            raise SeverityError(
+                f"{path}: the image {str(sheet.ids[row])!r} has no finite number for the {what} {names[column]!r}, but "
+                f"{numbers[row, column]} ({int(odd.any(axis=1).sum())} such images). Give a number for each {what}."
+            )
     return sheet
 
 
 def _read_table(path: Path) -> Sheet:
     header = tables.header(path)
-    probabilities = [name for name in header if name.startswith(PROBABILITY)]
-    truths = [name for name in header if name.startswith(TRUTH)]
+    wanted = [name for name in header if name.startswith(PROBABILITY)]
+    nodes = [name for name in header if name.startswith(NODE)]
+    stated = [name for name in header if name.startswith(TRUTH)]
     for name in header:
-        if name in ("id", "patient", "split") or name in probabilities or name in truths:
+        if name in ("id", "patient", "split", *wanted, *nodes, *stated):
             continue
         raise SeverityError(
-            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, "
+            f"{path}: the column {name!r} is not known. Known: id, patient, split, {PROBABILITY}<class>, {NODE}<name>, "
             f"{TRUTH}<class>."
         )
-    if not probabilities:
+    if not wanted:
         raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")
     frame = tables.read_text(path, ["id", *dict.fromkeys(header)])
     table_checks.refuse(frame["id"] == "", frame["id"], "id", path, "is not an id")
@@ -113,14 +121,16 @@ def _read_table(path: Path) -> Sheet:
         ids=frame["id"].to_numpy(dtype=str),
         patients=frame["patient"].to_numpy(dtype=str) if "patient" in header else None,
         split=split.to_numpy(dtype=str),
-        classes=tuple(name.removeprefix(PROBABILITY) for name in probabilities),
-        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in probabilities], axis=1),
-        labels=tuple(name.removeprefix(TRUTH) for name in truths),
-        truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in truths], len(frame)),
+        classes=tuple(name.removeprefix(PROBABILITY) for name in wanted),
+        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in wanted], axis=1),
+        nodes=tuple(name.removeprefix(NODE) for name in nodes),
+        node_numbers=_columns([table_checks.numbers(frame[name], name, path) for name in nodes], len(frame)),
+        labels=tuple(name.removeprefix(TRUTH) for name in stated),
+        truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in stated], len(frame)),
     )
 
 
-def _columns(columns: Sequence[pandas.Series], rows: int) -> numpy.ndarray:
+def _columns(columns: Sequence[pandas.Series | numpy.ndarray], rows: int) -> numpy.ndarray:
     return numpy.stack(columns, axis=1).astype(numpy.float64) if columns else numpy.empty((rows, 0))
 
 
@@ -136,25 +146,19 @@ def _read_arrays(path: Path) -> Sheet:
     for name in ARRAYS:
         if name not in arrays:
             raise SeverityError(f"{path}: the array {name!r} is missing. {nearest(name, arrays)}")
-    if ("labels" in arrays) != ("true" in arrays):
-        raise SeverityError(f"{path} has one of the arrays labels and true; it must have both or neither.")
-    images, classes = arrays["id"].size, arrays["classes"].size
-    given = {
-        "labels": numpy.empty(0, dtype=str),
-        "true": numpy.empty((images, 0)),
-        "split": numpy.full(images, ""),
-        **arrays,
-    }
-    shapes = {
-        "id": (images,),
-        "patient": (images,),
-        "split": (images,),
-        "classes": (classes,),
-        "prob": (images, classes),
-    }
-    shapes |= {"labels": (given["labels"].size,), "true": (images, given["labels"].size)}
+    for names, numbers in PAIRS:
+        if (names in arrays) != (numbers in arrays):
+            raise SeverityError(f"{path} has one of the arrays {names} and {numbers}; it must have both or neither.")
+    images = arrays["id"].size
+    given = {"split": numpy.full(images, "")} | arrays
+    for names, numbers in PAIRS:
+        given.setdefault(names, numpy.empty(0, dtype=str))
+        given.setdefault(numbers, numpy.empty((images, 0)))
+    shapes = dict.fromkeys(("id", "patient", "split"), (images,))
+    for names, numbers in (("classes", "prob"), *PAIRS):
+        shapes |= {names: (given[names].size,), numbers: (images, given[names].size)}
     for name, array in given.items():
-        words = name not in ("prob", "true")
+        words = name not in ("prob", "node", "true")
         if array.shape != shapes[name] or (array.dtype.kind != "U" if words else array.dtype.kind not in "fiub"):
             raise SeverityError(
                 f"{path}: the array {name!r} is {array.dtype} of the shape {array.shape}; it must be "
@@ -177,6 +181,8 @@ def _read_arrays(path: Path) -> Sheet:
         split=given["split"],
         classes=tuple(given["classes"].tolist()),
         numbers=given["prob"].astype(numpy.float64),
+        nodes=tuple(given["nodes"].tolist()),
+        node_numbers=given["node"].astype(numpy.float64),
         labels=tuple(given["labels"].tolist()),
         truth=truth,
     )

@@ -1,8 +1,11 @@
 """What is milder than what: rules, losses and backbones, image by image, and labels within a configuration.
 
-Every comparison is of A with B on the same images; where a configuration has several seeds, of the means over the seeds
-that both sides have. Beside it is what `resampling` says of it: interval, corrected p, effect, and the verdict in
-words.
+Every comparison is of A with B on the same images, and answers one of two questions, which are never mixed:
+
+*these networks*: given the networks as they were trained, would other patients show the same? Rules within a
+configuration, over all images and on those with a label; what `resampling` says.
+*these methods*: would training again show the same as well? Losses and backbones; what `methods` says. The answer to the
+first question stands beside it, in columns named networks_*, of the means over the seeds that both sides have.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +15,9 @@ from typing import Any
 
 import numpy
 import pandas
+import scipy.stats
 
-from severity.comparison import profiles, resampling, scores
+from severity.comparison import methods, profiles, resampling, scores
 from severity.comparison.resampling import Settings
 from severity.comparison.scores import Scores
 from severity.core.errors import SeverityError, nearest
@@ -23,13 +27,49 @@ from severity.metrics import catalogue
 from severity.predictions.predictions import Predictions
 from severity.summary import statistics
 
-# The columns of every comparison, after those that say where it is made.
+# The columns of a comparison of rules, after those that say where it is made.
 COLUMNS = (
     *("A", "B", "metric", "images", "patients", "seeds", "value_A", "value_B", "difference", "lower", "upper"),
     *("percent", "effect_size", "p", "p_holm", "verdict", "seed_min", "seed_median", "seed_max", "unmatched_seeds"),
     "note",
 )
-WORDS = ("backbone", "loss", "rule", "label", "A", "B", "metric", "verdict", "unmatched_seeds", "note")
+# The columns of a comparison of losses or backbones. seeds: those that both sides have; standard errors: of the patients'
+# and of the seeds' part.
+BETWEEN = (
+    *("A", "B", "metric", "images", "patients", "seeds_A", "seeds_B", "value_A", "value_B", "difference", "lower"),
+    *(
+        "upper",
+        "percent",
+        "p",
+        "p_holm",
+        "verdict",
+        "error_of_patients",
+        "error_of_seeds",
+        "degrees_of_freedom",
+        "seeds",
+    ),
+    *("unmatched_seeds", "networks_difference", "networks_lower", "networks_upper", "networks_p", "networks_p_holm"),
+    *("networks_verdict", "note"),
+)
+WORDS = (
+    "backbone",
+    "loss",
+    "rule",
+    "label",
+    "A",
+    "B",
+    "metric",
+    "verdict",
+    "networks_verdict",
+    "unmatched_seeds",
+    "note",
+)
+# Verdicts where nothing can be shown, whatever the difference.
+FEW_SEEDS = "not shown: too few seeds"
+FEW_DIFFER = "not shown: too few patients differ"
+# Why the severity of mistakes may be milder on one side, and hd@1 not.
+APART = "hd@1 does not go with it: more, easier mistakes make the mean mistake milder"
+DECIMALS = 14  # of differences and the ends of their intervals
 # What the table of labels has besides.
 SHARES = ("auroc", "share_of_images", "share_of_severity_A", "share_of_severity_B")
 
@@ -70,13 +110,13 @@ def compare(
         batch_size: consecutive test images in a batch of the batch statistics.
         resamples, permutations, level, seed: see `resampling.Settings`.
         baseline_rule: the rule that every other is compared with; one of `rules`.
-        correlation_labels: up to this many labels AUROCs are resampled, for their intervals and their correlation with
-            severity; above, that correlation resamples labels.
+        correlation_labels: up to this many labels AUROCs are resampled, for their intervals and comparisons; above, they
+            have none.
 
     Returns:
-        tables: rules (each rule against the baseline, in each configuration), losses (same backbone and rule),
-        backbones (same loss and rule), labels (severity where a label is true, each rule against the baseline), all
-        with `COLUMNS`; correlation (AUROC against severity over the labels of a configuration), distribution (severity
+        tables: rules (each rule against the baseline, in each configuration) and labels (severity where a label is true,
+        likewise), with `COLUMNS`; losses (same backbone and rule) and backbones (same loss and rule), with `BETWEEN`;
+        correlation (AUROC against severity over the labels of a configuration), distribution (severity
         over the images of a configuration), intervals (every metric of a configuration), label_intervals (severity and
         AUROC of each label of a configuration).
 
@@ -99,12 +139,12 @@ def compare(
     drawn = profiles.draw_patients(scored, read, settings) if len(scored.classes) <= correlation_labels else None
     tables = {
         "rules": compared(scored, list(_rule_pairs(scored, base)), settings, keys=["backbone", "loss"]),
-        "losses": compared(scored, list(_axis_pairs(scored, "loss")), settings, keys=["backbone", "rule"]),
-        "backbones": compared(scored, list(_axis_pairs(scored, "backbone")), settings, keys=["loss", "rule"]),
+        "losses": between(scored, "loss", drawn, settings),
+        "backbones": between(scored, "backbone", drawn, settings),
         "labels": by_label(scored, base, settings),
-        "correlation": profiles.correlation(scored, drawn, settings),
+        "correlation": profiles.correlation(scored),
         "distribution": profiles.distribution(scored, cost, settings, batch_size=batch_size),
-        "intervals": profiles.intervals(scored, settings),
+        "intervals": profiles.intervals(scored, drawn, settings),
         "label_intervals": profiles.label_intervals(scored, drawn, settings),
     }
     return Study(tables, scored, settings, baseline_rule)
@@ -130,6 +170,11 @@ class Pair:
         return [
             ([runs[seed] for seed in self.matched], rule) for runs, rule in zip(self.seeds, self.rules, strict=True)
         ]
+
+    @property
+    def whole(self) -> list[tuple[list[int], int]]:
+        """All runs, and the rule, of A and of B."""
+        return [(list(runs.values()), rule) for runs, rule in zip(self.seeds, self.rules, strict=True)]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -165,10 +210,10 @@ def _axis_pairs(scored: Scores, axis: str) -> Iterator[Pair]:
 
 
 def compared(scored: Scores, pairs: Sequence[Pair], settings: Settings, *, keys: Sequence[str]) -> pandas.DataFrame:
-    """A table of comparisons: a row for each pair and metric, over all images."""
+    """A table of comparisons of these networks: a row for each pair and metric, over all images."""
     tested = [pair for pair in pairs if pair.matched]
     results = {}
-    metrics = [metric.name for metric in catalogue.compared()]
+    metrics = [metric.name for metric in catalogue.compared_by_image()]
     for metric in metrics if tested else ():
         a, b = (scored.ratio(metric, [pair.sides[side] for pair in tested]) for side in (0, 1))
         results[metric] = _columns(resampling.compare(a=a, b=b, settings=settings))
@@ -182,8 +227,116 @@ def compared(scored: Scores, pairs: Sequence[Pair], settings: Settings, *, keys:
                     alone[0] - alone[1]
                 )
                 row |= results[metric][tested.index(pair)]
-            rows.append(row | {"note": _note(row)})
-    return _judged(rows, [*keys, *COLUMNS], settings.level)
+            rows.append(row)
+    return _judged(_noted(rows, keys, settings), [*keys, *COLUMNS], settings.level)
+
+
+def between(scored: Scores, axis: str, drawn: profiles.Draw | None, settings: Settings) -> pandas.DataFrame:
+    """A table of comparisons of methods, losses or backbones: a row for each pair, rule and metric.
+
+    Metrics that no decision rule changes have one row a pair, with `catalogue.EVERY_RULE`.
+
+    Args:
+        drawn: how to resample AUROCs; None leaves what needs it out.
+    """
+    other = {"loss": "backbone", "backbone": "loss"}[axis]
+    pairs = list(_axis_pairs(scored, axis))
+    rows = _methods_by_image(scored, pairs, settings)
+    for metric in catalogue.compared_by_run():
+        rows += _methods_by_run(scored, [pair for pair in pairs if pair.rules == (0, 0)], metric.name, drawn, settings)
+    # Pairs in their order, the metrics of each beside one another.
+    order = {key: place for place, key in enumerate(dict.fromkeys(row[other] for row in rows))}
+    rows.sort(key=lambda row: order[row[other]])
+    columns = [other, "rule", *BETWEEN]
+    return _judged(_noted(rows, [other, "rule"], settings), columns, settings.level)
+
+
+def _methods_by_image(scored: Scores, pairs: Sequence[Pair], settings: Settings) -> list[dict[str, Any]]:
+    """Rows of metrics that are one sum over images by another."""
+    places = list(dict.fromkeys((tuple(runs), rule) for pair in pairs for runs, rule in pair.whole if runs))
+    times = resampling.resample(patients=scored.patients, settings=settings)
+    tested = [pair for pair in pairs if pair.matched]
+    metrics = [metric.name for metric in catalogue.compared_by_image()]
+    of_methods, of_networks = {}, {}
+    for metric in metrics if places else ():
+        known = methods.sides(scored, metric, places, times=times)
+        of_methods[metric] = dict(zip(places, known, strict=True))
+        if tested:
+            a, b = (scored.ratio(metric, [pair.sides[side] for pair in tested]) for side in (0, 1))
+            compared_ones = _columns(resampling.compare(a=a, b=b, settings=settings))
+            of_networks[metric] = dict(zip(map(id, tested), compared_ones, strict=True))
+    rows = []
+    for pair in pairs:
+        for metric in metrics:
+            row = _between_row(pair, metric) | {"images": len(scored.truth), "patients": scored.patients}
+            a, b = (of_methods[metric].get((tuple(runs), rule)) for runs, rule in pair.whole)
+            row |= _methods_columns(a, b, settings)
+            if pair.matched:
+                row |= _networks_columns(of_networks[metric][id(pair)])
+            rows.append(row)
+    return rows
+
+
+def _methods_by_run(
+    scored: Scores, pairs: Sequence[Pair], metric: str, drawn: profiles.Draw | None, settings: Settings
+) -> list[dict[str, Any]]:
+    """Rows of the macro-AUROC."""
+    rows = []
+    for pair in pairs:
+        row = _between_row(pair, metric) | {"rule": catalogue.EVERY_RULE}
+        runs = [members for members, _ in pair.whole]
+        if drawn is None:
+            values = [scored.macro_auroc(each).mean() if each else numpy.nan for each in runs]
+            row |= dict(zip(("value_A", "value_B"), values, strict=True)) | {"difference": values[0] - values[1]}
+            row["not_resampled"] = True
+        else:
+            row |= {"images": drawn.images, "patients": drawn.patients}
+            row |= _methods_columns(*(drawn.side(scored, each) if each else None for each in runs), settings)
+            if pair.matched:
+                row |= _networks_by_draws(*(drawn.side(scored, members) for members, _ in pair.sides), settings)
+        rows.append(row)
+    return rows
+
+
+def _between_row(pair: Pair, metric: str) -> dict[str, Any]:
+    counts = {f"seeds_{name}": len(seeds) for name, seeds in zip("AB", pair.seeds, strict=True)}
+    return pair.described | counts | {"metric": metric}
+
+
+def _methods_columns(a: methods.Side | None, b: methods.Side | None, settings: Settings) -> dict[str, Any]:
+    """What `methods.difference` says, by the names of the columns; the values alone where a side has no run."""
+    row = {f"value_{name}": side.value for name, side in zip("AB", (a, b), strict=True) if side}
+    if a is None or b is None:
+        return row
+    result = methods.difference(a, b, level=settings.level)
+    return row | {
+        "difference": result.difference,
+        "lower": result.lower,
+        "upper": result.upper,
+        "percent": 100 * result.difference / b.value if b.value else numpy.nan,
+        "p": result.p,
+        "error_of_patients": result.of_patients,
+        "error_of_seeds": result.of_seeds,
+        "degrees_of_freedom": result.freedom,
+        "undefined": result.undefined,
+    }
+
+
+def _networks_columns(result: dict[str, Any]) -> dict[str, Any]:
+    kept = {f"networks_{name}": result[name] for name in ("difference", "lower", "upper", "p")}
+    return kept | {"differing": result["differing"]}
+
+
+def _networks_by_draws(a: methods.Side, b: methods.Side, settings: Settings) -> dict[str, Any]:
+    """The answer for these networks where patients are resampled but not swapped; p from the resamples' standard error."""
+    drawn = (a.whole - b.whole)[:, None]
+    difference = a.value - b.value
+    (lower,), (upper,) = resampling.interval(drawn, clusters=a.patients, level=settings.level)
+    (variance,) = resampling.variance(drawn, clusters=a.patients)
+    p = 2 * scipy.stats.t.sf(abs(difference) / numpy.sqrt(variance), a.patients - 1) if variance > 0 else numpy.nan
+    if difference == 0 and not numpy.isnan(variance):
+        p = 1.0
+    return {"networks_difference": difference, "networks_lower": lower, "networks_upper": upper, "networks_p": p}
 
 
 def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
@@ -213,8 +366,9 @@ def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
             if pair.matched and len(images):
                 row |= statistics.spread(each[0][:, images].mean(axis=1) - each[1][:, images].mean(axis=1))
                 row |= results[column][tested.index(pair)]
-            rows.append(row | {"note": _note(row)})
-    return _judged(rows, ["backbone", "loss", "label", *COLUMNS, *SHARES], settings.level)
+            rows.append(row)
+    keys = ["backbone", "loss", "label"]
+    return _judged(_noted(rows, keys, settings), [*keys, *COLUMNS, *SHARES], settings.level)
 
 
 def _severity_on(
@@ -246,47 +400,98 @@ def _columns(result: resampling.Compared) -> list[dict[str, Any]]:
             "effect_size": effect,
             "p": p,
             "undefined": int(undefined),
+            "differing": int(differing),
         }
-        for a, b, difference, lower, upper, p, effect, undefined in zip(
+        for a, b, difference, lower, upper, p, effect, undefined, differing in zip(
             *(getattr(result, field.name) for field in fields(result)), strict=True
         )
     ]
 
 
-def _note(row: dict[str, Any]) -> str:
-    """What keeps a row from saying more, in words."""
-    if not row["seeds"]:
-        return "no seed in common"
-    if not row["images"]:
-        return "no image with this label"
-    notes = [f"{name} makes no mistake" for name in "AB" if numpy.isnan(row[f"value_{name}"])]
-    if not notes and row["undefined"]:
-        notes.append(f"no interval: {row['undefined']} resamples have no mistake on one side")
-    if row["patients"] == 1:
-        notes.append("one patient")
+def _noted(rows: Sequence[dict[str, Any]], keys: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
+    """The rows with what keeps each from saying more, in words."""
+    distance = {_place(row, keys): row for row in rows if row["metric"] == scores.SEVERITY}
+    return [row | {"note": "; ".join(_notes(row, distance.get(_place(row, keys)), settings))} for row in rows]
+
+
+def _place(row: dict[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(row[key] for key in (*keys, "A", "B"))
+
+
+def _notes(row: dict[str, Any], distance: dict[str, Any] | None, settings: Settings) -> Iterator[str]:
+    """The notes of a row; `distance` is that of hd@1 for the same pair."""
+    of_methods = "seeds_A" in row
+    if of_methods and not (row["seeds_A"] and row["seeds_B"]):
+        yield "no run of " + " and ".join(name for name in "AB" if not row[f"seeds_{name}"])
+        return
+    if not of_methods and not row["seeds"]:
+        yield "no run"
+        return
+    if not row.get("images", 1):
+        yield "no image with this label"
+        return
+    missing = [name for name in "AB" if numpy.isnan(row[f"value_{name}"])]
+    if missing and row["metric"] in {metric.name for metric in catalogue.compared_by_run()}:
+        yield "no label has an AUROC"
+    else:
+        yield from (f"{name} makes no mistake" for name in missing)
+    if row.get("not_resampled"):
+        yield "no interval: more labels than compare.correlation_labels"
+    elif row["patients"] < resampling.FEWEST_PATIENTS:
+        yield profiles.few_patients(row["patients"])
+    elif not missing and row["undefined"]:
+        yield f"no interval: {row['undefined']} resamples have no mistake on one side"
+    if hopeless(row, settings):
+        differing = row["differing"]
+        yield f"{differing or 'no'} {'patient differs' if differing < 2 else 'patients differ'}: no p below {_alpha(settings)} is possible"
+    if of_methods and min(row["seeds_A"], row["seeds_B"]) < methods.FEWEST_SEEDS:
+        yield f"fewer than {methods.FEWEST_SEEDS} seeds on a side"
+    if of_methods and not row["seeds"]:
+        yield "no seed in common, nothing about these networks"
     if row["seeds"] == 1:
-        notes.append("one seed")
-    return "; ".join(notes)
+        yield "one seed" if not of_methods else "one seed in common"
+    if row["metric"] == "mistake_severity" and distance is not None:
+        both = row["difference"], distance["difference"]
+        if both[0] and not numpy.isnan(both[0]) and numpy.sign(both[0]) != numpy.sign(both[1]):
+            yield APART
+
+
+def hopeless(row: dict[str, Any], settings: Settings) -> bool:
+    """Whether so few patients differ that no p of swapping them is below 1 - level."""
+    return "differing" in row and resampling.least_p(row["differing"]) >= _alpha(settings)
+
+
+def _alpha(settings: Settings) -> float:
+    return round(1 - settings.level, 12)
 
 
 def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float) -> pandas.DataFrame:
     """The table of `rows` with corrected p and verdict. A family is the comparisons of one table in one metric."""
-    table = pandas.DataFrame(rows, columns=columns)
-    numbers = [column for column in columns if column not in WORDS]
-    table = table.astype(dict.fromkeys(numbers, "float64")).astype({"seeds": int})
-    table["p_holm"] = table.groupby("metric")["p"].transform(statistics.holm)
-    table["verdict"] = [
-        statistics.verdict(
-            difference=row.difference,
-            lower=row.lower,
-            upper=row.upper,
-            p=row.p_holm,
-            level=level,
-            **_better(row.metric),
-        )
-        for row in table.itertuples()
-    ]
-    return table
+    table = pandas.DataFrame(rows, columns=list(dict.fromkeys([*columns, "differing"])))
+    numbers = [column for column in table if column not in WORDS]
+    table = table.astype(dict.fromkeys(numbers, "float64"))
+    table = table.astype({name: int for name in ("seeds", "seeds_A", "seeds_B") if name in table})
+    # Sums in another order differ in their last digits, and an interval's end that is 0 but for these must not leave out 0.
+    sums = [f"{prefix}{name}" for prefix in ("", "networks_") for name in ("difference", "lower", "upper")]
+    sums = [name for name in [*sums, "seed_min", "seed_median", "seed_max"] if name in table]
+    table[sums] = table[sums].round(DECIMALS) + 0.0  # no -0
+    few = resampling.least_p(table["differing"]) >= round(1 - level, 12)
+    for prefix in ("", "networks_") if "networks_p" in table else ("",):
+        table[f"{prefix}p_holm"] = table.groupby("metric")[f"{prefix}p"].transform(statistics.holm)
+        verdicts = [
+            statistics.verdict(difference=difference, lower=lower, upper=upper, p=p, level=level, **_better(metric))
+            for metric, difference, lower, upper, p in zip(
+                table["metric"],
+                *(table[f"{prefix}{name}"] for name in ("difference", "lower", "upper", "p_holm")),
+                strict=True,
+            )
+        ]
+        table[f"{prefix}verdict"] = pandas.Series(verdicts, index=table.index, dtype=object)
+        if prefix or "networks_p" not in table:
+            table.loc[few, f"{prefix}verdict"] = FEW_DIFFER
+        else:
+            table.loc[table[["seeds_A", "seeds_B"]].min(axis=1) < methods.FEWEST_SEEDS, "verdict"] = FEW_SEEDS
+    return table[list(columns)]
 
 
 def _better(metric: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Whether labels that are told apart badly have severe mistakes: rank correlation over labels, and how sure it is."""
+"""Whether labels that are told apart badly have severe mistakes: rank correlation over labels, and AUROCs of resamples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 import scipy.sparse
@@ -14,39 +14,22 @@ DIGITS = 12
 FEWEST = 3
 
 
-def spearman(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
-    """Spearman's rank correlation, row by row.
-
-    Args:
-        x, y: (R, L); what is NaN in one of them is left out of its row.
-
-    Returns:
-        (R,); NaN for a row with fewer than three pairs, or where one side is constant.
-    """
-    correlation = numpy.full(len(x), numpy.nan)
-    x, y = numpy.round(x, DIGITS), numpy.round(y, DIGITS)
-    known = ~(numpy.isnan(x) | numpy.isnan(y))
-    # Rows that lack the same columns are ranked together.
-    patterns, which = numpy.unique(known, axis=0, return_inverse=True)
-    for number, columns in enumerate(patterns):
-        if columns.sum() < FEWEST:
-            continue
-        rows = numpy.flatnonzero(which.reshape(-1) == number)
-        ranks = [scipy.stats.rankdata(each[numpy.ix_(rows, columns)], axis=1) for each in (x, y)]
-        away = [each - each.mean(axis=1, keepdims=True) for each in ranks]
-        size = numpy.sqrt((away[0] ** 2).sum(axis=1) * (away[1] ** 2).sum(axis=1))
-        with numpy.errstate(invalid="ignore"):
-            correlation[rows] = numpy.where(size > 0, (away[0] * away[1]).sum(axis=1) / size, numpy.nan)
-    return correlation
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation of the pairs that are known on both sides; NaN for fewer than three, or a constant side."""
+    return _correlate(scipy.stats.spearmanr, x, y)
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
     """Kendall's tau-b of the pairs that are known on both sides; NaN for fewer than three, or a constant side."""
+    return _correlate(scipy.stats.kendalltau, x, y)
+
+
+def _correlate(measure: Callable, x: Sequence[float], y: Sequence[float]) -> float:
     x, y = numpy.round(x, DIGITS), numpy.round(y, DIGITS)
     known = ~(numpy.isnan(x) | numpy.isnan(y))
-    if known.sum() < FEWEST:
+    if known.sum() < FEWEST or min(numpy.ptp(each[known]) for each in (x, y)) == 0:
         return float("nan")
-    return float(scipy.stats.kendalltau(x[known], y[known]).statistic)
+    return float(measure(x[known], y[known]).statistic)
 
 
 def auroc_draws(

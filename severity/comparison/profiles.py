@@ -1,13 +1,16 @@
-"""Severity within a configuration: over images and batches, of each label, and over labels against AUROC."""
+"""Severity within a configuration: over images and batches, of each label, and over labels against AUROC.
 
-from collections.abc import Callable
+All intervals here are of these networks, as they were trained: what other patients would show.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import pandas
 
-from severity.comparison import correlations, resampling, scores
+from severity.comparison import correlations, methods, resampling, scores
 from severity.comparison.resampling import Settings
 from severity.comparison.scores import Scores
 from severity.core.runs import Run
@@ -21,42 +24,46 @@ DISTRIBUTION = (
     *("batch_mean_min", "batch_mean_max", "batch_mean_sd", "batch_mean_sd_by_chance", "median_of_medians"),
     *("mean_of_medians", "note"),
 )
-CORRELATION = (
-    *("backbone", "loss", "rule", "labels", "seeds", "spearman", "lower", "upper", "kendall", "resampled", "reading"),
-    *("left_out", "note"),
-)
+CORRELATION = ("backbone", "loss", "rule", "labels", "seeds", "spearman", "kendall", "left_out", "note")
 INTERVALS = ("backbone", "loss", "rule", "metric", "images", "patients", "seeds", "value", "lower", "upper", "note")
 LABEL_INTERVALS = (
     *("backbone", "loss", "rule", "label", "images", "patients", "seeds", "severity", "severity_lower"),
     *("severity_upper", "auroc", "auroc_lower", "auroc_upper", "note"),
 )
-# How the correlation of AUROC and severity is read.
-LOW_SEVERE, HIGH_SEVERE, NO_RELATION = "low AUROC, high severity", "high AUROC, high severity", "no relation shown"
 
 
 @dataclass(frozen=True)
 class Draw:
-    """AUROC and severity of each label in every resample of the patients.
+    """The AUROC of each label in every resample of the patients of all test images.
 
-    scored: the scores. aurocs: (G, R, L). patient: (N,) the patient of each image of `scored`, from 0. patients: how
-    many. times: (R, patients) how often each is drawn.
+    aurocs: (G, R, L), NaN where a resample lacks one kind of image of a label. images, patients: how many there are.
+    rarer: (L,) how many patients have an image with the label, or one without it, whichever are fewer.
     """
 
-    scored: Scores
     aurocs: numpy.ndarray
-    patient: numpy.ndarray
+    images: int
     patients: int
-    times: numpy.ndarray
+    rarer: numpy.ndarray
 
-    def of(self, chosen: list[int], rule: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """AUROC and severity of the labels, (R, L) each, means over some runs; the severity under a rule."""
-        truth = self.scored.truth
-        severity = self.scored.severity[chosen, rule].mean(axis=0)
-        sums = resampling.Ratios(self._of_labels(severity[:, None] * truth), self._of_labels(truth))
-        return numpy.mean(self.aurocs[chosen], axis=0), resampling.draws(sums, times=self.times).each
+    def labels(self, chosen: Sequence[int]) -> numpy.ndarray:
+        """(R, L) the mean over some runs."""
+        return self.aurocs[list(chosen)].mean(axis=0)
 
-    def _of_labels(self, values: numpy.ndarray) -> numpy.ndarray:
-        return resampling.per_patient(values.T, patient=self.patient, patients=self.patients)
+    def macro(self, chosen: Sequence[int]) -> numpy.ndarray:
+        """(R, n) of n runs the mean over the labels that each resample has; NaN where it has none."""
+        aurocs = self.aurocs[list(chosen)]
+        known = ~numpy.isnan(aurocs)
+        with numpy.errstate(invalid="ignore"):
+            return (numpy.where(known, aurocs, 0).sum(axis=2) / known.sum(axis=2)).T
+
+    def side(self, scored: Scores, chosen: Sequence[int]) -> methods.Side:
+        """The macro-AUROC of some runs, to compare."""
+        return methods.Side(scored.macro_auroc(chosen), self.macro(chosen), self.patients)
+
+
+def few_patients(patients: float) -> str:
+    """Why there is no interval, '' where there are patients enough."""
+    return f"fewer than {resampling.FEWEST_PATIENTS} patients" if patients < resampling.FEWEST_PATIENTS else ""
 
 
 def draw_patients(scored: Scores, read: Callable[[Run], Predictions | None], settings: Settings) -> Draw:
@@ -67,9 +74,12 @@ def draw_patients(scored: Scores, read: Callable[[Run], Predictions | None], set
         names, patient = numpy.unique(test.patients, return_inverse=True)
         if times is None:
             times = resampling.resample(patients=len(names), settings=settings)
-        aurocs.append(correlations.auroc_draws(scores=test.marginal, truth=test.truth, patient=patient, times=times))
-    patient = patient[class_metrics.has_truth(test.truth == 1)]
-    return Draw(scored, numpy.array(aurocs), patient, len(names), times)
+        aurocs.append(
+            correlations.auroc_draws(scores=test.label_logits, truth=test.truth, patient=patient, times=times)
+        )
+    # Every run has the same images and truth (`scores.collect`).
+    kinds = [[len(numpy.unique(patient[column == value])) for column in test.truth.T] for value in (0, 1)]
+    return Draw(numpy.array(aurocs), len(test.ids), len(names), numpy.min(kinds, axis=0))
 
 
 def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, batch_size: int) -> pandas.DataFrame:
@@ -95,6 +105,7 @@ def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, bat
                 row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
                 row |= statistics.spread(scored.severity[members, rule].mean(axis=1))
                 row |= {"images": len(scored.truth), "patients": scored.patients}
+                row["note"] = "; ".join(filter(None, (few_patients(scored.patients), row["note"])))
                 row["right"] = 1 - scored.values["top1_error"][members, rule].mean()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
@@ -118,15 +129,21 @@ def _describe(severity: numpy.ndarray, cost: numpy.ndarray, batch_size: int) -> 
     }
 
 
-def intervals(scored: Scores, settings: Settings) -> pandas.DataFrame:
-    """Every compared metric of each configuration under each rule, of the means over its seeds, with its interval."""
+def intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
+    """Every compared metric of each configuration under each rule, of the means over its seeds, with its interval.
+
+    The interval is of these networks, over other patients. The macro-AUROC has one row a configuration.
+
+    Args:
+        drawn: how to resample AUROCs; None leaves their interval out.
+    """
     configurations = [
         (configuration, list(seeds.values()), rule)
         for configuration, seeds in scored.configurations.items()
         for rule in range(len(scored.rules))
     ]
     sides = [(members, rule) for _, members, rule in configurations if members]
-    metrics = [metric.name for metric in catalogue.compared()]
+    metrics = [metric.name for metric in catalogue.compared_by_image()]
     certain = {
         metric: iter(zip(*resampling.estimate(scored.ratio(metric, sides), settings=settings), strict=True))
         for metric in metrics
@@ -139,14 +156,37 @@ def intervals(scored: Scores, settings: Settings) -> pandas.DataFrame:
             if members:
                 row |= dict(zip(("value", "lower", "upper"), next(certain[metric]), strict=True))
             rows.append(row | {"note": _interval_note(row)})
+    rows += [_macro_interval(scored, drawn, *each, settings) for each in scored.configurations.items()]
     return pandas.DataFrame(rows, columns=INTERVALS)
+
+
+def _macro_interval(
+    scored: Scores, drawn: Draw | None, configuration: tuple[str, str], seeds: dict[int, int], settings: Settings
+) -> dict[str, Any]:
+    """The row of a configuration's macro-AUROC."""
+    row = dict(zip(("backbone", "loss"), configuration, strict=True))
+    row |= {"rule": catalogue.EVERY_RULE, "metric": "macro_auroc", "seeds": len(seeds)}
+    if not seeds:
+        return row | {"note": "no run"}
+    members = list(seeds.values())
+    row["value"] = scored.macro_auroc(members).mean()
+    notes = [] if drawn else ["no interval: more labels than compare.correlation_labels"]
+    if drawn:
+        (lower,), (upper,) = resampling.interval(
+            drawn.macro(members).mean(axis=1, keepdims=True), clusters=drawn.patients, level=settings.level
+        )
+        row |= {"images": drawn.images, "patients": drawn.patients, "lower": lower, "upper": upper}
+        notes += filter(None, [few_patients(drawn.patients)])
+    if numpy.isnan(row["value"]):
+        notes.append("no label has an AUROC")
+    return row | {"note": "; ".join([*notes, *(["one seed"] if len(seeds) == 1 else [])])}
 
 
 def _interval_note(row: dict[str, Any]) -> str:
     """What keeps a row from saying more, in words."""
     if not row["seeds"]:
         return "no run"
-    notes = ["one patient"] if row["patients"] == 1 else []
+    notes = list(filter(None, [few_patients(row["patients"])]))
     if numpy.isnan(row["value"]):
         notes.append("no mistake")
     elif numpy.isnan(row["lower"]) and not notes:
@@ -160,8 +200,9 @@ def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> p
     """Severity where a label is true, and the label's AUROC, of each configuration and rule, with their intervals.
 
     Both are means over the seeds. For the severity the patients with such an image are resampled, as for the comparison
-    of labels; for the AUROC all patients, as for the correlation, and it has no interval where a resample lacks one
-    kind of image.
+    of labels; for the AUROC all patients. It has no interval where a resample lacks one kind of image, and none of both
+    has one where fewer than `resampling.FEWEST_PATIENTS` patients have the label (for the AUROC also: have an image
+    without it).
 
     Args:
         drawn: how to resample AUROCs; None leaves their intervals out.
@@ -187,7 +228,7 @@ def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> p
             if members:
                 row |= dict(zip(("severity", "severity_lower", "severity_upper"), estimates[:, tested], strict=True))
                 row |= dict(zip(("auroc", "auroc_lower", "auroc_upper"), aurocs[configuration][:, column], strict=True))
-            rows.append(row | {"note": _label_note(row, several=drawn is not None)})
+            rows.append(row | {"note": _label_note(row, drawn.rarer[column] if drawn else None)})
         tested += bool(members)
     return pandas.DataFrame(rows, columns=LABEL_INTERVALS)
 
@@ -211,35 +252,40 @@ def _label_auroc(scored: Scores, members: list[int], drawn: Draw | None, setting
     value = scored.auroc[members].mean(axis=0)
     if drawn is None:
         return numpy.array([value, *numpy.full((2, len(value)), numpy.nan)])
-    again, _ = drawn.of(members, 0)
-    return numpy.array([value, *resampling.interval(again, clusters=drawn.patients, level=settings.level)])
+    bounds = numpy.array(resampling.interval(drawn.labels(members), clusters=drawn.patients, level=settings.level))
+    bounds[:, drawn.rarer < resampling.FEWEST_PATIENTS] = numpy.nan
+    return numpy.array([value, *bounds])
 
 
-def _label_note(row: dict[str, Any], *, several: bool) -> str:
-    """What keeps a row from saying more, in words."""
+def _label_note(row: dict[str, Any], rarer: int | None) -> str:
+    """What keeps a row from saying more, in words.
+
+    Args:
+        rarer: as in `Draw`; None where AUROCs are not resampled.
+    """
     if not row["seeds"]:
         return "no run"
     if not row["images"]:
         return "no image with this label"
-    notes = ["one patient"] if row["patients"] == 1 else []
-    if not several:
+    notes = list(filter(None, [few_patients(row["patients"])]))
+    if rarer is None:
         notes.append("no interval of the AUROC: more labels than compare.correlation_labels")
-    elif not numpy.isnan(row["auroc"]) and numpy.isnan(row["auroc_lower"]):
+    elif rarer < resampling.FEWEST_PATIENTS and not notes:
+        notes.append(
+            f"no interval of the AUROC: fewer than {resampling.FEWEST_PATIENTS} patients with one kind of image"
+        )
+    elif not notes and not numpy.isnan(row["auroc"]) and numpy.isnan(row["auroc_lower"]):
         notes.append("no interval of the AUROC: resamples lack one kind of image")
     if row["seeds"] == 1:
         notes.append("one seed")
     return "; ".join(notes)
 
 
-def correlation(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
-    """Spearman's correlation, over the labels, of AUROC and severity where the label is true.
+def correlation(scored: Scores) -> pandas.DataFrame:
+    """Spearman's and Kendall's correlation, over the labels, of AUROC and severity where the label is true.
 
-    One row a configuration and rule. Both are means over the seeds. Patients are resampled and every AUROC and severity
-    computed again; then the labels are taken as given, and one that a resample lacks is left out of it. Kendall's tau-b
-    is given as a check.
-
-    Args:
-        drawn: how to resample patients; None resamples labels instead.
+    One row a configuration and rule; both are means over the seeds. They describe these labels and no more: neither
+    patients nor labels are resampled, for of labels drawn at random many a study shows a relation that is none.
     """
     images = scored.truth.sum(axis=0)
     rows = []
@@ -247,48 +293,17 @@ def correlation(scored: Scores, drawn: Draw | None, settings: Settings) -> panda
         members = list(seeds.values())
         for rule, name in enumerate(scored.rules):
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(seeds)}
+            row |= {"note": {0: "no run", 1: "one seed"}.get(len(seeds), "")}
             if members:
                 severity = scored.severity[members, rule].mean(axis=0) @ scored.truth
                 severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
                 auroc = scored.auroc[members].mean(axis=0)
                 known = ~numpy.isnan(auroc + severity)
-                again = drawn.of(members, rule) if drawn else _draw_labels(auroc[known], severity[known], settings)
-                row |= _correlate(auroc, severity, again, drawn.patients if drawn else int(known.sum()), settings)
-                row["left_out"] = ", ".join(numpy.array(scored.classes)[~known])
-                row["resampled"] = "patients" if drawn else "labels"
-                row["note"] = "; ".join(each for each in (row["note"], "one seed" * (len(seeds) == 1)) if each)
-            else:
-                row |= {"reading": NO_RELATION, "note": "no run"}
+                row |= {
+                    "labels": int(known.sum()),
+                    "spearman": correlations.spearman(auroc, severity),
+                    "kendall": correlations.kendall(auroc, severity),
+                    "left_out": ", ".join(numpy.array(scored.classes)[~known]),
+                }
             rows.append(row)
     return pandas.DataFrame(rows, columns=CORRELATION)
-
-
-def _correlate(
-    auroc: numpy.ndarray,
-    severity: numpy.ndarray,
-    again: tuple[numpy.ndarray, numpy.ndarray],
-    units: int,
-    settings: Settings,
-) -> dict[str, float | int | str]:
-    """The correlation of (L,) AUROCs and severities with its interval from both drawn `again`, (R, L), of `units`."""
-    drawn = correlations.spearman(*again)
-    (lower,), (upper,) = resampling.interval(drawn[:, None], clusters=units, level=settings.level)
-    lacking = int(numpy.isnan(drawn).sum())
-    return {
-        "labels": int((~numpy.isnan(auroc + severity)).sum()),
-        "spearman": correlations.spearman(auroc[None], severity[None])[0],
-        "lower": lower,
-        "upper": upper,
-        "kendall": correlations.kendall(auroc, severity),
-        "reading": LOW_SEVERE if upper < 0 else HIGH_SEVERE if lower > 0 else NO_RELATION,
-        "note": f"no interval: nothing varies in {lacking} resamples" if lacking else "",
-    }
-
-
-def _draw_labels(
-    auroc: numpy.ndarray, severity: numpy.ndarray, settings: Settings
-) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """AUROC and severity of resampled labels, (R, L) each."""
-    random = numpy.random.default_rng(settings.seed_for("labels"))
-    chosen = random.integers(0, max(len(auroc), 1), (settings.resamples, len(auroc)))
-    return auroc[chosen], severity[chosen]

@@ -21,6 +21,9 @@ from severity.core.errors import SeverityError
 WIDE = 1 << 13
 # Statistics that differ by less than this share are ties: their sums are exact to rounding only.
 TIE = 1e-9
+# Of fewer patients no bootstrap interval is given: three who all cost 3 would have the interval from 3 to 3, and at two
+# patients intervals called 95 % covered 31 % (docs/methods.md).
+FEWEST_PATIENTS = 10
 
 
 @dataclass(frozen=True)
@@ -124,14 +127,26 @@ def interval(drawn: numpy.ndarray, *, clusters: int, level: float) -> tuple[nump
             0.95.
 
     Returns:
-        lower, upper: (M,); NaN where a resample has no such number (NaN), and where there is but one cluster.
+        lower, upper: (M,); NaN where a resample has no such number (NaN), and where there are fewer than
+        `FEWEST_PATIENTS` clusters.
     """
-    if clusters < 2:
+    if clusters < FEWEST_PATIENTS:
         return numpy.full(drawn.shape[1], numpy.nan), numpy.full(drawn.shape[1], numpy.nan)
     tail = scipy.stats.t.ppf((1 - level) / 2, clusters - 1) * numpy.sqrt(clusters / (clusters - 1))
     share = float(scipy.stats.norm.cdf(tail))
     lower, upper = numpy.quantile(drawn, [share, 1 - share], axis=0)
     return lower, upper
+
+
+def variance(drawn: numpy.ndarray, *, clusters: int) -> numpy.ndarray:
+    """(M,) variance of each of M numbers between samples of so many clusters (patients), from (R, M) resamples.
+
+    That of the resamples is too small by (n - 1) / n. NaN where a resample has no such number, and where there are fewer
+    than `FEWEST_PATIENTS` clusters.
+    """
+    if clusters < FEWEST_PATIENTS:
+        return numpy.full(drawn.shape[1], numpy.nan)
+    return drawn.var(axis=0, ddof=1) * clusters / (clusters - 1)
 
 
 def estimate(ratios: Ratios, *, settings: Settings) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
@@ -147,7 +162,8 @@ class Compared:
 
     a, b, difference: A's number, B's, A minus B. lower, upper: interval of the difference. p: of the permutation test.
     effect: the difference in standard deviations of the patients' contributions to it. undefined: in how many resamples
-    the difference does not exist; then there is no interval.
+    the difference does not exist; then there is no interval. differing: how many patients have not the same on both
+    sides; with d of them no p is below 2^(1 - d), since only their swaps change anything.
     """
 
     a: numpy.ndarray
@@ -158,6 +174,12 @@ class Compared:
     p: numpy.ndarray
     effect: numpy.ndarray
     undefined: numpy.ndarray
+    differing: numpy.ndarray
+
+
+def least_p(differing: numpy.ndarray) -> numpy.ndarray:
+    """The smallest p that swapping can give where so many patients differ; NaN for NaN."""
+    return numpy.minimum(1.0, 2.0 ** (1 - numpy.asarray(differing, dtype=numpy.float64)))
 
 
 def compare(*, a: Ratios, b: Ratios, settings: Settings) -> Compared:
@@ -180,7 +202,7 @@ def compare(*, a: Ratios, b: Ratios, settings: Settings) -> Compared:
         for columns in chunks(pairs, max(8 * patients, WIDE))
     ]
     return Compared(
-        *(numpy.concatenate(each) for each in zip(*blocks, strict=True)) if blocks else [numpy.empty(0)] * 8
+        *(numpy.concatenate(each) for each in zip(*blocks, strict=True)) if blocks else [numpy.empty(0)] * 9
     )
 
 
@@ -193,6 +215,7 @@ def _compare(a: Ratios, b: Ratios, times: numpy.ndarray, settings: Settings) -> 
         permutation_test(a=a, b=b, settings=settings),
         effect_size(a=a, b=b),
         numpy.isnan(drawn).sum(axis=0),
+        ((a.above != b.above) | (a.below != b.below)).sum(axis=0),
     )
 
 

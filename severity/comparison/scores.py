@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy
 
 from severity.arrays import discrimination
+from severity.arrays.labelsets import most_specific
 from severity.comparison import resampling
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -16,16 +17,14 @@ from severity.metrics import catalogue, class_metrics
 from severity.predictions.predictions import Predictions
 
 SEVERITY = "hierarchical_distance_at_1"
-# The names of the metrics that are compared.
-METRICS = tuple(metric.name for metric in catalogue.compared())
 
 
 @dataclass(frozen=True)
 class Scores:
     """G runs, U rules, N test images with a true class of P patients, L labels.
 
-    runs: those with predictions; grid: all that were asked for. values: quantity of a
-    compared metric -> (G, U, N). truth: (N, L) bool.
+    runs: those with predictions; grid: all that were asked for. values: quantity of a compared metric -> (G, U, N), by
+    the most specific true classes of each image. truth: (N, L) bool, all true labels, those above another one too.
     patient: (N,) from 0 to P - 1. auroc: (G, L) over all test images, NaN where a label has one kind of image only.
     without_truth: test images without a true class, left out. left_out: rules that some runs cannot have, for want of
     validation images, and the names of those runs; such a rule is in no comparison.
@@ -88,6 +87,11 @@ class Scores:
         )
         return resampling.Ratios(above, below)
 
+    def macro_auroc(self, runs: Sequence[int]) -> numpy.ndarray:
+        """The mean AUROC over the labels that have one, of some runs; NaN where none has. All runs have the same ones."""
+        known = ~numpy.isnan(self.auroc).any(axis=0)
+        return self.auroc[list(runs)][:, known].mean(axis=1) if known.any() else numpy.full(len(runs), numpy.nan)
+
     def _side(self, name: str | None, runs: Sequence[int], rule: int) -> numpy.ndarray:
         sums = self.sums[name]
         return sums[:, 0, 0] if name is None else sums[:, list(runs), rule].mean(axis=1)
@@ -126,7 +130,7 @@ def collect(
         decider = Decider.of(predictions, hierarchy, cost)
         for word in decider.unavailable(rules):
             left_out[word] = (*left_out.get(word, ()), run.name)
-        scored_runs.append(_score(decider, test, [word for word in rules if word not in left_out]))
+        scored_runs.append(_score(decider, test, [word for word in rules if word not in left_out], hierarchy))
         auroc.append(_auroc(test, hierarchy))
     if first is None:
         raise SeverityError(f"None of the {len(grid)} runs of the grid has predictions. Run `dvc repro predict`.")
@@ -166,18 +170,21 @@ def _check_same(first: Predictions, other: Predictions) -> None:
             )
 
 
-def _score(decider: Decider, test: Predictions, rules: Sequence[str]) -> dict[str, dict[str, numpy.ndarray]]:
-    """For each rule what `class_metrics.per_image` returns for the test images that have a true class."""
+def _score(
+    decider: Decider, test: Predictions, rules: Sequence[str], hierarchy: Hierarchy
+) -> dict[str, dict[str, numpy.ndarray]]:
+    """For each rule what `class_metrics.per_image` returns for the test images that have a true class, by the most specific."""
     scored = class_metrics.has_truth(test.truth == 1)
     if not scored.any():
         raise SeverityError(f"None of the {len(scored)} test images of {test.run} has a true class to compare by.")
     images = test.rows(scored)
+    truth = most_specific(images.truth == 1, hierarchy)
     return {
-        word: class_metrics.per_image(ranking=decider.rank(word, images), truth=images.truth == 1, cost=decider.cost)
+        word: class_metrics.per_image(ranking=decider.rank(word, images), truth=truth, cost=decider.cost)
         for word in rules
     }
 
 
 def _auroc(test: Predictions, hierarchy: Hierarchy) -> list[float]:
-    labels = discrimination.per_label(marginal=test.marginal, truth=test.truth, classes=hierarchy.classes)
+    labels = discrimination.per_label(scores=test.label_logits, truth=test.truth, classes=hierarchy.classes)
     return [numpy.nan if each["auroc"] is None else each["auroc"] for each in labels.values()]

@@ -19,7 +19,14 @@ from severity.tree import costs
 TIE = 2.0**-40
 
 
-def rank(rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def rank(
+    rule: str,
+    *,
+    posterior: numpy.ndarray,
+    cost: numpy.ndarray,
+    hierarchy: Hierarchy,
+    nodes: numpy.ndarray | None = None,
+) -> numpy.ndarray:
     """Rank the classes of each image by a decision rule.
 
     Args:
@@ -27,13 +34,16 @@ def rank(rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy:
         posterior: (N, K) distribution over classes; rows sum to one.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
+        nodes: (N, n) probability that each node is present, never rising downward; by default the sums of the posterior,
+            which is right where one class is true of each image. `NODE_RULES` use it.
 
     Returns:
         (N, K) int32 class indices, best first; column 0 is the decision.
 
     Raises:
-        SeverityError: an unknown rule, shapes that do not fit, a negative or NaN probability, a row that does not sum
-            to one, a cost matrix that is not one.
+        SeverityError: an unknown rule, shapes that do not fit, a negative or NaN probability, a row that does not sum to
+            one, a cost matrix that is not one, nodes of another shape or outside [0, 1], or for `crm_nodes` a cost that is no
+            function of the lowest common ancestor (`ancestor_costs`).
     """
     if rule not in RULES:
         raise SeverityError(f"Unknown decision rule {rule!r}. {nearest(rule, RULES)}")
@@ -41,37 +51,101 @@ def rank(rule: str, *, posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy:
     cost = numpy.asarray(cost, dtype=numpy.float64)
     costs.check(cost, hierarchy.classes, where="rank")
     check_posterior(posterior, len(hierarchy.classes))
+    if nodes is not None:
+        nodes = numpy.asarray(nodes)
+        check_nodes(nodes, len(posterior), hierarchy)
     ranking = numpy.empty(posterior.shape, dtype=numpy.int32)
-    for rows in chunks(*posterior.shape):
-        ranking[rows] = RULES[rule](posterior[rows].astype(numpy.float64), cost, hierarchy)
+    for rows in chunks(len(posterior), len(hierarchy.parents)):
+        p = posterior[rows].astype(numpy.float64)
+        if rule in NODE_RULES:
+            m = subtrees.probabilities(p, hierarchy) if nodes is None else nodes[rows].astype(numpy.float64)
+            ranking[rows] = NODE_RULES[rule](p, m, cost, hierarchy)
+        else:
+            ranking[rows] = RULES[rule](p, cost, hierarchy)
     return ranking
 
 
-def climb(*, posterior: numpy.ndarray, hierarchy: Hierarchy, threshold: float) -> numpy.ndarray:
-    """Decide a node: from the leaf of the most probable class upward until a node's probability is `threshold` or more.
+def first(
+    rule: str,
+    *,
+    posterior: numpy.ndarray,
+    cost: numpy.ndarray,
+    hierarchy: Hierarchy,
+    nodes: numpy.ndarray | None = None,
+) -> numpy.ndarray:
+    """(N,) the decisions, `rank(...)[:, 0]`, without ranking the other classes and without checking the arguments, which are
+    those of `rank`: for who decides many times by other trees.
+    """
+    decided = numpy.empty(len(posterior), dtype=numpy.int32)
+    for rows in chunks(len(posterior), len(hierarchy.parents)):
+        p = posterior[rows]
+        if rule in NODE_RULES:
+            m = subtrees.probabilities(p, hierarchy) if nodes is None else nodes[rows].astype(numpy.float64)
+        if rule == "crm":
+            decided[rows] = _least(_risk(p, cost), p)
+        elif rule == "crm_nodes":
+            decided[rows] = _least(_node_risk(m, cost, hierarchy).T, p)
+        elif rule == "hie":
+            decided[rows] = (p * m[:, hierarchy.parents[hierarchy.class_nodes]]).argmax(axis=1)
+        elif rule == "top_down":
+            decided[rows] = _descend(p, hierarchy)
+        else:
+            decided[rows] = RULES[rule](p, cost, hierarchy)[:, 0]
+    return decided
+
+
+def _least(risk: numpy.ndarray, posterior: numpy.ndarray) -> numpy.ndarray:
+    """(N,) the class of least (K, N) rounded risk; of equal ones the most probable, then the first."""
+    return numpy.where(risk == risk.min(axis=0), posterior.T, -1.0).argmax(axis=0)
+
+
+def _descend(posterior: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N,) the class where `_top_down` ends first."""
+    probability = subtrees.probabilities(posterior, hierarchy)
+    class_of = numpy.full(len(hierarchy.parents), -1)
+    class_of[hierarchy.class_nodes] = numpy.arange(len(hierarchy.classes))
+    reached = numpy.full(len(posterior), hierarchy.root)
+    for node in hierarchy.top_down:
+        children = sorted(hierarchy.children[node], key=lambda child: hierarchy.classes_below[child][0])
+        here = numpy.flatnonzero(reached == node) if children else []
+        if len(here):
+            reached[here] = numpy.array(children)[probability[numpy.ix_(here, children)].argmax(axis=1)]
+    return class_of[reached]
+
+
+def check_nodes(nodes: numpy.ndarray, images: int, hierarchy: Hierarchy) -> None:
+    """Raise SeverityError unless `nodes` is (images, n) with numbers from 0 to 1."""
+    wanted = (images, len(hierarchy.parents))
+    if nodes.shape != wanted:
+        raise SeverityError(
+            f"nodes has the shape {nodes.shape}; it must be {wanted}, a column for each node of the tree."
+        )
+    if not ((nodes >= 0) & (nodes <= 1)).all():
+        raise SeverityError("The probability of a node is outside [0, 1].")
+
+
+def climb(*, nodes: numpy.ndarray, hierarchy: Hierarchy, threshold: float) -> numpy.ndarray:
+    """Decide a node: the deepest one whose probability is `threshold` or more; of equally deep ones the most probable.
 
     Args:
-        posterior: (N, K) distribution over classes. threshold: in [0, 1]; 0 stays at the leaf.
+        nodes: (N, n) probability that each node is present, never rising downward. threshold: in [0, 1].
 
     Returns:
         (N,) int32 node indices; the root where nothing below it is probable enough.
 
     Raises:
-        SeverityError: the threshold is outside [0, 1], or the posterior is no distribution.
+        SeverityError: the threshold is outside [0, 1], or `check_nodes`.
     """
     if not 0 <= threshold <= 1:
         raise SeverityError(f"params.yaml: evaluate.climb_threshold is {threshold!r}; it must be from 0 to 1.")
-    posterior = numpy.asarray(posterior)
-    check_posterior(posterior, len(hierarchy.classes))
-    decided = numpy.empty(len(posterior), dtype=numpy.int32)
-    for rows in chunks(len(posterior), len(hierarchy.parents)):
-        probability = subtrees.probabilities(posterior[rows], hierarchy)
-        node = hierarchy.class_nodes[posterior[rows].argmax(axis=1)]
-        images = numpy.arange(len(node))
-        for _ in range(int(hierarchy.depth.max())):
-            upward = (probability[images, node] < threshold) & (node != hierarchy.root)
-            node = numpy.where(upward, hierarchy.parents[node], node)
-        decided[rows] = node
+    nodes = numpy.asarray(nodes)
+    check_nodes(nodes, len(nodes), hierarchy)
+    decided = numpy.empty(len(nodes), dtype=numpy.int32)
+    for rows in chunks(*nodes.shape):
+        # A depth is a whole number and a probability at most one: their sum orders by depth, then by probability.
+        score = numpy.where(nodes[rows] >= threshold, 2 * hierarchy.depth + nodes[rows], -1.0)
+        score[:, hierarchy.root] = numpy.maximum(score[:, hierarchy.root], 0)
+        decided[rows] = score.argmax(axis=1)
     return decided
 
 
@@ -108,9 +182,7 @@ def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) ->
     Karthik et al., "No cost likelihood manipulation at test time for making better mistakes in deep networks",
     ICLR 2021, equation 3.
     """
-    # Classes by images: this way round, the product of a large and a small matrix is several times faster.
-    risk = (cost / cost.max() / TIE) @ posterior.T
-    numpy.rint(risk, out=risk)
+    risk = _risk(posterior, cost)
     # Whole numbers up to 2^40, with the class in the bits below them: sorting integers is fast, and tells ties exactly.
     bits = int(posterior.shape[1] - 1).bit_length()
     keys = numpy.empty(posterior.shape, dtype=numpy.int64)
@@ -127,14 +199,74 @@ def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) ->
     return order
 
 
-def _hie(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
-    """Descending p(class) x p(its parent in the tree), both from the same posterior; ties by class order.
+def _risk(posterior: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(K, N) expected cost of each class, in whole multiples of the least that is told apart."""
+    # Classes by images: this way round, the product of a large and a small matrix is several times faster.
+    risk = (cost / cost.max() / TIE) @ posterior.T
+    return numpy.rint(risk, out=risk)
+
+
+def ancestor_costs(cost: numpy.ndarray, hierarchy: Hierarchy) -> list[list[tuple[int, float]]]:
+    """For each class the steps (node, rise) of its cost on the way up: deciding the class costs the sum of the rises over
+    the nodes above the leaf, from the leaf on, that are not above the truth.
+
+    Such a form exists where a mistake costs what its lowest common ancestor with the truth says and never less further up,
+    as `lca_height` does and `path` does not.
+
+    Raises:
+        SeverityError: the cost is no such function.
+    """
+    steps = []
+    for k, leaf in enumerate(hierarchy.class_nodes.tolist()):
+        path = hierarchy.ancestors(leaf)
+        known, level, own = numpy.array([k]), 0.0, []
+        for node, parent in zip(path, path[1:], strict=False):
+            below = hierarchy.classes_below[parent]
+            new = below[~numpy.isin(below, known)]
+            values = cost[k, new]
+            if len(new) and (numpy.ptp(values) > 1e-9 * cost.max() or values[0] < level - 1e-9 * cost.max()):
+                raise SeverityError(
+                    "The rule crm_nodes needs a cost that depends on the lowest common ancestor of decision and truth alone and "
+                    f"rises toward the root, as lca_height; the cost of deciding {hierarchy.classes[k]!r} does not. Use crm."
+                )
+            rise = float(values[0]) - level if len(new) else 0.0
+            own.append((node, rise))
+            level, known = level + rise, below
+        steps.append(own)
+    return steps
+
+
+def _node_risk(nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, K) the risk of `_crm_nodes`, in whole multiples of the least that is told apart."""
+    absent = 1 - nodes
+    risk = numpy.zeros((len(nodes), len(cost)))
+    for k, steps in enumerate(ancestor_costs(cost, hierarchy)):
+        for node, rise in steps:
+            risk[:, k] += rise * absent[:, node]
+    return numpy.rint(risk / cost.max() / TIE)
+
+
+def _crm_nodes(
+    posterior: numpy.ndarray, nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
+) -> numpy.ndarray:
+    """Ascending expected cost to the nearest of a set of true classes, from the probabilities of nodes alone:
+    R(k) = sum over the path a_0 ... root of k of (C(a_{i+1}) - C(a_i)) (1 - M(a_i)); ties keep the order of p.
+
+    With one true class of each image it is `_crm`; for several it needs no more than the marginals (docs/bce-vs-hxe.md, 12).
+    """
+    risk = _node_risk(nodes, cost, hierarchy)
+    by_probability = _descending(posterior)
+    by_risk = numpy.argsort(numpy.take_along_axis(risk, by_probability, axis=1), axis=1, kind="stable")
+    return numpy.take_along_axis(by_probability, by_risk, axis=1)
+
+
+def _hie(posterior: numpy.ndarray, nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """Descending p(class) x M(its parent in the tree), both from the same network; ties by class order.
 
     The self-contained form of Jain et al., "Test-time amendment with a coarse classifier for fine-grained
     classification" (NeurIPS 2023), which takes the parent's probability from a second, coarse network.
     """
-    parents = hierarchy.parents[hierarchy.class_nodes]
-    return _descending(posterior * subtrees.probabilities(posterior, hierarchy)[:, parents])
+    return _descending(posterior * nodes[:, hierarchy.parents[hierarchy.class_nodes]])
 
 
 def _top_down(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
@@ -176,4 +308,7 @@ def _descending(values: numpy.ndarray) -> numpy.ndarray:
 
 
 Rule = Callable[[numpy.ndarray, numpy.ndarray, Hierarchy], numpy.ndarray]
-RULES: dict[str, Rule] = {"argmax": _argmax, "crm": _crm, "hie": _hie, "top_down": _top_down}
+NodeRule = Callable[[numpy.ndarray, numpy.ndarray, numpy.ndarray, Hierarchy], numpy.ndarray]
+# Those that use the probabilities of nodes beside the posterior.
+NODE_RULES: dict[str, NodeRule] = {"crm_nodes": _crm_nodes, "hie": _hie}
+RULES: dict[str, Rule | NodeRule] = {"argmax": _argmax, "crm": _crm, "top_down": _top_down, **NODE_RULES}

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy
+import scipy.special
 
+from severity.arrays import subtrees, tree_model
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, set_rules, temperature
@@ -18,6 +20,7 @@ from severity.predictions.predictions import Predictions
 CLIMB = "climb"
 # Why a rule has no decisions: external predictions may hold test images alone.
 NEEDS_VALIDATION = "not available: no validation images"
+NEEDS_ANCESTOR_COST = "not available: the cost is no function of the lowest common ancestor"
 
 
 def is_scaled(word: str) -> bool:
@@ -57,11 +60,24 @@ class Decider:
         return cls(validation, hierarchy, cost)
 
     def unavailable(self, words: Iterable[str]) -> dict[str, str]:
-        """Of some words those that cannot decide, and why: temperatures and thresholds need validation images."""
-        if self.validation is not None:
-            return {}
-        fitted = [word for word in words if is_scaled(word) or temperature.split(word)[0] in set_rules.FITTED]
-        return dict.fromkeys(fitted, NEEDS_VALIDATION)
+        """Of some words those that cannot decide, and why: temperatures and thresholds need validation images, and the rule
+        crm_nodes a cost that depends on the lowest common ancestor alone."""
+        missing = {}
+        for word in words:
+            rule, scaled = temperature.split(word)
+            if self.validation is None and (scaled or rule in set_rules.FITTED):
+                missing[word] = NEEDS_VALIDATION
+            elif rule == "crm_nodes" and not self._ancestral:
+                missing[word] = NEEDS_ANCESTOR_COST
+        return missing
+
+    @cached_property
+    def _ancestral(self) -> bool:
+        try:
+            class_rules.ancestor_costs(self.cost, self.hierarchy)
+        except SeverityError:
+            return False
+        return True
 
     def available(self, words: Iterable[str]) -> list[str]:
         """Of some words those that can decide."""
@@ -73,39 +89,49 @@ class Decider:
     def posterior_temperature(self) -> float:
         """Of distributions over classes."""
         seen = self._seen()
-        return temperature.fit(seen.posterior, seen.truth == 1, self.hierarchy)
+        return temperature.fit(seen.log_posterior, seen.truth == 1, self.hierarchy)
 
     @cached_property
-    def marginal_temperature(self) -> float:
-        """Of probabilities of labels."""
+    def node_temperature(self) -> float:
+        """Of the log-odds of nodes, fitted on those of labels."""
         seen = self._seen()
-        return temperature.fit_marginal(seen.marginal, seen.truth)
+        return temperature.fit_logits(seen.label_logits, seen.truth)
 
     @cached_property
     def thresholds(self) -> numpy.ndarray:
-        """(K,) of largest F1, of the marginals as they are."""
-        seen = self._seen()
-        return set_rules.best_thresholds(seen.marginal, seen.truth)
+        """(K,) of largest F1, of the probabilities of labels as they are."""
+        return self._thresholds(scaled=False)
 
     @cached_property
     def scaled_thresholds(self) -> numpy.ndarray:
-        """(K,) of largest F1, of temperature-scaled marginals."""
+        """(K,) of largest F1, of temperature-scaled probabilities of labels."""
+        return self._thresholds(scaled=True)
+
+    def _thresholds(self, *, scaled: bool) -> numpy.ndarray:
         seen = self._seen()
-        return set_rules.best_thresholds(self.marginal(seen, scaled=True), seen.truth)
+        return set_rules.best_thresholds(self.labels(seen, scaled=scaled), seen.truth)
 
     def posterior(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
         """(N, K) distributions over classes, temperature-scaled or as they are."""
         if not scaled:
-            return images.posterior
-        return self._once("posterior", images, lambda: temperature.scale(images.posterior, self.posterior_temperature))
-
-    def marginal(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
-        """(N, K) probabilities of labels, temperature-scaled or as they are."""
-        if not scaled:
-            return images.marginal
+            return self._once("posterior", images, lambda: images.posterior)
         return self._once(
-            "marginal", images, lambda: temperature.scale_marginal(images.marginal, self.marginal_temperature)
+            "posterior_ts", images, lambda: temperature.scale(images.log_posterior, self.posterior_temperature)
         )
+
+    def nodes(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
+        """(N, n) probability that each node is present, temperature-scaled or as it is."""
+        if not scaled:
+            return self._once("nodes", images, lambda: scipy.special.expit(images.node_logits.astype(numpy.float64)))
+        return self._once(
+            "nodes_ts",
+            images,
+            lambda: scipy.special.expit(temperature.scale_logits(images.node_logits, self.node_temperature)),
+        )
+
+    def labels(self, images: Predictions, *, scaled: bool) -> numpy.ndarray:
+        """(N, K) probability that each label is present."""
+        return self.nodes(images, scaled=scaled)[:, self.hierarchy.stands_for]
 
     def rank(
         self,
@@ -126,10 +152,20 @@ class Decider:
         """
         rule, scaled = temperature.split(word)
         posterior, cost = self.posterior(images, scaled=scaled), self.cost if cost is None else cost
-        ranking = class_rules.rank(rule, posterior=posterior, cost=cost, hierarchy=hierarchy or self.hierarchy)
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if rule in class_rules.NODE_RULES else None
+        ranking = class_rules.rank(
+            rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=hierarchy or self.hierarchy
+        )
         if rule == "crm":
             class_rules.check_crm(ranking=ranking, posterior=posterior, cost=cost)
         return ranking
+
+    def first(self, word: str, images: Predictions, *, hierarchy: Hierarchy, cost: numpy.ndarray) -> numpy.ndarray:
+        """(N,) the decisions alone, `rank(...)[:, 0]`, by another tree and cost; quick, and nothing is checked."""
+        rule, scaled = temperature.split(word)
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if rule in class_rules.NODE_RULES else None
+        posterior = self.posterior(images, scaled=scaled)
+        return class_rules.first(rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=hierarchy)
 
     def decide_sets(self, word: str, images: Predictions, *, hierarchy: Hierarchy | None = None) -> numpy.ndarray:
         """(N, K) bool sets of labels by a rule that decides sets.
@@ -143,8 +179,20 @@ class Decider:
         rule, scaled = temperature.split(word)
         fitted = rule in set_rules.FITTED
         thresholds = (self.scaled_thresholds if scaled else self.thresholds) if fitted else None
-        marginal = self.marginal(images, scaled=scaled)
-        return set_rules.decide(rule, marginal=marginal, hierarchy=hierarchy or self.hierarchy, thresholds=thresholds)
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled)
+        return set_rules.decide(rule, nodes=nodes, hierarchy=hierarchy or self.hierarchy, thresholds=thresholds)
+
+    def _nodes_of(self, images: Predictions, hierarchy: Hierarchy | None, *, scaled: bool) -> numpy.ndarray:
+        """(N, n) as `nodes`; on another tree of the same classes what the labels, or exclusive classes, say of its nodes."""
+        if hierarchy is None:
+            return self.nodes(images, scaled=scaled)
+        if images.exclusive:
+            # A sum of all classes may exceed 1 by rounding.
+            return numpy.minimum(subtrees.probabilities(self.posterior(images, scaled=scaled), hierarchy), 1)
+        logits = images.label_logits
+        if scaled:
+            logits = temperature.scale_logits(logits, self.node_temperature)
+        return scipy.special.expit(tree_model.node_logits_of_labels(logits, hierarchy))
 
     def decide_nodes(self, word: str, images: Predictions, *, threshold: float) -> numpy.ndarray:
         """(N,) nodes: the leaf of the class that a rule decides, or where `climb` stops.
@@ -158,8 +206,8 @@ class Decider:
         rule, scaled = temperature.split(word)
         if rule != CLIMB:
             return self.hierarchy.class_nodes[self.rank(word, images)[:, 0]]
-        posterior = self.posterior(images, scaled=scaled)
-        return class_rules.climb(posterior=posterior, hierarchy=self.hierarchy, threshold=threshold)
+        nodes = self.nodes(images, scaled=scaled)
+        return class_rules.climb(nodes=nodes, hierarchy=self.hierarchy, threshold=threshold)
 
     def _once(self, kind: str, images: Predictions, scale: Callable[[], numpy.ndarray]) -> numpy.ndarray:
         """What `scale` returns, computed once for the same images."""

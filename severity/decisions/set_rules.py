@@ -8,46 +8,34 @@ from severity.arrays.label_tree import LabelTree
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
-
-
-def node_probabilities(marginal: numpy.ndarray, tree: LabelTree) -> numpy.ndarray:
-    """(N, K) probabilities of labels -> (g, N) float64 of nodes, none below a node above its parent's.
-
-    A network's marginals need not agree with the tree. Each node gets the largest of its own marginal and of its
-    children's probabilities: the smallest change upward that P(parent) >= P(child) allows, exact where the children
-    imply one another. The other bound, the sum over the children, would be exact where they exclude one another.
-    """
-    probability = tree.highest(numpy.asarray(marginal, dtype=numpy.float64))
-    if tree.always:
-        probability[tree.root] = 1
-    return probability
+from severity.decisions.class_rules import check_nodes
 
 
 def decide(
-    rule: str, *, marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None
+    rule: str, *, nodes: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None = None
 ) -> numpy.ndarray:
     """Decide a set of labels for each image.
 
     Args:
         rule: a name in `RULES`.
-        marginal: (N, K) probability of each label.
+        nodes: (N, n) probability that each node is present, never rising downward.
         thresholds: (K,) as `best_thresholds` gives them; only those in `FITTED` use them.
 
     Returns:
         (N, K) bool. A set of `hbayes` never lacks a label above one that it names.
 
     Raises:
-        SeverityError: an unknown rule, or a marginal that is not (N, K) in [0, 1].
+        SeverityError: an unknown rule, nodes that are not (N, n) in [0, 1], or thresholds that a rule needs and lacks.
     """
     if rule not in RULES:
         raise SeverityError(f"Unknown rule for sets of labels {rule!r}. {nearest(rule, RULES)}")
-    if marginal.ndim != 2 or marginal.shape[1] != len(hierarchy.classes):
-        raise SeverityError(f"The marginal has the shape {marginal.shape}, not (images, {len(hierarchy.classes)}).")
-    if not ((marginal >= 0) & (marginal <= 1)).all():
-        raise SeverityError("A marginal is outside [0, 1].")
-    decided = numpy.empty(marginal.shape, dtype=bool)
-    for rows in chunks(len(marginal), len(hierarchy.parents)):
-        decided[rows] = RULES[rule](marginal[rows], hierarchy, thresholds)
+    nodes = numpy.asarray(nodes)
+    check_nodes(nodes, len(nodes), hierarchy)
+    if rule in FITTED and (thresholds is None or numpy.shape(thresholds) != (len(hierarchy.classes),)):
+        raise SeverityError(f"The rule {rule!r} needs thresholds, one for each of {len(hierarchy.classes)} labels.")
+    decided = numpy.empty((len(nodes), len(hierarchy.classes)), dtype=bool)
+    for rows in chunks(*nodes.shape):
+        decided[rows] = RULES[rule](nodes[rows].astype(numpy.float64), hierarchy, thresholds)
     return decided
 
 
@@ -77,38 +65,73 @@ def _best_threshold(score: numpy.ndarray, truth: numpy.ndarray) -> float:
     return float(best[numpy.abs(best - 0.5).argmin()])
 
 
-def _threshold(marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray) -> numpy.ndarray:
+def _threshold(nodes: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None) -> numpy.ndarray:
     """Every label with a probability of one half or more."""
-    return marginal >= 0.5
+    return nodes[:, hierarchy.stands_for] >= 0.5
 
 
-def _threshold_f1(marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray) -> numpy.ndarray:
+def _threshold_f1(nodes: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray) -> numpy.ndarray:
     """Every label that reaches its own threshold."""
-    return marginal >= thresholds
+    return nodes[:, hierarchy.stands_for] >= thresholds
 
 
-def _hbayes(marginal: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray) -> numpy.ndarray:
-    """The set of least expected H-loss. Cesa-Bianchi, Gentile and Zaniboni, ICML 2006 ("Hierarchical classification:
-    combining Bayes with SVM").
+def _hbayes(nodes: numpy.ndarray, hierarchy: Hierarchy, thresholds: numpy.ndarray | None) -> numpy.ndarray:
+    """The set of labels of least expected H-loss. Cesa-Bianchi, Gentile and Zaniboni, ICML 2006 ("Hierarchical
+    classification: combining Bayes with SVM").
 
-    With q = P(node) / P(parent), bottom-up: saying no costs q c; saying yes costs (1 - q) c + q x what the children
-    cost. Ties say yes, as m >= 1/2 does.
+    With q = M(node) / M(parent), bottom-up: saying no costs q c; saying yes costs (1 - q) c + q x what the children cost.
+    Ties say yes, as m >= 1/2 does. A group that is no label is said by naming a label below it and not by itself, so of a
+    group that is said some child is: where all would better be left out, the one that costs least (`node_set` may name a
+    group alone).
     """
+    return _said(nodes, hierarchy, alone=False)[:, hierarchy.stands_for]
+
+
+def node_set(nodes: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, g) bool: the set of nodes, labels and groups, of least expected H-loss; a group may be said by itself."""
+    return _said(numpy.asarray(nodes, dtype=numpy.float64), hierarchy, alone=True)
+
+
+def _said(nodes: numpy.ndarray, hierarchy: Hierarchy, *, alone: bool) -> numpy.ndarray:
+    """(N, g) bool: which of the given nodes are said. alone: whether a group without a label may be without a child."""
     tree = LabelTree(hierarchy)
-    probability = node_probabilities(marginal, tree)
-    below = numpy.zeros(probability.shape)
-    said = numpy.zeros(probability.shape, dtype=bool)
+    size = len(tree.parents)
+    probability = nodes[:, :size].T
+    if tree.always:
+        probability = probability.copy()
+        probability[tree.root] = 1
+    shape = probability.shape
+    below = numpy.zeros(shape)  # what the children cost at least, where the node is present and said
+    said, none = numpy.zeros(shape, dtype=bool), numpy.ones(shape, dtype=bool)
+    # Of the children, the one that costs least to say where none is said by itself: how much more than saying no, and which.
+    extra, cheapest = numpy.full(shape, numpy.inf), numpy.full(shape, -1)
+    labels = set(hierarchy.stands_for.tolist())
+    forced: dict[int, numpy.ndarray] = {}
     for node in reversed(tree.top_down):
         above = probability[tree.parents[node]] if node != tree.root else 1.0
         given = probability[node] / numpy.maximum(above, numpy.finfo(numpy.float64).tiny)
+        cost = below[node]
+        if not alone and node not in labels and node != tree.root:
+            forced[node] = none[node]
+            cost = cost + numpy.where(none[node], extra[node], 0.0)
         no = given * tree.weights[node]
-        yes = (1 - given) * tree.weights[node] + given * below[node]
+        yes = (1 - given) * tree.weights[node] + given * cost
         said[node] = yes <= no
         if node != tree.root:
-            below[tree.parents[node]] += numpy.minimum(yes, no)
-    for node in tree.top_down[1:]:
-        said[node] &= said[tree.parents[node]]
-    return said[tree.nodes].T
+            parent = tree.parents[node]
+            below[parent] += numpy.minimum(yes, no)
+            none[parent] &= ~said[node]
+            # Children come in reverse order, so that of equals the first one stays.
+            cheaper = yes - no <= extra[parent]
+            extra[parent] = numpy.where(cheaper, yes - no, extra[parent])
+            cheapest[parent] = numpy.where(cheaper, node, cheapest[parent])
+    for node in tree.top_down:
+        if node != tree.root:
+            said[node] &= said[tree.parents[node]]
+        if node in forced:
+            for child in numpy.unique(cheapest[node]):
+                said[child] |= said[node] & forced[node] & (cheapest[node] == child)
+    return said.T
 
 
 Rule = Callable[[numpy.ndarray, Hierarchy, numpy.ndarray | None], numpy.ndarray]

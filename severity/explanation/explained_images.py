@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
+from severity.arrays.labelsets import most_specific
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.decisions.decider import Decider
@@ -21,9 +22,10 @@ class Case:
     id: str
     row: int  # of the predictions
     decision: int  # class index
-    # Class indices, the nearest to the decision first: the least costly, of equals the most probable.
+    # Class indices, the most specific ones first, and of these the nearest to the decision: the least costly, of equals the
+    # most probable. A label above another true one is shown, but is not what a decision is scored by.
     truth: tuple[int, ...]
-    severity: float | None  # None where no class is known to be true
+    severity: float | None  # to the first of them; None where no class is known to be true
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -78,14 +80,18 @@ def find(
                 f"({name}), its predictions say {hierarchy.classes[label]!r}. Run `dvc repro evaluate`."
             )
     return [
-        _case(name, row, int(label), predictions, cost)
+        _case(name, row, int(label), predictions, hierarchy, cost)
         for name, row, label in zip(ids_of_cases, rows, decided, strict=True)
     ]
 
 
-def _case(name: str, row: int, decision: int, predictions: Predictions, cost: numpy.ndarray) -> Case:
-    true = numpy.flatnonzero(predictions.truth[row] == 1)
-    order = numpy.lexsort((-predictions.posterior[row, true], cost[decision, true]))
+def _case(
+    name: str, row: int, decision: int, predictions: Predictions, hierarchy: Hierarchy, cost: numpy.ndarray
+) -> Case:
+    labels = predictions.truth[[row]] == 1
+    true = numpy.flatnonzero(labels)
+    general = ~most_specific(labels, hierarchy)[0, true]
+    order = numpy.lexsort((-predictions.log_posterior[row, true], cost[decision, true], general))
     truth = tuple(true[order].tolist())
     severity = float(cost[decision, truth[0]]) if truth else None
     return Case(name, str(predictions.ids[row]), row, decision, truth, severity)

@@ -322,7 +322,7 @@ def _layers_of(network: torch.nn.Module, seen: dict[str, Seen]) -> set[str]:
 
 def log_posterior(backbone: Backbone, loss: Link, images: torch.Tensor) -> torch.Tensor:
     """(B, 1, H, W) images -> (B, K) natural logarithm of the posterior, float64, with its gradient."""
-    return loss.posterior(backbone(images).double()).clamp(min=SMALLEST).log()
+    return loss.log_posterior(backbone(images).double())
 
 
 def grad_cam(

@@ -11,8 +11,8 @@ import argparse
 
 import numpy
 import pandas
+import scipy.special
 
-from severity.arrays import subtrees
 from severity.core import errors, files
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -36,7 +36,7 @@ def table(predictions: Predictions, hierarchy: Hierarchy, nodes: numpy.ndarray) 
     image = numpy.repeat(numpy.arange(len(nodes)), depth + 1)
     paths = {node: hierarchy.ancestors(node)[::-1] for node in numpy.unique(nodes).tolist()}
     step = numpy.array([each for node in nodes.tolist() for each in paths[node]], dtype=numpy.int64)
-    probability = subtrees.probabilities(predictions.posterior, hierarchy)
+    probability = present(predictions)
     own = probability[image, step]
     above = numpy.where(step == hierarchy.root, own, probability[image, hierarchy.parents[step]])
     return pandas.DataFrame(
@@ -52,13 +52,18 @@ def table(predictions: Predictions, hierarchy: Hierarchy, nodes: numpy.ndarray) 
     )
 
 
-def text(posterior: numpy.ndarray, hierarchy: Hierarchy, node: int, least: float) -> str:
+def present(predictions: Predictions) -> numpy.ndarray:
+    """(N, n) probability that each node is present, as the predictions have it."""
+    return scipy.special.expit(predictions.node_logits.astype(numpy.float64))
+
+
+def text(probability: numpy.ndarray, hierarchy: Hierarchy, node: int, least: float) -> str:
     """The tree of one image, a line a node: a star on the path to the decided node, its probability, its name.
 
     Args:
-        posterior: (K,). node: the decided one. least: nodes of a smaller probability are left out, unless on the path.
+        probability: (n,) of each node. node: the decided one. least: nodes of a smaller probability are left out, unless on
+            the path.
     """
-    probability = subtrees.probabilities(posterior[None], hierarchy)[0]
     path = set(hierarchy.ancestors(node))
     lines = []
     for each in hierarchy.top_down:
@@ -93,7 +98,7 @@ def main() -> None:
         return
     row = index(predictions, given.id)
     print(f"{given.id} ({predictions.split[row]}), {predictions.run}, {given.rule}: {hierarchy.names[nodes[row]]}")
-    print(text(predictions.posterior[row], hierarchy, nodes[row], given.least), end="")
+    print(text(present(predictions.rows([row]))[0], hierarchy, nodes[row], given.least), end="")
 
 
 def index(predictions: Predictions, image: str) -> int:

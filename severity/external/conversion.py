@@ -1,6 +1,5 @@
 """From external predictions (severity/collections/external_files.py) to the prediction file of a run (severity/predictions/predictions.py)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy
 import pandas
 import scipy.special
 
+from severity.arrays import tree_model
 from severity.collections import splits
 from severity.collections.collection import UNCERTAIN, Collection
 from severity.collections.external_files import Sheet
@@ -23,6 +23,8 @@ DETECT = "detect"
 COLLECTION = "data/collection"
 # How far from one the sum of a row may be that is still taken for a distribution: numbers printed with few digits.
 ROUNDING = 0.01
+# How far above its parent's the probability of a node may be: numbers printed with few digits. It is cut.
+EXCESS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def convert(
     validation_fraction: float,
     seed: int,
 ) -> Predictions:
-    """Join a file with the truth and turn its numbers into posterior and marginal.
+    """Join a file with the truth and turn its numbers into probabilities of classes and nodes.
 
     Args:
         run, dataset: names. sheet: the file. truth: of all images of the data set.
@@ -81,15 +83,15 @@ def convert(
         seed: decides which patients.
 
     Returns:
-        Rows in the data set's order. `record` tells what was done: kind, classes and images left out.
+        Rows in the data set's order. `record` says what was done: kind, nodes given, classes and images left out.
 
     Raises:
-        SeverityError: an unknown option; numbers that are not of their kind; a class or label that is not the data set's or
-            missing; an image that is unknown, missing, in another split or with another truth than in the data set; no
+        SeverityError: an unknown option; numbers that are not of their kind; a node that is more probable than its parent;
+            a class, node or label that is not the data set's, or a class that is missing; an image that is unknown, missing, in another split or with another truth than in the data set; no
             test image is left.
     """
     word, detected = _kind(kind, run, sheet)
-    posterior, marginal, classes = _probabilities(sheet, word, missing_class, truth.labels, hierarchy)
+    log_posterior, node_logits, classes = _probabilities(sheet, word, missing_class, truth.labels, hierarchy)
     rows, joined, counts = _joined(sheet, truth, unknown_ids, incomplete)
     divided = validation_fraction > 0 and "validation" not in set(joined["split"])
     if divided:
@@ -99,18 +101,17 @@ def convert(
             f"{sheet.path}: no test image of the data set {dataset} is among its {len(sheet.ids)} images."
         )
     record = {"file": sheet.path.name, "kind": word, "detected": detected, **classes, **counts, "divided": divided}
-    return Predictions(
+    return Predictions.of(
+        hierarchy,
         ids=joined["id"].to_numpy(dtype=str),
         patients=joined["patient"].to_numpy(dtype=str),
         split=joined["split"].to_numpy(dtype=str),
-        posterior=posterior[rows].astype(numpy.float32),
-        marginal=marginal[rows].astype(numpy.float32),
         truth=joined[list(hierarchy.classes)].to_numpy(dtype=numpy.float32),
-        classes=numpy.array(hierarchy.classes),
-        class_hash=numpy.array(hierarchy.class_hash),
-        run=numpy.array(run),
-        dataset=numpy.array(dataset),
-        record=numpy.array(json.dumps({"external": record}, sort_keys=True)),
+        run=run,
+        dataset=dataset,
+        log_posterior=None if log_posterior is None else log_posterior[rows],
+        node_logits=None if node_logits is None else node_logits[rows],
+        record={"external": record},
     )
 
 
@@ -137,48 +138,175 @@ def _sums_to_one(numbers: numpy.ndarray) -> numpy.ndarray:
 
 def _probabilities(
     sheet: Sheet, kind: str, missing_class: str, labels: tuple[str, ...], hierarchy: Hierarchy
-) -> tuple[numpy.ndarray, numpy.ndarray, dict[str, Any]]:
-    """Posterior and marginal (N, K) in the hierarchy's order, and what became of missing and superfluous classes."""
+) -> tuple[numpy.ndarray | None, numpy.ndarray | None, dict[str, Any]]:
+    """Log posterior (N, K) and log-odds of nodes (N, n), None for what follows from the other, and what became of names.
+
+    The posterior is the file's where it has one; the nodes are where it has labels or nodes.
+    """
     beside = [name for name in sheet.classes if name not in hierarchy.classes]
     for name in beside:
         # A label of the data set that the tree leaves out on purpose is no mistake of the file.
         if name not in labels:
             raise SeverityError(f"{sheet.path}: {name!r} is no class here. {nearest(name, hierarchy.classes)}")
+    for name in sheet.nodes:
+        if name not in hierarchy.names:
+            raise SeverityError(f"{sheet.path}: {name!r} is no node of the tree. {nearest(name, hierarchy.names)}")
     missing = [name for name in hierarchy.classes if name not in sheet.classes]
     distribution = kind in ("posterior", "softmax_logits")
     if missing and (missing_class == "error" or len(missing) > 1 or distribution):
         raise SeverityError(_about_missing(sheet, missing, missing_class, distribution))
-    numbers = _plain(sheet, kind)
+    record = {
+        "classes_left_out": beside,
+        "complement": missing[0] if missing else None,
+        "nodes_given": list(sheet.nodes),
+    }
     order = [sheet.classes.index(name) for name in hierarchy.classes if name not in missing]
-    numbers = numbers[:, order]
+    if distribution:
+        log_posterior = _log_posterior(sheet, kind, order)
+        if not sheet.nodes:
+            return log_posterior, None, record
+        computed = tree_model.node_logits_of_classes(log_posterior, hierarchy)
+        return log_posterior, _with_given(computed, sheet, kind, hierarchy), record
+    logits = _label_logits(sheet, kind, order, refuse_empty=not missing)
+    place = hierarchy.classes.index(missing[0]) if missing else None
     if missing:
-        place = hierarchy.classes.index(missing[0])
-        nothing, rest = complement(numbers)
-        posterior = numpy.insert(rest, place, nothing, axis=1)
-        marginal = numpy.insert(numbers, place, nothing, axis=1)
-    elif kind == "sigmoid_logits":
-        # m / sum m in log space: a distribution also where every sigmoid is as good as 0.
-        posterior, marginal = scipy.special.softmax(scipy.special.log_expit(sheet.numbers[:, order]), axis=1), numbers
-    else:
-        sums = numbers.sum(axis=1, keepdims=True)
-        if (sums == 0).any():
-            image = str(sheet.ids[int((sums == 0).argmax())])
-            raise SeverityError(
-                f"{sheet.path}: all probabilities of the image {image!r} are 0, so no class is the most probable "
-                f"({int((sums == 0).sum())} such images). Give more digits, or logits."
-            )
-        posterior = numbers / sums
-        marginal = posterior if distribution else numbers
-    return posterior, marginal, {"classes_left_out": beside, "complement": missing[0] if missing else None}
+        # Until the others are known, as good as absent.
+        logits = numpy.insert(logits, place, -tree_model.LARGEST, axis=1)
+    for k, node in enumerate(hierarchy.stands_for.tolist()):
+        if hierarchy.names[node] in sheet.nodes and k != place:
+            logits[:, k] = _given(sheet, kind, hierarchy.names[node])
+    node_logits = _with_given(tree_model.node_logits_of_labels(logits, hierarchy), sheet, kind, hierarchy)
+    if missing:
+        _refuse_node_of(hierarchy, place, sheet)
+        return *complement(node_logits, place, hierarchy), record
+    return None, node_logits, record
 
 
-def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
-    """The file's numbers as probabilities of its classes."""
-    numbers = sheet.numbers
-    if kind == "sigmoid_logits":
-        return scipy.special.expit(numbers)
+def _log_posterior(sheet: Sheet, kind: str, order: list[int]) -> numpy.ndarray:
+    """(N, K) log probabilities of exclusive classes, the file's columns in `order` made to sum to one."""
     if kind == "softmax_logits":
-        return scipy.special.softmax(numbers, axis=1)
+        return scipy.special.log_softmax(sheet.numbers[:, order], axis=1)
+    _check_numbers(sheet, kind)
+    numbers = sheet.numbers[:, order]
+    _refuse_empty(sheet, numbers)
+    return numpy.log(numpy.maximum(numbers / numbers.sum(axis=1, keepdims=True), tree_model.SMALLEST))
+
+
+def _label_logits(sheet: Sheet, kind: str, order: list[int], *, refuse_empty: bool) -> numpy.ndarray:
+    """(N, C) log-odds that each label of the file is present, its columns in `order`."""
+    if kind == "sigmoid_logits":
+        return sheet.numbers[:, order]
+    _check_numbers(sheet, kind)
+    numbers = sheet.numbers[:, order]
+    if refuse_empty:
+        _refuse_empty(sheet, numbers)
+    return tree_model.logits_of(numbers)
+
+
+def _given(sheet: Sheet, kind: str, name: str) -> numpy.ndarray:
+    """(N,) log-odds of a node that the file gives."""
+    numbers = sheet.node_numbers[:, sheet.nodes.index(name)]
+    if kind == "sigmoid_logits":
+        return numbers
+    wrong = (numbers < 0) | (numbers > 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise SeverityError(
+            f"{sheet.path}: the image {str(sheet.ids[row])!r} has {numbers[row]:g} for the node {name!r}, which is no "
+            f"probability ({int(wrong.sum())} such images)."
+        )
+    return tree_model.logits_of(numbers)
+
+
+def _with_given(computed: numpy.ndarray, sheet: Sheet, kind: str, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N, n) log-odds of nodes, those that the file gives in the place of computed ones.
+
+    A node that it does not give is raised to its largest child; own leaves that it does not give are computed anew where
+    their node or another child of it was given. The root, where it is no label, is certain and not looked at.
+
+    Raises:
+        SeverityError: a number that is no probability, or a child that is more probable than its parent.
+    """
+    if not sheet.nodes:
+        return computed
+    certain = hierarchy.root not in hierarchy.stands_for
+    own = tree_model.own_leaves(hierarchy)
+    columns = list(computed.T)
+    given = {node for node, name in enumerate(hierarchy.names) if name in sheet.nodes}
+    for node in given - ({hierarchy.root} if certain else set()):
+        columns[node] = _given(sheet, kind, hierarchy.names[node])
+    for node in reversed(hierarchy.top_down[1:]):
+        parent = int(hierarchy.parents[node])
+        if parent not in given and own.get(parent) != node:
+            columns[parent] = numpy.maximum(columns[parent], columns[node])
+    anew = {own[node] for node in own if given & {node, *hierarchy.children[node]}} - given
+    for node in hierarchy.top_down[1:]:
+        parent = int(hierarchy.parents[node])
+        if node not in anew:
+            _refuse_rise(sheet, columns[node], columns[parent], hierarchy.names[node], hierarchy.names[parent])
+            columns[node] = numpy.minimum(columns[node], columns[parent])
+    if anew:
+        root = [None if certain and node == hierarchy.root else column for node, column in enumerate(columns)]
+        model = tree_model.with_own_leaves(root, hierarchy, tree_model.NUMPY)
+        for leaf in anew:
+            columns[leaf] = model[leaf]
+    return numpy.stack(columns, axis=1)
+
+
+def _refuse_rise(sheet: Sheet, child: numpy.ndarray, parent: numpy.ndarray, name: str, above: str) -> None:
+    """Raise SeverityError where the log-odds (N,) of a child say more than EXCESS above its parent's probability."""
+    lower, upper = scipy.special.expit(child), scipy.special.expit(parent)
+    wrong = lower > upper + EXCESS
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise SeverityError(
+            f"{sheet.path}: for the image {str(sheet.ids[row])!r} the node {name!r} has the probability {lower[row]:g}, its "
+            f"parent {above!r} only {upper[row]:g} ({int(wrong.sum())} such images). A node is there whenever one below it "
+            "is; correct the columns."
+        )
+
+
+def _refuse_node_of(hierarchy: Hierarchy, place: int, sheet: Sheet) -> None:
+    """Raise SeverityError where the file gives the node of the class that is to be the complement of the others."""
+    name = hierarchy.classes[place]
+    if {hierarchy.names[hierarchy.class_nodes[place]], hierarchy.names[hierarchy.stands_for[place]]} & set(sheet.nodes):
+        raise SeverityError(
+            f"{sheet.path} gives the node of {name!r}, which is to be the complement of the others. Name the column prob:{name}."
+        )
+
+
+def complement(node_logits: numpy.ndarray, place: int, hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Give the class at `place` the probability that no other label is present; it excludes them.
+
+    Args:
+        node_logits: (N, n), where the class is as good as absent.
+
+    Returns:
+        (N, K) log posterior: log `nothing` for the class, log (1 - `nothing`) + that of the others for them, with
+        nothing = prod (1 - M) over the root's other children, as if these were independent; and (N, n) log-odds of the
+        nodes, `nothing` added to those at and above the class.
+    """
+    leaf, root = int(hierarchy.class_nodes[place]), hierarchy.root
+    others = numpy.delete(tree_model.log_posterior_of_nodes(node_logits, hierarchy), place, axis=1)
+    top = [child for child in hierarchy.children[root] if child != leaf] if root not in hierarchy.stands_for else [root]
+    # Held between the least number and one that is not quite 1, so that both logarithms are finite.
+    log_nothing = scipy.special.log_expit(-node_logits[:, top]).sum(axis=1)
+    log_nothing = numpy.clip(log_nothing, numpy.log(tree_model.SMALLEST), -tree_model.SMALLEST)
+    log_some = numpy.log(-numpy.expm1(log_nothing))
+    log_posterior = log_some[:, None] + scipy.special.log_softmax(others, axis=1)
+    node_logits = node_logits.copy()
+    for node in hierarchy.ancestors(leaf)[1:]:
+        if node != root or root in hierarchy.stands_for:
+            node_logits[:, node] = tree_model.logits_of(
+                scipy.special.expit(node_logits[:, node]) + numpy.exp(log_nothing)
+            )
+    node_logits[:, leaf] = log_nothing - log_some
+    return numpy.insert(log_posterior, place, log_nothing, axis=1), node_logits
+
+
+def _check_numbers(sheet: Sheet, kind: str) -> None:
+    """Raise SeverityError unless the numbers are probabilities, those of a posterior with rows that sum to one."""
+    numbers = sheet.numbers
     wrong = ((numbers < 0) | (numbers > 1)).any(axis=1)
     right = "from 0 to 1"
     if kind == "posterior":
@@ -191,7 +319,16 @@ def _plain(sheet: Sheet, kind: str) -> numpy.ndarray:
             f"with the sum {numbers[row].sum():g}; a {kind} has numbers {right} ({int(wrong.sum())} such images). "
             "Correct the file, or external.kind in params.yaml."
         )
-    return numbers
+
+
+def _refuse_empty(sheet: Sheet, numbers: numpy.ndarray) -> None:
+    """Raise SeverityError where all probabilities of an image are 0."""
+    empty = ~numbers.any(axis=1)
+    if empty.any():
+        raise SeverityError(
+            f"{sheet.path}: all probabilities of the image {str(sheet.ids[int(empty.argmax())])!r} are 0, so no class is the "
+            f"most probable ({int(empty.sum())} such images). Give more digits, or logits."
+        )
 
 
 def _about_missing(sheet: Sheet, missing: list[str], missing_class: str, distribution: bool) -> str:
@@ -204,18 +341,6 @@ def _about_missing(sheet: Sheet, missing: list[str], missing_class: str, distrib
         f"{told} Use a tree without it (the label under 'excluded'), or set external.missing_class to complement in params.yaml "
         "where the class is true of the images that have no other."
     )
-
-
-def complement(marginal: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """What a class "none of these" gets from the (N, C) marginals of the others, as if they were independent.
-
-    Returns:
-        (N,) its probability, prod (1 - m), and (N, C) the posterior of the others, (1 - prod (1 - m)) m / sum m.
-    """
-    nothing = (1 - marginal).prod(axis=1)
-    sums = marginal.sum(axis=1, keepdims=True)
-    share = numpy.divide(marginal, sums, out=numpy.zeros_like(marginal), where=sums > 0)
-    return nothing, (1 - nothing)[:, None] * share
 
 
 # --- The images
@@ -311,6 +436,7 @@ def statement(predictions: Predictions) -> str:
     counts = {split: int((predictions.split == split).sum()) for split in ("validation", "test")}
     found = " (found out: set external.kind if that is wrong)" if told["detected"] else ""
     extra = [f"{told['complement']} is the complement of the others"] if told["complement"] else []
+    extra += [f"with the nodes {table_checks.listed(told['nodes_given'])}"] if told["nodes_given"] else []
     extra += [f"{count} {words.replace('_', ' ')}" for words, count in told.items() if type(count) is int and count]
     extra += (
         [f"without the classes {table_checks.listed(told['classes_left_out'])}"] if told["classes_left_out"] else []

@@ -1,12 +1,25 @@
 """Links: from raw logits to probabilities. A loss is a link that can also be trained."""
 
+import numpy
 import torch
 
+from severity.arrays import tree_model
+from severity.arrays.tree_model import Backend
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 
 # Where a loss with parameters has them in the file of weights, beside the network's.
 LOSS_PREFIX = "loss."
+TORCH = Backend(
+    log_sigmoid=torch.nn.functional.logsigmoid,
+    exp=torch.exp,
+    expm1=torch.expm1,
+    log=torch.log,
+    maximum=torch.maximum,
+    logaddexp=torch.logaddexp,
+    logsumexp=lambda values: values.logsumexp(dim=0),
+    like=lambda numbers, other: torch.from_numpy(numbers).to(other),
+)
 
 
 class Link(torch.nn.Module):
@@ -16,7 +29,7 @@ class Link(torch.nn.Module):
         outputs: number of logits a network must give; features, for a loss with layers of its own.
         mixes: whether an image's loss depends on its own logits and targets alone, so that MixUp may weigh two targets.
 
-    A subclass gives `posterior`, `marginal` and `per_image`. Calling the loss checks shapes, leaves out the images that
+    A subclass gives `log_posterior`, `node_logits` and `per_image`. Calling the loss checks shapes, leaves out the images that
     carry no information for it and takes the mean over the others. Parameters of a loss are trained and saved with the
     network; what a loss computes from tree and cost is no parameter but a buffer with ``persistent=False``.
     """
@@ -26,15 +39,31 @@ class Link(torch.nn.Module):
 
     def __init__(self, hierarchy: Hierarchy):
         super().__init__()
+        self.hierarchy = hierarchy
         self.classes = hierarchy.classes
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, outputs) logits -> (B, K) distribution over classes; rows sum to one."""
+    def log_posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) natural logarithm of `posterior`, finite."""
         raise NotImplementedError
 
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, outputs) logits -> (B, K) probability of each label by itself, in [0, 1]."""
+    def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, n) log-odds of `nodes`; infinite where a node is certain, as a root without a label."""
         raise NotImplementedError
+
+    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) share of the most specific truth that each class has; rows sum to one."""
+        return self.log_posterior(logits).exp()
+
+    def nodes(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, n) probability that each node of the tree is present, never rising downward.
+
+        A softmax gives shares: where several labels may be true of an image they are no probabilities of presence.
+        """
+        return self.node_logits(logits).sigmoid()
+
+    def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) log-odds that each label is present: those of the node that it stands for."""
+        return self.node_logits(logits)[:, self.hierarchy.stands_for.tolist()]
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) loss of each image, and (B,) bool: False where the targets say nothing for this loss."""
@@ -102,29 +131,54 @@ class Link(torch.nn.Module):
 
 
 class SoftmaxLink(Link):
-    """One logit a class; posterior = marginal = softmax."""
+    """Classes that exclude one another: posterior = softmax of one number a class; a node has the sum of those below it."""
 
     def __init__(self, hierarchy: Hierarchy):
         super().__init__(hierarchy)
         self.outputs = len(hierarchy.classes)
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.softmax(dim=1)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) logits -> (B, K) numbers whose softmax is the posterior: the logits themselves."""
+        return logits
 
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def log_posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.class_logits(logits).log_softmax(dim=1)
+
+    def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        scores = self.class_logits(logits).unbind(dim=1)
+        return stacked(tree_model.from_classes(scores, self.hierarchy, TORCH))
 
 
-class SigmoidLink(Link):
-    """One logit a class; marginal = sigmoid, posterior = marginal / sum of marginals."""
+class PresenceLink(Link):
+    """Labels that may be present together: a probability of presence for every node, and the posterior that follows.
+
+    A subclass gives `columns`.
+    """
+
+    def columns(self, logits: torch.Tensor) -> list[torch.Tensor | None]:
+        """(B, outputs) logits -> the log-odds of each of the n nodes, (B,); None for one that is certain."""
+        raise NotImplementedError
+
+    def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return stacked(self.columns(logits))
+
+    def log_posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.stack(tree_model.log_posterior(self.columns(logits), self.hierarchy, TORCH), dim=1)
+
+
+class SigmoidLink(PresenceLink):
+    """One logit a label, that of its presence: a label's node is raised to its largest child, a group takes that alone."""
 
     def __init__(self, hierarchy: Hierarchy):
         super().__init__(hierarchy)
         self.outputs = len(hierarchy.classes)
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        # The ratio in log space: it stays a distribution where every sigmoid underflows to 0.
-        return torch.nn.functional.logsigmoid(logits).softmax(dim=1)
+    def columns(self, logits: torch.Tensor) -> list[torch.Tensor | None]:
+        return tree_model.from_labels(logits.unbind(dim=1), self.hierarchy, TORCH)
 
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.sigmoid()
+
+def stacked(columns: list[torch.Tensor | None]) -> torch.Tensor:
+    """(B, n) of the log-odds of n nodes, (B,) each; infinite for one that is certain (None)."""
+    like = next(column for column in columns if column is not None)
+    certain = torch.full_like(like, numpy.inf)
+    return torch.stack([certain if column is None else column for column in columns], dim=1)

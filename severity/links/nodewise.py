@@ -4,21 +4,22 @@ from collections.abc import Mapping
 
 import torch
 
+from severity.arrays import tree_model
 from severity.core.hierarchy import Hierarchy
 from severity.links.binary import BinaryCrossEntropy
-from severity.links.links import Link
+from severity.links.links import TORCH, PresenceLink
 from severity.links.nodes import NodePaths, NodeSums
 from severity.links.targets import NodeTargets
 from severity.links.weighting import Weights
 
 
-class NodewiseLink(Link):
+class NodewiseLink(PresenceLink):
     """One logit z a node but the root; s(z_n) = P(n | parent of n), and P(n) is the product down the path.
 
-    The marginal of a class is P of its leaf, its posterior the share of that in the sum over all leaves. A class that
-    stands for an inner node has a leaf of its own below that node ("not further specified"): the inner node says that
-    this label or any below it is there, the leaf that this very label is given. So every marginal estimates its label,
-    also where a data set gives Edema without Lung Opacity, and on a flat tree the link is the sigmoid link.
+    A label that stands for an inner node has a leaf of its own below it, "this and nothing more specific". What is not
+    further specified is known from the children being absent, so the leaf has a logit for the sake of one form, and its
+    probability is computed: P(node) x prod (1 - P(child | node)) (see `severity.arrays.tree_model`). On a flat tree the link
+    is the sigmoid link.
 
     P(n) has the logit u_n with exp(-u_n) = (1 + exp(-z_n)) (1 + exp(-u_parent)) - 1: no product is ever taken.
 
@@ -36,9 +37,9 @@ class NodewiseLink(Link):
     ):
         super().__init__(hierarchy)
         self.outputs = len(hierarchy.parents) - 1
-        self.nodes = NodeSums(hierarchy)
-        self.paths = NodePaths(hierarchy, self.nodes)
-        self.node_targets = NodeTargets(self.nodes)
+        self.sums = NodeSums(hierarchy)
+        self.paths = NodePaths(hierarchy, self.sums)
+        self.node_targets = NodeTargets(hierarchy, self.sums)
         self.conditional = self.binary(name, pos_weight, label_smoothing, gamma)
 
     def binary(self, name: str, pos_weight, label_smoothing: float, gamma: float) -> BinaryCrossEntropy:
@@ -46,16 +47,15 @@ class NodewiseLink(Link):
         weights = Weights(pos_weight, self.classes, columns=self.outputs, where=f"losses.{name}.pos_weight")
         return BinaryCrossEntropy(weights, label_smoothing=label_smoothing, gamma=gamma)
 
-    def node_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, n - 1) logits given the parent -> (B, n - 1) logits of the nodes by themselves."""
-        return _NodeLogits.apply(logits, self.nodes.parent, self.paths)
+    def products(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, n - 1) logits given the parent -> (B, n - 1) logits of the nodes by themselves, in the order of `NodeSums`."""
+        return _NodeLogits.apply(logits, self.sums.parent, self.paths)
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        leaves = self.node_logits(logits)[:, : len(self.classes)]
-        return torch.nn.functional.logsigmoid(leaves).softmax(dim=1)
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.node_logits(logits)[:, : len(self.classes)].sigmoid()
+    def columns(self, logits: torch.Tensor) -> list[torch.Tensor | None]:
+        columns: list[torch.Tensor | None] = [None] * len(self.hierarchy.parents)
+        for node, column in zip(self.sums.order[:-1].tolist(), self.products(logits).unbind(dim=1), strict=True):
+            columns[node] = column
+        return tree_model.with_own_leaves(columns, self.hierarchy, TORCH)
 
     def observe(self, targets: torch.Tensor) -> None:
         if self.conditional.balanced:
@@ -75,7 +75,7 @@ class NodewiseLink(Link):
             three of (B, n - 1): targets, weights (0 where masked), known (bool).
         """
         nodes = self.node_targets(targets)
-        own, above = nodes[:, :-1], nodes[:, self.nodes.parent]
+        own, above = nodes[:, :-1], nodes[:, self.sums.parent]
         known = ~(own.isnan() | above.isnan())
         weights = torch.where(known, above, 0.0)
         return torch.where(weights > 0, own / above, 0.0), weights, known

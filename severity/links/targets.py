@@ -39,20 +39,33 @@ class NodeTargets(torch.nn.Module):
 
     A node's target is the largest below it. It is known when every class below is known, or when one is positive
     (above one half) whatever the others are; else it is masked. The root is 1: it stands for the image itself.
+
+    An inner label's own leaf says "this and nothing more specific". Its target is the label's where no label below is
+    positive, and masked where one is or may be.
     """
 
-    def __init__(self, nodes: NodeSums):
+    def __init__(self, hierarchy: Hierarchy, sums: NodeSums):
         super().__init__()
-        self.nodes = nodes
+        self.sums = sums
+        general, below = _general_classes(hierarchy)
+        self.register_buffer("general", torch.from_numpy(general), persistent=False)  # (G,)
+        self.register_buffer("below", torch.from_numpy(below), persistent=False)  # (K, G)
 
     def forward(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets (B, K), from 0 to 1 or NaN = masked -> (B, n) of the nodes, NaN = masked, columns as in `NodeSums`."""
         masked = targets.isnan()
         both = torch.cat([torch.where(masked, 0.0, targets), masked.to(targets.dtype)])
-        highest, hidden = self.nodes.maximum(both).chunk(2)
-        found = torch.where((hidden == 0) | (highest > 0.5), highest, torch.nan)
-        found[:, -1] = 1
-        return found
+        highest, hidden = self.sums.maximum(both).chunk(2)
+        aims = torch.where((hidden == 0) | (highest > 0.5), highest, torch.nan)
+        aims[:, -1] = 1
+        if len(self.general):
+            below = self.below.to(targets.dtype)
+            more = (torch.nan_to_num(targets, nan=0.0) > 0.5).to(targets.dtype) @ below > 0  # a label below is positive
+            own = targets[:, self.general]
+            unclear = (masked.to(targets.dtype) @ below > 0) & ~(own == 0)
+            # Own leaves are the columns of their classes.
+            aims[:, self.general] = torch.where(more | unclear, torch.nan, own)
+        return aims
 
 
 def _general_classes(hierarchy: Hierarchy) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -27,7 +27,7 @@ def build(name: str, *, hierarchy: Hierarchy, cost: numpy.ndarray, **params: Any
         params: the loss's own numbers, ``losses.<name>`` in params.yaml.
 
     Returns:
-        a module with ``outputs``, ``posterior(logits)``, ``marginal(logits)``, called as
+        a module with ``outputs``, ``posterior(logits)``, ``nodes(logits)``, called as
         ``loss(logits=..., targets=...)``.
 
     Raises:

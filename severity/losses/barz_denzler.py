@@ -5,16 +5,16 @@ import torch
 
 from severity.core.hierarchy import Hierarchy
 from severity.links.embeddings import linear, normalized, similarities, unit_vectors
-from severity.links.links import Link
+from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
 
 
-class Loss(Link):
+class Loss(SoftmaxLink):
     """1 - cos(f, phi_y) + ce_weight x cross-entropy of a linear classifier of f, y the true class.
 
     Barz and Denzler, "Hierarchy-based image embeddings for semantic image retrieval", WACV 2019, equations 3 (the unit
     embeddings, phi_i . phi_j = 1 - C[i, j] / max C), 5 and 6. What the network gives is the feature f, K numbers. The
-    classifier is the loss's own, sees f without normalisation, and gives posterior and marginal. It starts at the
+    classifier is the loss's own, sees f without normalisation, and gives the posterior. It starts at the
     embeddings, as the rule of the nearest one, so that it need not catch up. For several most specific positives: the
     mean over them.
 
@@ -29,7 +29,6 @@ class Loss(Link):
 
     def __init__(self, *, hierarchy: Hierarchy, cost: numpy.ndarray, ce_weight: float = 0.1):
         super().__init__(hierarchy)
-        self.outputs = len(hierarchy.classes)
         self.ce_weight = ce_weight
         self.most_specific = MostSpecific(hierarchy)
         embeddings = torch.from_numpy(unit_vectors(similarities(cost), "losses.barz_denzler"))
@@ -39,15 +38,12 @@ class Loss(Link):
             self.classifier.weight.copy_(embeddings)
             self.classifier.bias.zero_()
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        return linear(self.classifier, logits).softmax(dim=1)
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return linear(self.classifier, logits)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
         truth = truth.to(logits.dtype)
         cosine = (normalized(logits) * (truth @ self.embeddings.to(logits.dtype))).sum(dim=1)
-        cross_entropy = -(truth * linear(self.classifier, logits).log_softmax(dim=1)).sum(dim=1)
+        cross_entropy = -(truth * self.log_posterior(logits)).sum(dim=1)
         return 1 - cosine + self.ce_weight * cross_entropy, counts

@@ -6,12 +6,12 @@ import numpy
 import torch
 
 from severity.core.hierarchy import Hierarchy
-from severity.links.links import Link
+from severity.links.links import SoftmaxLink
 from severity.links.nodes import NodePaths, NodeSums
 from severity.links.targets import MostSpecific
 
 
-class Loss(Link):
+class Loss(SoftmaxLink):
     """-sum over the edges from the true class to the root of lambda(child) log p(child | parent).
 
     Redmon and Farhadi, "YOLO9000: better, faster, stronger", CVPR 2017, section 4 (WordTree): p(child | parent) is the
@@ -34,21 +34,18 @@ class Loss(Link):
         super().__init__(hierarchy)
         self.outputs = len(hierarchy.parents) - 1
         self.most_specific = MostSpecific(hierarchy)
-        self.nodes = NodeSums(hierarchy)
-        self.paths = NodePaths(hierarchy, self.nodes)
-        depth = torch.from_numpy(hierarchy.depth[self.nodes.order[:-1]].astype(numpy.float64))
+        self.sums = NodeSums(hierarchy)
+        self.paths = NodePaths(hierarchy, self.sums)
+        depth = torch.from_numpy(hierarchy.depth[self.sums.order[:-1]].astype(numpy.float64))
         self.register_buffer("weights", torch.exp(-alpha * depth), persistent=False)
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        log_p = self.paths.descend(self.nodes.sibling_log_softmax(logits), operator.add)
-        # They sum to one already, but for the rounding of many sums.
-        return log_p[:, : len(self.classes)].softmax(dim=1)
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        # Their exponentials sum to one already, but for the rounding of many sums.
+        log_p = self.paths.descend(self.sums.sibling_log_softmax(logits), operator.add)
+        return log_p[:, : len(self.classes)]
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
-        mass = self.nodes.sum(truth.to(logits.dtype))[:, :-1]  # (B, n - 1): target mass that passes each edge
-        conditional = self.nodes.sibling_log_softmax(logits)
+        mass = self.sums.sum(truth.to(logits.dtype))[:, :-1]  # (B, n - 1): target mass that passes each edge
+        conditional = self.sums.sibling_log_softmax(logits)
         return -(mass * self.weights.to(logits.dtype) * conditional).sum(dim=1), counts

@@ -7,12 +7,12 @@ import torch
 
 from severity.core.hierarchy import Hierarchy
 from severity.links.embeddings import normalized
-from severity.links.links import Link
+from severity.links.links import SoftmaxLink
 from severity.links.nodes import segment_log_sum_exp
 from severity.links.targets import MostSpecific
 
 
-class Loss(Link):
+class Loss(SoftmaxLink):
     """CE on the classes + over the coarser levels l: JSD of p^l + misalignment of W^l + margin of p^l.
 
     Garg, Sani and Anand, "Learning hierarchy aware features for reducing mistake severity", ECCV 2022. The network
@@ -22,10 +22,12 @@ class Loss(Link):
     - JSD: Jensen-Shannon divergence between p^l and p^(l+1) summed over children.
     - misalignment: 1 - mean over rows of the cosine between W^l and the sum over children of W^(l+1). The paper
       minimises the cosine's negative; the one more for each level keeps the loss from falling below 0.
-    - margin: max(0, margin - KL(p_i^l, p_j^l)), for image i the mean over the images j of the batch whose true nodes at
-      this level are all others than those of i; 0 where there is none. So an image's loss depends on its batch.
+    - margin: for image i the mean, over the images j of the batch whose true nodes at this level are all others than those
+      of i, of max(0, margin - KL(p_i^l, m)) + max(0, margin - KL(p_j^l, m)), halved, with m = (p_i^l + p_j^l) / 2; 0 where
+      there is no such j. So an image's loss depends on its batch. The divergence to the mixture is the authors' code's; it
+      is at most log 2, so a margin of 3 never closes and the term always pushes apart.
 
-    Posterior and marginal are those of the finest level. For several most specific positives cross-entropy takes the
+    The posterior is that of the finest level. For several most specific positives cross-entropy takes the
     mean over them.
 
     Args:
@@ -58,11 +60,8 @@ class Loss(Link):
     def _log_p(self, features: torch.Tensor, level: int) -> torch.Tensor:
         return (features @ normalized(self.rows[level].to(features.dtype)).T).log_softmax(dim=1)
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        return self._log_p(logits, -1).exp()
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._log_p(logits, -1)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
@@ -105,9 +104,9 @@ def _jensen_shannon(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 
 
 def _separation(log_p: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor, margin: float) -> torch.Tensor:
-    """(B,) mean of max(0, margin - KL(p_i, p_j)) over the images j whose true nodes are all others than those of i."""
-    p = log_p.exp()
-    divergence = (p * log_p).sum(dim=1, keepdim=True) - p @ log_p.T
+    """(B,) mean, over the images j whose true nodes are all others than those of i, of the hinge of both directions."""
+    log_mixture = torch.logaddexp(log_p[:, None], log_p[None]) - math.log(2)  # (B, B, m)
+    divergence = (log_p.exp()[:, None] * (log_p[:, None] - log_mixture)).sum(dim=2)  # KL(p_i, mixture of i and j)
+    hinge = ((margin - divergence).clamp(min=0) + (margin - divergence.T).clamp(min=0)) / 2
     other = (truth @ truth.T == 0) & counts
-    hinge = torch.where(other, (margin - divergence).clamp(min=0), 0.0)
-    return hinge.sum(dim=1) / other.sum(dim=1).clamp(min=1)
+    return torch.where(other, hinge, 0.0).sum(dim=1) / other.sum(dim=1).clamp(min=1)

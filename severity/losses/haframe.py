@@ -8,11 +8,11 @@ import torch
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.links.embeddings import linear, normalized, unit_vectors
-from severity.links.links import Link
+from severity.links.links import SoftmaxLink
 from severity.links.targets import MostSpecific
 
 
-class Loss(Link):
+class Loss(SoftmaxLink):
     """(1 - a) CE(W h) + a sum_c (cos(w_c, h) - S[y, c])^2, y the true class, w_c the rows of a fixed W with W W' = S.
 
     Liang and Davis, "Inducing neural collapse to a fixed hierarchy-aware frame for reducing mistake severity", ICCV
@@ -55,11 +55,8 @@ class Loss(Link):
     def _hidden(self, features: torch.Tensor) -> torch.Tensor:
         return linear(self.layer, torch.nn.functional.prelu(features, self.slope.to(features.dtype)))
 
-    def posterior(self, logits: torch.Tensor) -> torch.Tensor:
-        return (self._hidden(logits) @ self.frame.to(logits.dtype)).softmax(dim=1)
-
-    def marginal(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.posterior(logits)
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._hidden(logits) @ self.frame.to(logits.dtype)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)

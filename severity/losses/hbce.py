@@ -66,4 +66,4 @@ class Loss(NodewiseLink):
             return cells.sum(dim=1) / known, counts
         aims, weights = self._of_nodes(targets)
         known = weights.sum(dim=1)
-        return self.unconditional(self.node_logits(logits), aims, weights).sum(dim=1) / known.clamp(min=1), known > 0
+        return self.unconditional(self.products(logits), aims, weights).sum(dim=1) / known.clamp(min=1), known > 0

@@ -40,8 +40,8 @@ class Loss(SoftmaxLink):
     ):
         super().__init__(hierarchy)
         self.most_specific = MostSpecific(hierarchy)
-        self.nodes = NodeSums(hierarchy)
-        depth = torch.from_numpy(hierarchy.depth[self.nodes.order].astype(numpy.float64))
+        self.sums = NodeSums(hierarchy)
+        depth = torch.from_numpy(hierarchy.depth[self.sums.order].astype(numpy.float64))
         above, below = torch.exp(-alpha * depth), torch.exp(-alpha * (depth + 1))
         scale = above.sum() if normalize else 1.0
         above[-1] = 0
@@ -50,5 +50,5 @@ class Loss(SoftmaxLink):
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         truth, counts = self.most_specific(targets)
-        mass = self.nodes.sum(truth.to(logits.dtype))
-        return -self.nodes.weighted_log_sum_exp(logits, mass * self.weights.to(logits.dtype)), counts
+        mass = self.sums.sum(truth.to(logits.dtype))
+        return -self.sums.weighted_log_sum_exp(logits, mass * self.weights.to(logits.dtype)), counts

@@ -41,7 +41,7 @@ class Loss(NodewiseLink):
         super().__init__(
             hierarchy, name="hxe_multilabel", pos_weight=pos_weight, label_smoothing=label_smoothing, gamma=gamma
         )
-        depth = torch.from_numpy(hierarchy.depth[self.nodes.order[:-1]].astype(numpy.float64))
+        depth = torch.from_numpy(hierarchy.depth[self.sums.order[:-1]].astype(numpy.float64))
         self.register_buffer("weights", torch.exp(-alpha * depth), persistent=False)
 
     def per_image(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 import numpy
 
-from severity.arrays.labelsets import shares
+from severity.arrays.distances import distances
+from severity.arrays.labelsets import most_specific, shares
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import seed_for
 from severity.decisions import class_rules
@@ -20,18 +21,20 @@ def rankings(
 
     Returns:
         name -> (N, K) int32. majority: the same for all, most frequent class first. least_risk: the same for all,
-        ascending expected cost under the frequencies (conditional risk minimisation without an image). random: each
-        image its own order.
+        ascending mean cost to the nearest of the most specific true classes of the validation images: of all constant
+        decisions the one of least mean severity there. random: each image its own order.
     """
     known = validation[validation.any(axis=1)]
     size = validation.shape[1]
-    frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(size, 1 / size)
-    constant = {"majority": "argmax", "least_risk": "crm"} if len(validation) else {}
-    ranked = {
-        name: class_rules.rank(rule, posterior=frequency[None], cost=cost, hierarchy=hierarchy)
-        for name, rule in constant.items()
-    }
-    every = {name: numpy.broadcast_to(ranking, (images, size)) for name, ranking in ranked.items()}
+    every = {}
+    if len(validation):
+        frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(size, 1 / size)
+        majority = class_rules.rank("argmax", posterior=frequency[None], cost=cost, hierarchy=hierarchy)
+        every["majority"] = numpy.broadcast_to(majority, (images, size))
+        truth = most_specific(known, hierarchy)
+        severity = distances(truth=truth, cost=cost).mean(axis=0) if len(known) else cost.mean(axis=1)
+        least = numpy.lexsort((-frequency, severity)).astype(numpy.int32)
+        every["least_risk"] = numpy.broadcast_to(least, (images, size))
     orders = numpy.tile(numpy.arange(size, dtype=numpy.int32), (images, 1))
     return every | {"random": numpy.random.default_rng(seed_for("random ranking", seed)).permuted(orders, axis=1)}
 

@@ -3,20 +3,20 @@
 from typing import Any
 
 import numpy
+import scipy.special
 
 from severity.arrays.labelsets import shares
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.decisions.temperature import LARGEST_MARGINAL, SMALLEST
 
 BINS = 15
 
 
-def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
+def of_posterior(*, log_posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
     """Calibration of distributions over classes.
 
     Args:
-        posterior: (N, K). truth: (N, K) bool; images with an empty set are left out.
+        log_posterior: (N, K) natural logarithms. truth: (N, K) bool; images with an empty set are left out.
         hierarchy: where several classes are true, the most specific ones share the truth t, 1/|Y| each, as in the
             softmax losses.
 
@@ -35,7 +35,8 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
     known = truth.any(axis=1)
     if not known.any():
         raise SeverityError(f"None of the {len(truth)} images has a true class, so no probability can be scored.")
-    probability, wanted = posterior[known].astype(numpy.float64), shares(truth[known], hierarchy)
+    logs, wanted = log_posterior[known].astype(numpy.float64), shares(truth[known], hierarchy)
+    probability = numpy.exp(logs)
     images = numpy.arange(len(probability))
     first = probability.argmax(axis=1)
     columns = range(probability.shape[1])
@@ -44,17 +45,17 @@ def of_posterior(*, posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: H
         "ece": expected_error(probability[images, first], wanted[images, first]),
         "ece_any": expected_error(probability[images, first], truth[known][images, first]),
         "classwise_ece": float(numpy.mean([expected_error(probability[:, k], wanted[:, k]) for k in columns])),
-        "nll": float(-(wanted * numpy.log(numpy.maximum(probability, SMALLEST))).sum(axis=1).mean()),
+        "nll": float(-numpy.where(wanted > 0, wanted * logs, 0.0).sum(axis=1).mean()),
         "brier": float(((probability - wanted) ** 2).sum(axis=1).mean()),
         "bins": bins(probability[images, first], wanted[images, first]),
     }
 
 
-def of_marginal(*, marginal: numpy.ndarray, truth: numpy.ndarray) -> dict[str, Any]:
+def of_labels(*, logits: numpy.ndarray, truth: numpy.ndarray) -> dict[str, Any]:
     """Calibration of probabilities of labels, cell by cell.
 
     Args:
-        marginal: (N, K). truth: (N, K) 1, 0 or NaN = masked and left out.
+        logits: (N, K) log-odds. truth: (N, K) 1, 0 or NaN = masked and left out.
 
     Returns:
         cells: the number of scored cells. ece: mean of the calibration error of each label that has a scored cell.
@@ -67,15 +68,16 @@ def of_marginal(*, marginal: numpy.ndarray, truth: numpy.ndarray) -> dict[str, A
     known = ~numpy.isnan(truth)
     if not known.any():
         raise SeverityError("Every label of every image is masked, so no probability can be scored.")
-    probability, wanted = marginal[known].astype(numpy.float64), truth[known]
-    inside = numpy.clip(probability, SMALLEST, LARGEST_MARGINAL)
+    logits = logits.astype(numpy.float64)
+    every = scipy.special.expit(logits)
+    probability, wanted = every[known], truth[known]
     errors = [
-        expected_error(marginal[known[:, k], k], truth[known[:, k], k]) for k in numpy.flatnonzero(known.any(axis=0))
+        expected_error(every[known[:, k], k], truth[known[:, k], k]) for k in numpy.flatnonzero(known.any(axis=0))
     ]
     return {
         "cells": len(probability),
         "ece": float(numpy.mean(errors)),
-        "nll": float(-numpy.where(wanted == 1, numpy.log(inside), numpy.log1p(-inside)).mean()),
+        "nll": float(numpy.logaddexp(0, -logits[known] * (2 * wanted - 1)).mean()),
         "brier": float(((probability - wanted) ** 2).mean()),
         "bins": bins(probability, wanted),
     }

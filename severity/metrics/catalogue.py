@@ -25,7 +25,8 @@ class Metric:
 
     numerator, denominator: the metric is the sum over images of the numerator by the sum of the denominator, both names
     in `class_metrics.QUANTITIES`; a denominator of None is the number of images. A metric without a numerator is
-    computed elsewhere and cannot be compared image by image.
+    computed elsewhere and cannot be compared image by image; of these, only those of a run, whatever the rule, can be
+    compared at all, between losses and backbones.
 
     table: whether metrics/table.csv, metrics/table.md and metrics/median have it. headline: whether
     metrics/headline.json has it. baseline: whether the decisions that are only there to compare with have it
@@ -83,6 +84,7 @@ METRICS: tuple[Metric, ...] = (
         baseline=True,
         per_run=True,
         compared=4,
+        milder="milder per mistake",
         axis="Mistake severity",
         over="mistakes",
     ),
@@ -110,17 +112,21 @@ METRICS: tuple[Metric, ...] = (
         better="more",
         source="run",
         headline=True,
+        compared=5,
+        milder="higher",
     ),
     Metric(name="sum", key="irma_sum", heading="IRMA score", unit="points", source="irma", headline=True),
     Metric(name="mean", key="irma_mean", heading="IRMA error", unit="points", source="irma", headline=True),
 )
 # The horizontal axis of the figure of error against severity.
 ERROR = "top1_error"
+# The rule in comparisons of a metric that no decision rule changes.
+EVERY_RULE = "every rule"
 
 
 def named(name: str) -> Metric:
-    """The metric of a decision rule with this name. Raises KeyError for an unknown one."""
-    return {metric.name: metric for metric in METRICS if metric.source == "rule"}[name]
+    """The metric of a run or of a decision rule with this name. Raises KeyError for an unknown one."""
+    return {metric.name: metric for metric in METRICS if metric.source != "irma"}[name]
 
 
 def ratios() -> list[Metric]:
@@ -151,6 +157,16 @@ def per_run() -> list[Metric]:
 def compared() -> list[Metric]:
     """The metrics of metrics/comparisons, in their order there."""
     return sorted((metric for metric in METRICS if metric.compared is not None), key=lambda metric: metric.compared)
+
+
+def compared_by_image() -> list[Metric]:
+    """Those of them that are one sum over images divided by another, under each decision rule."""
+    return [metric for metric in compared() if metric.numerator]
+
+
+def compared_by_run() -> list[Metric]:
+    """Those of them that a run has once, whatever the decision rule."""
+    return [metric for metric in compared() if metric.source == "run"]
 
 
 def drawn() -> list[Metric]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from severity.arrays.distances import distances, nearest
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
 from severity.metrics import catalogue
@@ -14,44 +15,6 @@ from severity.metrics.catalogue import DEPTHS, Metric
 
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
-
-
-def distances(*, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
-    """(N, K) cost of deciding class k for image i: the least cost to any of its true classes, 0 at a true class.
-
-    Args:
-        truth: (N, K) bool, at least one true class in each row.
-        cost: (K, K) cost[decision, truth].
-
-    With one true class per image this is the usual distance; min over the set is our reading for several (METHODS:
-    set-valued truth).
-    """
-    sets, which = numpy.unique(numpy.packbits(truth, axis=1), axis=0, return_inverse=True)
-    table = numpy.empty((len(sets), truth.shape[1]))
-    members = numpy.unpackbits(sets, axis=1, count=truth.shape[1]).astype(bool)
-    for row, member in enumerate(members):
-        table[row] = cost[:, member].min(axis=1)
-    return table[which.reshape(-1)]
-
-
-def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
-    """(N, D) what `distances` says of D classes of each image, without the other classes.
-
-    Args:
-        decided: (N, D) class indices. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
-    """
-    image, label = numpy.nonzero(truth)
-    counts = numpy.bincount(image, minlength=len(truth))
-    starts = numpy.cumsum(counts) - counts
-    cells = decided.astype(numpy.intp) * len(cost)
-    flat = cost.ravel()
-    severity = flat.take(cells + label[starts][:, None])
-    # The second true class of the images that have one, then the third, and so on.
-    for number in range(1, int(counts.max(initial=1))):
-        more = numpy.flatnonzero(counts > number)
-        other = flat.take(cells[more] + label[starts[more] + number][:, None])
-        severity[more] = numpy.minimum(severity[more], other)
-    return severity
 
 
 def has_truth(truth: numpy.ndarray) -> numpy.ndarray:
@@ -212,8 +175,9 @@ def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
     """Severity in batches of `size` consecutive images, in data-set order; the last batch may be smaller.
 
     Returns:
-        size; means, medians: one number a batch; mean_min, mean_max: the least and largest batch mean;
-        median_of_medians, mean_of_medians: over the batch medians.
+        size; means, medians: one number a batch; mean_min, mean_max: the least and largest mean of the whole batches, since a
+        smaller one spreads more (of the only one, where none is whole); median_of_medians, mean_of_medians: over the batch
+        medians.
 
     Raises:
         SeverityError: `size` is below 1.
@@ -223,12 +187,13 @@ def batches(severity: numpy.ndarray, *, size: int) -> dict[str, Any]:
     parts = [severity[start : start + size] for start in range(0, len(severity), size)]
     means = [float(part.mean()) for part in parts]
     medians = [float(numpy.median(part)) for part in parts]
+    whole = means[: len(severity) // size] or means
     return {
         "size": size,
         "means": means,
         "medians": medians,
-        "mean_min": min(means),
-        "mean_max": max(means),
+        "mean_min": min(whole),
+        "mean_max": max(whole),
         "median_of_medians": float(numpy.median(medians)),
         "mean_of_medians": float(numpy.mean(medians)),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from severity.arrays import discrimination
+from severity.arrays.labelsets import most_specific
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, decider, set_rules, temperature
 from severity.decisions.decider import Decider
@@ -20,6 +21,7 @@ from severity.metrics import (
     irma_score,
     lab,
     node_metrics,
+    null_trees,
     record,
     set_metrics,
 )
@@ -37,7 +39,14 @@ def complete(about: Mapping[str, Any], measured: Measured, known: Mapping[str, A
         known: what the prediction file says of the run beside its predictions (`Predictions.known`).
     """
     external = {"external": known["external"]} if "external" in known else {}
-    return {"version": record.VERSION, **about, **external, **measured, "lab": lab.report(measured, known)}
+    return {
+        "version": record.VERSION,
+        **about,
+        **external,
+        "training": known.get("training"),
+        **measured,
+        "lab": lab.report(measured, known),
+    }
 
 
 def evaluate(
@@ -51,6 +60,7 @@ def evaluate(
     batch_size: int,
     mistakes: int,
     seed: int,
+    shuffles: int = 0,
     irma: IrmaFacts | None = None,
 ) -> Measured:
     """The metrics of one run on its test images.
@@ -65,7 +75,8 @@ def evaluate(
         climb_threshold: the probability at which `decisions.climb` stops.
         batch_size: consecutive images in a batch of the batch statistics.
         mistakes: how many of the least and of the most severe mistakes are named.
-        seed: of the random baseline and the shuffled hierarchy.
+        seed: of the random baseline and the shuffled hierarchies.
+        shuffles: how many shuffled trees each rule that needs one is held against; 0 for none.
         irma: where the classes are IRMA codes, what their score is made of.
 
     Returns:
@@ -99,8 +110,9 @@ def evaluate(
         "calibration": _calibration(case),
         "multi_label": _multi_label(sets, case, trivial["multi_label"]),
         "baselines": trivial,
-        "null_hierarchies": _null_hierarchies(rankings, sets, case, seed),
-        "best_distance_curve": class_metrics.best_distance_curve(truth=case.truth[scored], cost=cost),
+        "null_hierarchies": _null_hierarchies(rankings, sets, case, shuffles, seed),
+        "best_distance_curve": case.floor,
+        "distance_floor": {k: case.floor[at] for k, at in case.depths.items()},
     }
     if irma:
         decided = {rule: ranking[:, 0] for rule, ranking in rankings.items()}
@@ -128,16 +140,31 @@ class _Case:
         return self.decider.cost
 
     @cached_property
-    def truth(self) -> numpy.ndarray:
-        """(N, K) bool; masked counts as not true."""
+    def labels(self) -> numpy.ndarray:
+        """(N, K) bool: the labels that are true; masked counts as not true."""
         return self.test.truth == 1
+
+    @cached_property
+    def truth(self) -> numpy.ndarray:
+        """(N, K) bool: the most specific of them, which single decisions are scored by."""
+        return most_specific(self.labels, self.hierarchy)
+
+    @cached_property
+    def floor(self) -> list[float]:
+        """(K) what no ranking's distance curve can be below."""
+        return class_metrics.best_distance_curve(truth=self.truth[class_metrics.has_truth(self.truth)], cost=self.cost)
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """The k of distance @k -> its place in a distance curve."""
+        return {str(k): min(k, len(self.cost)) - 1 for k in catalogue.DEPTHS}
 
 
 def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
     seen = case.validation
     if seen is None:
         return {"macro_auroc": None, "top1_error": {}}
-    truth = seen.truth == 1
+    truth = most_specific(seen.truth == 1, case.hierarchy)
     known = class_metrics.has_truth(truth)
     errors: dict[str, float | None] = dict.fromkeys(rules)
     for word in rules if known.any() else ():
@@ -147,18 +174,22 @@ def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
 
 
 def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[str, Any]]:
-    return discrimination.per_label(marginal=predictions.marginal, truth=predictions.truth, classes=hierarchy.classes)
+    return discrimination.per_label(scores=predictions.label_logits, truth=predictions.truth, classes=hierarchy.classes)
 
 
 def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mistakes: int) -> dict[str, Any]:
     truth, cost, classes = case.truth, case.cost, case.hierarchy.classes
     scored = class_metrics.has_truth(truth)
     severity = class_metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
+    curve = class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost)
     return {
         **class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost),
+        "distance_excess": {k: round(curve[at] - case.floor[at], 6) for k, at in case.depths.items()},
+        "any": _brief(ranking, case.labels, cost),
+        "by_truths": _by_truths(ranking, case),
         "batches": class_metrics.batches(severity, size=batch_size),
-        "labels": class_metrics.by_label(severity, truth[scored], classes),
-        "distance_curve": class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost),
+        "labels": class_metrics.by_label(severity, case.labels[scored], classes),
+        "distance_curve": curve,
         "confusion": class_metrics.confusion(
             decided=ranking[scored, 0], truth=truth[scored], cost=cost, classes=classes
         ),
@@ -170,6 +201,17 @@ def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mi
             classes=classes,
             count=mistakes,
         ),
+    }
+
+
+def _by_truths(ranking: numpy.ndarray, case: _Case) -> dict[str, dict[str, Any]]:
+    """The metrics on images with one, two, and three or more most specific labels: a set is easier to hit the larger it is."""
+    count = case.truth.sum(axis=1)
+    groups = {"1": count == 1, "2": count == 2, "3+": count >= 3}
+    return {
+        name: {"images": int(rows.sum()), **_brief(ranking[rows], case.truth[rows], case.cost)}
+        for name, rows in groups.items()
+        if rows.any()
     }
 
 
@@ -192,14 +234,17 @@ def _calibration(case: _Case) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for suffix in ("", temperature.SUFFIX) if case.validation else ("",):
         scaled = suffix == temperature.SUFFIX
-        posterior, marginal = (of(case.test, scaled=scaled) for of in (case.decider.posterior, case.decider.marginal))
+        log_posterior, logits = case.test.log_posterior, case.test.label_logits
+        if scaled:
+            log_posterior = numpy.log(case.decider.posterior(case.test, scaled=True))
+            logits = temperature.scale_logits(logits, case.decider.node_temperature)
         sections[f"posterior{suffix}"] = {
             "temperature": case.decider.posterior_temperature if scaled else 1.0,
-            **calibration.of_posterior(posterior=posterior, truth=case.truth, hierarchy=case.hierarchy),
+            **calibration.of_posterior(log_posterior=log_posterior, truth=case.labels, hierarchy=case.hierarchy),
         }
-        sections[f"marginal{suffix}"] = {
-            "temperature": case.decider.marginal_temperature if scaled else 1.0,
-            **calibration.of_marginal(marginal=marginal, truth=case.test.truth),
+        sections[f"labels{suffix}"] = {
+            "temperature": case.decider.node_temperature if scaled else 1.0,
+            **calibration.of_labels(logits=logits, truth=case.test.truth),
         }
     return sections
 
@@ -233,24 +278,26 @@ def _baselines(case: _Case, seed: int) -> dict[str, Any]:
     )
     sets = baselines.label_sets(validation=seen, images=images, seed=seed)
     return {
-        "single_decision": {name: _brief(ranking, case, case.cost) for name, ranking in orders.items()},
+        "single_decision": {name: _brief(ranking, case.truth, case.cost) for name, ranking in orders.items()},
         "multi_label": _score_sets(sets, case, case.hierarchy, case.cost),
     }
 
 
-def _brief(ranking: numpy.ndarray, case: _Case, cost: numpy.ndarray) -> dict[str, Any]:
-    metrics = class_metrics.single_decision(ranking=ranking, truth=case.truth, cost=cost)
+def _brief(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
+    metrics = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
     return {metric.name: metrics[metric.name] for metric in catalogue.baselines()}
 
 
 def _null_hierarchies(
-    rankings: dict[str, numpy.ndarray], sets: dict[str, numpy.ndarray], case: _Case, seed: int
+    rankings: dict[str, numpy.ndarray], sets: dict[str, numpy.ndarray], case: _Case, shuffles: int, seed: int
 ) -> dict[str, Any]:
     """What is left of every number under a tree that knows nothing, in the two ways there are.
 
     remade: decided with the null's tree and cost, scored with the true ones: what the hierarchy gives to a decision.
     rescored: the true hierarchy's decisions, scored with the null's tree and cost: what the hierarchy gives to a
     metric.
+
+    permutation: the same of many shuffled trees, since one says little (`null_trees.permutation_test`).
     """
     without_knowledge: dict[str, Any] = {}
     for name, (tree, cost) in nulls.derive(case.hierarchy, case.cost, seed).items():
@@ -260,11 +307,17 @@ def _null_hierarchies(
         without_knowledge[name] = {
             "rules": {
                 rule: {
-                    "remade": _brief(case.decider.rank(rule, case.test, hierarchy=tree, cost=cost), case, case.cost),
-                    "rescored": _brief(ranking, case, cost),
+                    "remade": _brief(
+                        case.decider.rank(rule, case.test, hierarchy=tree, cost=cost), case.truth, case.cost
+                    ),
+                    "rescored": _brief(ranking, case.truth, cost),
                 }
                 for rule, ranking in rankings.items()
             },
             "multi_label": {rule: {"remade": remade[rule], "rescored": rescored[rule]} for rule in sets},
         }
+    scored = class_metrics.has_truth(case.truth)
+    without_knowledge["shuffled"]["permutation"] = null_trees.permutation_test(
+        list(rankings), case.test.rows(scored), case.truth[scored], case.decider, shuffles=shuffles, seed=seed
+    )
     return without_knowledge

@@ -37,7 +37,7 @@ def report(measured: Measured, known: Mapping[str, Any]) -> Lab:
     """
     seen = measured["validation"]["top1_error"]
     return {
-        "val_loss": known.get("validation_loss"),
+        "val_loss": known["training"]["kept"]["loss"] if "training" in known else None,
         "val_time": None,
         "best_auc": measured["validation"]["macro_auroc"],
         "rules": {rule: _of_rule(f"rules.{rule}", each, seen.get(rule)) for rule, each in measured["rules"].items()},

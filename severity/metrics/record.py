@@ -18,7 +18,7 @@ from severity.core.errors import SeverityError
 from severity.core.runs import Run
 from severity.metrics import catalogue
 
-VERSION = 1
+VERSION = 2
 REMEDY = "Run `dvc repro evaluate`."
 
 
@@ -98,8 +98,11 @@ class Mistake(TypedDict):
 
 
 class Decision(TypedDict):
-    """Single decisions under one rule. Besides these keys it has each metric of the catalogue whose source is `rule`,
-    by name: a float, or null where its denominator is 0 (mistake_severity without mistakes).
+    """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise.
+
+    Besides these keys it has each metric of the catalogue whose source is `rule`, by name: a float, or null where its
+    denominator is 0 (mistake_severity without mistakes). distance_excess: k -> how far its distance_curve is
+    above distance_floor in `Measured`.
 
     images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,
     _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
@@ -107,7 +110,9 @@ class Decision(TypedDict):
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
     distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
     with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
-    evaluate.mistakes or as there are.
+    evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors
+    included. by_truths: 1, 2, 3+ most specific true classes -> images, and the metrics of `Brief` on them; without
+    those that no image has.
     """
 
     images: int
@@ -119,6 +124,7 @@ class Decision(TypedDict):
     severity_min: float
     severity_max: float
     severity_skewness: float | None
+    distance_excess: dict[str, float]
     levels: dict[str, int]
     batches: Batches
     labels: dict[str, LabelSeverity]
@@ -126,6 +132,8 @@ class Decision(TypedDict):
     confusion: dict[str, dict[str, int]]
     least: list[Mistake]
     most: list[Mistake]
+    any: Brief
+    by_truths: dict[str, dict[str, Any]]
 
 
 class NodeDecision(TypedDict):
@@ -186,7 +194,7 @@ class PosteriorCalibration(TypedDict):
     bins: Bins
 
 
-class MarginalCalibration(TypedDict):
+class LabelCalibration(TypedDict):
     """Calibration of probabilities of labels.
 
     temperature: 1 as they are. cells: scored pairs of image and label. ece: mean over labels of the expected
@@ -202,12 +210,12 @@ class MarginalCalibration(TypedDict):
 
 
 class Calibration(TypedDict):
-    """posterior, marginal: as they are. posterior_ts, marginal_ts: scaled; missing without validation images."""
+    """posterior, labels: as they are. posterior_ts, labels_ts: scaled; missing without validation images."""
 
     posterior: PosteriorCalibration
-    marginal: MarginalCalibration
+    labels: LabelCalibration
     posterior_ts: NotRequired[PosteriorCalibration]
-    marginal_ts: NotRequired[MarginalCalibration]
+    labels_ts: NotRequired[LabelCalibration]
 
 
 class LabelSets(TypedDict):
@@ -274,11 +282,39 @@ class NullLabelSets(TypedDict):
     rescored: LabelSets
 
 
+class Shuffled(TypedDict):
+    """One metric of decisions by the true tree (value) and by many shuffled ones (least, median, largest).
+
+    p: (1 + trees that do as well as the true one or better) / (1 + trees).
+    """
+
+    value: float
+    least: float
+    median: float
+    largest: float
+    p: float
+
+
+class Permutation(TypedDict):
+    """Decisions remade by many shuffled trees, scored with the true cost.
+
+    trees: how many. top1_error, hierarchical_distance_at_1: see `Shuffled`.
+    """
+
+    trees: int
+    top1_error: Shuffled
+    hierarchical_distance_at_1: Shuffled
+
+
 class NullHierarchy(TypedDict):
-    """What is left under a tree that knows nothing. rules, multi_label: rule -> what is decided and scored with it."""
+    """What is left under a tree that knows nothing. rules, multi_label: rule -> what is decided and scored with it.
+
+    permutation: of `shuffled` alone, and there of rules that need a tree: what the true one is worth among many such.
+    """
 
     rules: dict[str, NullDecision]
     multi_label: dict[str, NullLabelSets]
+    permutation: NotRequired[dict[str, Permutation]]
 
 
 class IrmaAxis(TypedDict):
@@ -332,11 +368,33 @@ class Lab(TypedDict):
     notes: dict[str, str]
 
 
+class Epoch(TypedDict):
+    """One epoch of a training, the first is 1, and its numbers of the validation images.
+
+    loss: mean, as trained with, null where it is no finite number. macro_auroc: null where no label has positive and
+    negative images. hd_at_1: mean LCA height of the most probable class and the nearest most specific true one, null
+    where no image has a true class.
+    """
+
+    epoch: int
+    loss: float | None
+    macro_auroc: float | None
+    hd_at_1: float | None
+
+
+class Training(TypedDict):
+    """kept: the epoch whose weights predict, chosen by train.keep. last: the last one, the same where that is kept."""
+
+    kept: Epoch
+    last: Epoch
+
+
 class External(TypedDict):
     """How external predictions were read.
 
     file: its name. kind: what its numbers are; detected: whether that was found out. complement: the class that was
-    made the complement of the others, null for none. classes_left_out: columns that the tree does not have.
+    made the complement of the others, null for none. nodes_given: nodes that the file has numbers of. classes_left_out:
+    columns that the tree does not have.
     unknown_ids_left_out, train_images_left_out, images_without_prediction: images. divided: whether validation images
     were taken from test images.
     """
@@ -345,6 +403,7 @@ class External(TypedDict):
     kind: str
     detected: bool
     complement: str | None
+    nodes_given: list[str]
     classes_left_out: list[str]
     unknown_ids_left_out: int
     train_images_left_out: int
@@ -360,7 +419,8 @@ class Measured(TypedDict):
     not_available: rule of evaluate.rules or evaluate.multi_label -> why it has no numbers. labels: label ->
     `Discrimination`. rules: rule -> `Decision`. nodes, calibration, multi_label, baselines: see there.
     null_hierarchies: flat and shuffled. best_distance_curve: what no ranking's distance_curve can be below; its last
-    number is that of a random one. irma: on IRMA codes only.
+    number is that of a random one. distance_floor: k -> what no ranking's distance at k can be below. irma: on IRMA
+    codes only.
     """
 
     classes: list[str]
@@ -378,6 +438,7 @@ class Measured(TypedDict):
     baselines: Baselines
     null_hierarchies: dict[str, NullHierarchy]
     best_distance_curve: list[float]
+    distance_floor: dict[str, float]
     irma: NotRequired[Irma]
 
 
@@ -385,7 +446,8 @@ class Record(Measured):
     """A run's record.
 
     version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost:
-    names, as in params.yaml. external: of external predictions only. lab: see `Lab`.
+    names, as in params.yaml. external: of external predictions only. training: see `Training`, null for external
+    predictions. lab: see `Lab`.
     """
 
     version: int
@@ -397,6 +459,7 @@ class Record(Measured):
     hierarchy: str
     cost: str
     external: NotRequired[External]
+    training: Training | None
     lab: Lab
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy
 
+from severity.arrays.distances import distances
 from severity.arrays.label_tree import LabelTree
 from severity.arrays.labelsets import most_specific
 from severity.arrays.probabilities import chunks
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
-from severity.metrics.class_metrics import distances
 
 # The label that an empty set is read as, where a data set has it.
 NO_FINDING = "No Finding"
@@ -89,11 +89,11 @@ def best_match(
 
     Both sets are read by their most specific labels, so that naming what a label implies neither costs nor earns. An
     empty set is read as {No Finding} where that is a class; else an empty set against one that is not has the largest
-    cost, and two empty sets have none. Masked labels are left out of the decided set, and an image with masked labels
-    and no true one is left out altogether, for its set is not known.
+    cost, and two empty sets have none. Masked labels are left out of the decided set. An image without a true label is
+    left out altogether where its set is not known: with a masked label, or where No Finding is known not to be true.
     """
     masked = numpy.isnan(truth)
-    known = (truth == 1).any(axis=1) | ~masked.any(axis=1)
+    known = (truth == 1).any(axis=1) | ~(masked.any(axis=1) | _contradicted(truth, hierarchy.classes))
     truth, decided = truth[known] == 1, decided[known] & ~masked[known]
     severity = numpy.empty(len(truth))
     for rows in chunks(*truth.shape):
@@ -105,6 +105,13 @@ def best_match(
         from_theirs = _mean_where(distances(truth=ours[both], cost=cost.T), theirs[both])
         severity[rows.start + numpy.flatnonzero(both)] = (from_ours + from_theirs) / 2
     return severity
+
+
+def _contradicted(truth: numpy.ndarray, classes: Sequence[str]) -> numpy.ndarray:
+    """(N,) bool: No Finding is known to be 0, so that an image without a true label has one that nobody named."""
+    if NO_FINDING not in classes:
+        return numpy.zeros(len(truth), dtype=bool)
+    return truth[:, list(classes).index(NO_FINDING)] == 0
 
 
 def _read(sets: numpy.ndarray, classes: Sequence[str]) -> numpy.ndarray:

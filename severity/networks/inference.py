@@ -45,9 +45,13 @@ def _named(name: str) -> torch.device:
     return torch.device(name)
 
 
-def deterministic(seed: int) -> None:
-    """Seed torch and ask for kernels that give the same bytes every time on the same machine."""
+def deterministic(seed: int, threads: int = 1) -> None:
+    """Seed torch and ask for kernels that give the same bytes every time on the same machine.
+
+    Threads of a CPU share a sum, so its last digits depend on their number: it is `threads`, however many cores there are.
+    """
     torch.manual_seed(seed)
+    torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with a fixed workspace.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

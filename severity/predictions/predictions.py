@@ -1,8 +1,19 @@
 """One run's predictions, the file that everything after training is computed from.
 
-``<run>.npz`` holds ids, patients, split (N,) text; posterior, marginal, truth (N, K) float32, truth 1, 0 or NaN =
-masked; classes (K,) text; class_hash, run, dataset text; record, JSON text: what else is known of the run, such as its
-validation loss. External predictions get the same form (severity/external/conversion.py).
+``<run>.npz`` holds
+
+    ids, patients, split        (N,) text
+    log_posterior               (N, K) float32, natural logarithm of the share of the most specific truth that each class has
+    node_logits                 (N, n) float32, log-odds that each node of the tree is present, own leaves included; infinite
+                                for a root that is no label
+    truth                       (N, K) float32, 1, 0 or NaN = masked
+    classes, nodes              (K,) and (n,) text: their names. label_nodes (K,): the node that each label stands for
+    exclusive                   whether classes exclude one another (a softmax): nodes then have shares, which are no
+                                probabilities of presence where several labels may be true
+    class_hash, run, dataset    text. record: JSON text: what else is known of the run, such as its validation loss
+
+Logarithms and log-odds, since float32 cannot tell probabilities above 1 - 6e-8 from 1: ranks and ties survive. External
+predictions get the same form (severity/external/conversion.py).
 """
 
 import json
@@ -12,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import scipy.special
 
+from severity.arrays import tree_model
 from severity.arrays.probabilities import check_posterior
 from severity.core import files
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy, class_hash
 
-PER_IMAGE = ("ids", "patients", "split", "posterior", "marginal", "truth")
+PER_IMAGE = ("ids", "patients", "split", "log_posterior", "node_logits", "truth")
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,83 @@ class Predictions:
     ids: numpy.ndarray
     patients: numpy.ndarray
     split: numpy.ndarray
-    posterior: numpy.ndarray
-    marginal: numpy.ndarray
+    log_posterior: numpy.ndarray
+    node_logits: numpy.ndarray
     truth: numpy.ndarray
     classes: numpy.ndarray
+    nodes: numpy.ndarray
+    label_nodes: numpy.ndarray
+    exclusive: numpy.ndarray
     class_hash: numpy.ndarray
     run: numpy.ndarray
     dataset: numpy.ndarray
     record: numpy.ndarray = field(default_factory=lambda: numpy.array("{}"))
+
+    @classmethod
+    def of(
+        cls,
+        hierarchy: Hierarchy,
+        *,
+        ids: numpy.ndarray,
+        patients: numpy.ndarray,
+        split: numpy.ndarray,
+        truth: numpy.ndarray,
+        run: str,
+        dataset: str,
+        log_posterior: numpy.ndarray | None = None,
+        label_logits: numpy.ndarray | None = None,
+        node_logits: numpy.ndarray | None = None,
+        record: dict[str, Any] | None = None,
+        exclusive: bool | None = None,
+    ) -> "Predictions":
+        """Predictions on a tree, from what is known of the N images; what is not given follows from what is.
+
+        Args:
+            log_posterior: (N, K); alone, classes exclude one another, and a node has the sum of those below it.
+            label_logits: (N, K) log-odds that each label is present.
+            node_logits: (N, n) log-odds of all nodes.
+            exclusive: whether classes exclude one another; by default where the log posterior alone is given.
+
+        Raises:
+            SeverityError: none of the three is given.
+        """
+        alone = label_logits is None and node_logits is None
+        if alone and log_posterior is None:
+            raise SeverityError("Predictions need a log posterior, or the log-odds of labels or of nodes.")
+        if node_logits is None:
+            node_logits = (
+                tree_model.node_logits_of_classes(log_posterior, hierarchy)
+                if alone
+                else tree_model.node_logits_of_labels(label_logits, hierarchy)
+            )
+        if log_posterior is None:
+            log_posterior = tree_model.log_posterior_of_nodes(node_logits, hierarchy)
+        return cls(
+            ids=ids,
+            patients=patients,
+            split=split,
+            log_posterior=log_posterior.astype(numpy.float32),
+            node_logits=node_logits.astype(numpy.float32),
+            truth=truth.astype(numpy.float32),
+            classes=numpy.array(hierarchy.classes),
+            nodes=numpy.array(hierarchy.names),
+            label_nodes=hierarchy.stands_for,
+            exclusive=numpy.array(alone if exclusive is None else exclusive),
+            class_hash=numpy.array(hierarchy.class_hash),
+            run=numpy.array(run),
+            dataset=numpy.array(dataset),
+            record=numpy.array(json.dumps(record or {}, sort_keys=True)),
+        )
+
+    @property
+    def posterior(self) -> numpy.ndarray:
+        """(N, K) float64, rows summing to one."""
+        return scipy.special.softmax(self.log_posterior.astype(numpy.float64), axis=1)
+
+    @property
+    def label_logits(self) -> numpy.ndarray:
+        """(N, K) log-odds that each label is present: those of the node that it stands for."""
+        return self.node_logits[:, self.label_nodes]
 
     @property
     def known(self) -> dict[str, Any]:
@@ -68,7 +150,7 @@ class Predictions:
 
         Raises:
             SeverityError: missing or no such file, its classes are not the hierarchy's in the same order, shapes do not
-                fit, a posterior that is no distribution, a marginal outside [0, 1], an id twice.
+                fit, a posterior that is no distribution, log-odds that are NaN, an id twice.
         """
         path = Path(path)
         try:
@@ -89,20 +171,26 @@ class Predictions:
                 f"{list(hierarchy.classes)} (hash {hierarchy.class_hash}). Predict again with this hierarchy."
             )
         images, size = len(self.ids), len(classes)
-        for name in ("posterior", "marginal", "truth"):
-            if getattr(self, name).shape != (images, size):
-                raise SeverityError(f"{path}: {name} has the shape {getattr(self, name).shape}, not {(images, size)}.")
+        if tuple(self.nodes.tolist()) != hierarchy.names or not numpy.array_equal(
+            self.label_nodes, hierarchy.stands_for
+        ):
+            raise SeverityError(
+                f"{path} was made for another label tree of the same classes. Predict again with this one."
+            )
+        for name, width in (("log_posterior", size), ("truth", size), ("node_logits", len(hierarchy.names))):
+            if getattr(self, name).shape != (images, width):
+                raise SeverityError(f"{path}: {name} has the shape {getattr(self, name).shape}, not {(images, width)}.")
         if not (len(self.patients) == len(self.split) == images):
             raise SeverityError(f"{path}: ids, patients and split differ in length.")
         if len(set(self.ids.tolist())) < images:
-            raise SeverityError(f"{path}: an image id stands twice; each image is predicted once.")
+            raise SeverityError(f"{path}: an image id is duplicated; each image is predicted once.")
         try:
-            check_posterior(self.posterior, size)
+            check_posterior(numpy.exp(self.log_posterior.astype(numpy.float64)), size)
         except SeverityError as error:
             raise SeverityError(f"{path}: {error}") from None
         try:
             json.loads(str(self.record))
         except ValueError as error:
             raise SeverityError(f"{path}: the record is no JSON: {error}") from None
-        if not ((self.marginal >= 0) & (self.marginal <= 1)).all():
-            raise SeverityError(f"{path}: a marginal is outside [0, 1].")
+        if numpy.isnan(self.node_logits).any():
+            raise SeverityError(f"{path}: the log-odds of a node are NaN.")

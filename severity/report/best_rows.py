@@ -76,7 +76,7 @@ def _best_row(row: pandas.Series, metric: str, compared: Mapping[str, pandas.Dat
         pairs = compared[name][compared[name]["metric"] == metric]
         for place in AXES:
             if place != axis:
-                pairs = pairs[pairs[place] == row[place]]
+                pairs = pairs[pairs[place].isin([row[place], catalogue.EVERY_RULE])]
         for side, other in (("A", "B"), ("B", "A")):
             for pair in pairs[pairs[side] == row[axis]].to_dict("records"):
                 comparisons += 1

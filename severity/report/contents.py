@@ -18,15 +18,15 @@ from severity.report import best_rows
 
 # The tables of the stage `compare`, with their titles.
 COMPARISONS = {
-    "rules": "Decision rules",
-    "losses": "Losses",
-    "backbones": "Backbones",
-    "labels": "Labels",
-    "correlation": "AUROC against severity",
+    "rules": "Decision rules: these networks",
+    "losses": "Losses: these methods",
+    "backbones": "Backbones: these methods",
+    "labels": "Labels: these networks",
+    "correlation": "AUROC against severity, described",
     "distribution": "Severity over the images",
 }
 WORDS = ("backbone", "loss", "rule", "label", "A", "B", "metric", "verdict", "unmatched_seeds", "note")
-WORDS += ("resampled", "reading", "left_out")
+WORDS += ("networks_verdict", "left_out")
 TABLE = Path("metrics/table.csv")
 CARD = Path("metrics/data/page.json")
 CONCLUSIONS = Path("metrics/comparisons/page.json")

@@ -23,12 +23,20 @@ HEADINGS = {
     "percent": "%",
     "effect_size": "effect size",
     "p_holm": "corrected p",
+    "error_of_patients": "error of patients",
+    "error_of_seeds": "error of seeds",
+    "networks_difference": "networks: A − B",
+    "networks_lower": "networks: from",
+    "networks_upper": "networks: to",
+    "networks_p": "networks: p",
+    "networks_p_holm": "networks: corrected p",
+    "networks_verdict": "networks: verdict",
     "seed_min": "seeds from",
     "seed_median": "seeds, median",
     "seed_max": "seeds to",
 }
 # The columns of a CSV file that the page can be filtered by.
-CHOICES = ("backbone", "loss", "rule", "label", "metric", "verdict", "reading")
+CHOICES = ("backbone", "loss", "rule", "label", "metric", "verdict", "networks_verdict")
 
 
 @dataclass(frozen=True)

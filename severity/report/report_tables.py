@@ -13,6 +13,11 @@ from severity.report.contents import Contents
 
 PREAMBLE = "% \\usepackage{booktabs,longtable}\n"
 SHOWN = "Bold: the best median of the column, shown to be better in every comparison made of it. "
+# What intervals are over: of networks as they are, and of methods.
+OVER = {
+    False: "for these networks, over resampled patients",
+    True: "for these methods, over patients and seeds; none below three seeds a side",
+}
 BEST = "the best median, but no difference is shown in at least one comparison, or none was made."
 
 
@@ -96,19 +101,22 @@ def _pairs(study: Contents, name: str, frame: pandas.DataFrame, places: list[str
         rows = pair.set_index("metric").to_dict("index")
         first, second = [latex.escape(key) for key in keys], [""] * len(keys)
         for metric in metrics:
-            value, interval = _difference(rows[metric])
+            value, interval = _difference(rows[metric]) if metric in rows else ("", "")
             first.append(value)
             second.append(interval)
         groups.append([first, second] if any(second) else [first])
     level = 100 * study.settings["compare"]["level"]
-    seeds = sorted(int(count) for count in frame["seeds"].dropna().unique())
+    of_methods = "seeds_A" in frame
+    counted = ["seeds_A", "seeds_B"] if of_methods else ["seeds"]
+    seeds = sorted({int(count) for column in counted for count in frame[column].dropna()})
     runs = " or ".join(map(str, seeds)) or "no"
     images, patients = (frame[column].max() for column in ("images", "patients"))
     words = f"{images:,.0f} test images of {patients:,.0f} patients, " if pandas.notna(images) else ""
     caption = (
         f"Differences A minus B between {name}: {words}means over {runs} seed{'' if runs == '1' else 's'}. Below zero "
-        f"A is milder (errs less). In brackets {level:g} % intervals over resampled patients; bold where Holm's "
-        "correction over the table leaves a difference shown. What is not bold is not shown to be equal."
+        f"A is milder (errs less), of the AUROC lower. In brackets {level:g} % intervals {OVER[of_methods]}; bold where "
+        "Holm's correction over the table, in one metric, leaves a difference shown; tables and metrics are not corrected "
+        "against each other. What is not bold is not shown to be equal."
     )
     headings = [*places, "A", "B", *(latex.stacked(catalogue.named(metric).heading) for metric in metrics)]
     return latex.table(
@@ -120,7 +128,7 @@ def _difference(row: Mapping[str, Any]) -> tuple[str, str]:
     if pandas.isna(row["difference"]):
         return "n/a", ""
     value = latex.number(row["difference"], "+.3f")
-    if not row["verdict"].startswith("no "):
+    if row["verdict"].startswith(("A ", "B ")):
         value = f"\\textbf{{{value}}}"
     if pandas.isna(row["lower"]):
         return value, ""

@@ -12,5 +12,6 @@ Device = Annotated[str, Field(pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description
 class Machine(Section):
     device: Device
     devices: Positive | Literal["all"]
+    threads: Positive
     compile: bool
     workers: Count

@@ -47,6 +47,7 @@ class Evaluate(Section):
     climb_threshold: Share
     batch_size: Positive
     mistakes: Count
+    shuffles: Count
     seed: Count
 
 

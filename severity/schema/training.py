@@ -46,6 +46,7 @@ class Augmentation(Section):
 
 class Train(Section):
     epochs: Positive
+    keep: Literal["last", "validation_loss", "validation_macro_auroc", "validation_hd_at_1"]
     patience: Count
     batch_size: Annotated[int, Field(ge=2, le=LARGEST)]  # batch norms need two
     accumulate: Positive
@@ -60,6 +61,16 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"]
     sync_batchnorm: bool
     augmentation: Augmentation
+
+    @field_validator("patience")
+    @classmethod
+    def _waits_for_something(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("keep") == "last":
+            raise ValueError(
+                f"is {value}, but train.keep is last, by which every epoch is better than the one before. Set patience "
+                "to 0, or train.keep to a number of the validation images"
+            )
+        return value
 
     @field_validator("warmup_epochs")
     @classmethod

@@ -91,6 +91,25 @@ def comparison(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.Da
     )
 
 
+def about(records: Iterable[Record]) -> str:
+    """The paragraph over the table: of which images, which question it answers, what stands in it, what it is no test of."""
+    records = list(records)
+    images = [record["counts"]["scored"] for record in records]
+    floors = {k: [record["distance_floor"][k] for record in records] for k in records[0]["distance_floor"]}
+    least = ", ".join(f"hd@{k} {_range(floors[k], '.3f')}" for k in floors)
+    return (
+        f"Of {_range(images, ',')} test images with a true class, scored by the most specific true classes. Question: how "
+        "often and how far are the networks of each configuration wrong, under each rule? Median (smallest to largest) "
+        f"over its runs, one a seed; metrics/comparisons has means over them. No ranking can be below {least}. The numbers are described, not tested: rows that "
+        "differ here may differ by chance; metrics/comparisons has intervals, and says what they are corrected for.\n"
+    )
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    least, most = min(values), max(values)
+    return f"{least:{form}}" if least == most else f"{least:{form}} to {most:{form}}"
+
+
 def markdown(rows: pandas.DataFrame) -> str:
     """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
     metrics = [metric for metric in catalogue.table() if metric.source != "irma" or metric.key in rows]

@@ -7,6 +7,7 @@ import scipy.stats
 
 # Under this many values a quartile is a value between two runs, not a quarter of anything.
 FEWEST_FOR_QUARTILES = 3
+NONE_SHOWN = "no difference shown"
 
 
 def over_seeds(values: Sequence[float | None], *, skewness: bool = False) -> dict[str, float | None]:
@@ -87,4 +88,9 @@ def verdict(
     """
     if p < round(1 - level, 12) and (lower > 0 or upper < 0):  # 1 - 0.95 is a little more than 0.05.
         return f"{'A' if (difference < 0) == less_is_better else 'B'} {word}"
-    return "no difference shown"
+    return NONE_SHOWN
+
+
+def is_shown(verdict: str) -> bool:
+    """Whether a verdict says that A or B is better."""
+    return verdict.startswith(("A ", "B "))

@@ -1,6 +1,7 @@
-"""Training one network: AdamW, warm-up and cosine, gradient clipping, the best epoch by validation macro-AUROC."""
+"""Training one network: AdamW, warm-up and cosine, gradient clipping, and which epoch's weights are kept."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import timm.layers
 import torch
 from tqdm import tqdm
 
-from severity.arrays import discrimination
+from severity.arrays import discrimination, distances
 from severity.core.errors import SeverityError
 from severity.core.runs import Run, seed_for
 from severity.links.links import LOSS_PREFIX, Link
@@ -20,6 +21,32 @@ from severity.networks.group import Group
 from severity.networks.images import Augmentation, mixing
 from severity.training.checkpoint import Checkpoint
 from severity.training.optimisation import Optimiser, Schedule, Watch, averaged
+
+# What an epoch can be kept for: train.keep -> what is to be small, from a row of the history.
+CRITERIA: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "last": lambda row: -row["epoch"],
+    "validation_loss": lambda row: row["validation_loss"],
+    "validation_macro_auroc": lambda row: -row["validation_macro_auroc"],
+    "validation_hd_at_1": lambda row: row["validation_hd_at_1"],
+}
+# Why a criterion may have no number, and what to do.
+WITHOUT_NUMBER = {
+    "validation_loss": "The validation loss is no finite number so far. Lower train.learning_rate in params.yaml.",
+    "validation_macro_auroc": "No label has both positive and negative images among the {images} validation images. "
+    "Raise prepare.validation_fraction in params.yaml.",
+    "validation_hd_at_1": "None of the {images} validation images has a true label. Raise "
+    "prepare.validation_fraction in params.yaml.",
+}
+
+
+def kept_epoch(history: Sequence[Mapping[str, float]], keep: str) -> int | None:
+    """The place in `history` of the epoch that the criterion `keep` keeps, the first of equals.
+
+    None where no epoch has the number.
+    """
+    values = [CRITERIA[keep](row) for row in history]
+    candidates = [place for place, value in enumerate(values) if math.isfinite(value)]
+    return min(candidates, key=values.__getitem__, default=None)
 
 
 @dataclass(frozen=True)
@@ -43,14 +70,13 @@ class _Progress:
     """What a resumed run needs besides the network and the optimiser."""
 
     epoch: int = 0
-    best_auroc: float = -1.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def stalled(self, patience: int) -> bool:
+    def stalled(self, patience: int, keep: str) -> bool:
         """Whether the last `patience` epochs brought nothing better."""
-        aurocs = [row["validation_macro_auroc"] for row in self.history]
-        return bool(patience) and len(aurocs) - 1 - aurocs.index(max(aurocs)) >= patience if aurocs else False
+        kept = kept_epoch(self.history, keep)
+        return bool(patience) and kept is not None and len(self.history) - 1 - kept >= patience
 
 
 @dataclass(frozen=True)
@@ -84,7 +110,9 @@ def fit(
     scratch: Path | None,
     group: Group | None = None,
     *,
+    cost: numpy.ndarray,
     epochs: int,
+    keep: str,
     patience: int = 0,
     batch_size: int,
     accumulate: int = 1,
@@ -101,8 +129,9 @@ def fit(
     device: str,
     augmentation: dict,
     sync_batchnorm: bool = False,
+    after_epoch: Callable[[torch.nn.ModuleDict], None] | None = None,
 ) -> tuple[dict[str, torch.Tensor], pandas.DataFrame]:
-    """Train `network` with `loss` and return its best weights and the history of its epochs.
+    """Train `network` with `loss` and return the weights of the epoch to keep and the history of all epochs.
 
     The same arguments give the same result on the same machine, also when training was killed and resumed: order of
     images, augmentation and dropout depend only on the run's name and the epoch.
@@ -115,9 +144,11 @@ def fit(
         loss: what to train with; parameters of its own are trained as well.
         images: (N, H, W) uint8, usually memory-mapped; only the rows of a batch are read at a time.
         run: names the random numbers.
-        scratch: folder for the state of the unfinished run; of a group's processes only the first uses it.
-        epochs: at most. patience: this many epochs without a better one end the training; 0: never.
-        batch_size: images at a time. accumulate: this many batches make one step of the optimiser.
+        scratch: folder for the state of the unfinished run; of a group's processes the first alone uses it.
+        cost: (K, K) cost[decision, truth] of the validation images' hierarchical distance.
+        epochs: at most. keep: what an epoch is kept for, one of `CRITERIA`. patience: so many epochs that are no better
+            end the training; 0 never does.
+        batch_size: images at a time. accumulate: so many batches make one step of the optimiser.
         learning_rate, weight_decay: of AdamW; norms and biases do not decay.
         warmup_epochs: epochs (also a part of one) in which the learning rate rises linearly; then it falls as a cosine.
         gradient_clip: largest norm of the gradient over all weights, the loss's included.
@@ -130,16 +161,18 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:<n>``.
         augmentation: options of `severity.networks.images.Augmentation`.
         sync_batchnorm: batch norms of several GPUs take their statistics from the whole batch.
+        after_epoch: is called with the network and the loss that an epoch gave, as they would be kept.
 
     Returns:
-        the state dict of the network, with that of the loss under ``loss.``, in the epoch with the highest validation
-        macro-AUROC (the first of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end),
-        train_loss, validation_loss, validation_macro_auroc, best.
+        the state dict of the network, with that of the loss under ``loss.``, of the epoch that `keep` names (the first
+        of equals), on the CPU; and one row an epoch: epoch, learning_rate (at its end), train_loss, and of the
+        validation images validation_loss, validation_macro_auroc (NaN where no label has positive and negative images)
+        and validation_hd_at_1 (NaN where none has a true label); best is 1 for the kept epoch, else 0.
 
     Raises:
-        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer
-            finite; a batch is too small for the group; no training image carries information for the loss; or no
-            validation label has both positive and negative images.
+        SeverityError: an option does not fit network, loss or device; loss or gradient is no longer a finite number; a
+            batch is too small for the group; no training image carries information for the loss; or the validation
+            images do not have the number that `keep` names.
     """
     augment = Augmentation(**augmentation)
     group = group or Group()
@@ -168,7 +201,7 @@ def fit(
         disable=None if group.first else True,
     )  # fmt: skip
     for epoch in range(done.epoch, epochs):
-        if done.stalled(patience):
+        if done.stalled(patience, keep):
             break
         for each in {loss, kept["loss"]}:
             each.at_epoch(epoch, epochs)
@@ -178,28 +211,23 @@ def fit(
         train_loss = train_epoch(engine, images, train, epoch=epoch, progress=progress)
         for each in (trained, *([kept] if engine.average else [])):
             group.average_buffers(each)
-        validation_loss, auroc = _validate(
-            kept["network"], kept["loss"], images, validation, batch_size=batch_size, on=on, group=group
-        )
-        done.history.append(
-            {
-                "epoch": epoch + 1,
-                "learning_rate": schedule((epoch + 1) * steps - 1),
-                "train_loss": train_loss,
-                "validation_loss": validation_loss,
-                "validation_macro_auroc": auroc,
-            }
-        )
+        measured = _validate(kept, images, validation, cost, batch_size=batch_size, on=on, group=group)
+        rate = schedule((epoch + 1) * steps - 1)
+        done.history.append({"epoch": epoch + 1, "learning_rate": rate, "train_loss": train_loss, **measured})
         done.epoch = epoch + 1
-        if auroc > done.best_auroc:
-            done.best_auroc = auroc
+        best = kept_epoch(done.history, keep)
+        if best is None:
+            raise SeverityError(f"train.keep is {keep}: {WITHOUT_NUMBER[keep].format(images=len(validation.rows))}")
+        if best == epoch:
             done.best = _copied(kept["network"].state_dict()) | _copied(kept["loss"].state_dict(prefix=LOSS_PREFIX))
-        progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{auroc:.4f}")
+        if after_epoch:
+            after_epoch(kept)
+        progress.set_postfix(loss=f"{train_loss:.4f}", auroc=f"{measured['validation_macro_auroc']:.4f}")
         if checkpoint and checkpoint.due():
             checkpoint.save({**_states(engine), "progress": vars(done)})
     progress.close()
     history = pandas.DataFrame(done.history)
-    history["best"] = (history.index == history["validation_macro_auroc"].idxmax()).astype(int)
+    history["best"] = (history.index == kept_epoch(done.history, keep)).astype(int)
     return done.best, history
 
 
@@ -340,28 +368,31 @@ def _stop(engine: Engine, batch: Split, epoch: int, steps: int, number: int, los
 
 
 def _validate(
-    network: torch.nn.Module,
-    loss: Link,
+    trained: torch.nn.ModuleDict,
     images: numpy.ndarray,
     validation: Split,
+    cost: numpy.ndarray,
     *,
     batch_size: int,
     on: torch.device,
     group: Group = Group(),  # noqa: B008 - immutable
-) -> tuple[float, float]:
-    """Mean loss and macro-AUROC over the validation images, the same in all processes of a group."""
+) -> dict[str, float]:
+    """The columns of the history that are of the validation images, the same in all processes of a group."""
+    network, loss, targets = trained["network"], trained["loss"], validation.targets
     logits = inference.logits(network, images, validation.rows, batch_size=4 * batch_size, on=on, group=group).to(on)
     with torch.no_grad():
-        value = float(loss(logits=logits, targets=torch.from_numpy(validation.targets).to(on)))
-        marginal = loss.marginal(logits).cpu().numpy()
-    labels = discrimination.per_label(marginal=marginal, truth=validation.targets, classes=loss.classes)
-    auroc = discrimination.macro(labels, "auroc")
-    if auroc is None:
-        raise SeverityError(
-            f"No label has both positive and negative images among the {len(validation.rows)} validation images, so no "
-            "epoch can be called the best. Raise prepare.validation_fraction in params.yaml."
-        )
-    return group.agreed((value, auroc))
+        value = float(loss(logits=logits, targets=torch.from_numpy(targets).to(on)))
+        scores = loss.label_logits(logits).cpu().numpy()
+        decided = loss.log_posterior(logits).argmax(dim=1).cpu().numpy()
+    auroc = discrimination.macro(discrimination.per_label(scores=scores, truth=targets, classes=loss.classes), "auroc")
+    distance = distances.mean_distance(decided=decided, positive=targets == 1, cost=cost, hierarchy=loss.hierarchy)
+    return group.agreed(
+        {
+            "validation_loss": value,
+            "validation_macro_auroc": math.nan if auroc is None else auroc,
+            "validation_hd_at_1": math.nan if distance is None else distance,
+        }
+    )
 
 
 def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """Null hierarchies: trees that carry no knowledge, the controls for every claim about one that does."""
 
+from collections.abc import Iterator
+
 import numpy
 
 from severity.core.hierarchy import Hierarchy
@@ -30,12 +32,22 @@ def places_of(classes: int, seed: int) -> numpy.ndarray:
     return order
 
 
+def shuffles(
+    hierarchy: Hierarchy, cost: numpy.ndarray, *, count: int, seed: int
+) -> Iterator[tuple[Hierarchy, numpy.ndarray]]:
+    """Yield `count` shuffled trees, each with its own seed, and the (K, K) costs that move with the classes."""
+    for number in range(count):
+        own = seed_for("one of many shuffled hierarchies", seed, number)
+        order = places_of(len(cost), own)
+        yield shuffled(hierarchy, own), cost[numpy.ix_(order, order)]
+
+
 def derive(hierarchy: Hierarchy, cost: numpy.ndarray, seed: int) -> dict[str, tuple[Hierarchy, numpy.ndarray]]:
     """The null hierarchies of a tree and of any cost matrix (K, K), with a cost matrix for each.
 
     flat: every mistake costs the same, the mean over all mistakes of the true costs, so that hd@1 is error x this.
     shuffled: the costs move with the classes; under a cost derived from the tree these are the shuffled tree's own.
-    Both keep the average cost of a mistake, so only the structure differs.
+    Both keep the average cost over all pairs of classes, not over the mistakes as they occur.
     """
     size = len(cost)
     order = places_of(size, seed)

@@ -77,7 +77,7 @@ def draw_curves(histories: pandas.DataFrame, shown: Sequence[Sequence[Mapping]],
         pictures.sentences(f"Backbones and losses: {len(groups)}; runs: {runs}, a line each.", rest),
     )
     handles = [Line2D([], [], color=GREY, **style) for style in CURVES.values()]
-    handles.append(Line2D([], [], color=GREY, **STAR, label="best epoch"))
+    handles.append(Line2D([], [], color=GREY, **STAR, label="kept epoch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     blind = [
         f"{'-'.join(names)}" for names, configuration in groups if configuration["validation_macro_auroc"].isna().all()

@@ -14,7 +14,7 @@ from severity.drawing import pictures
 from severity.drawing.pictures import NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.labels import SEED, how_many, label_order
 from severity.figures.shared.study import ScoreStudy
-from severity.summary import configurations
+from severity.summary import configurations, statistics
 
 RULES = 3  # rules whose effect on the labels is shown
 
@@ -120,7 +120,7 @@ def _draw_effects_of_rule(axes: Axes, rows: pandas.DataFrame, colour: str, marke
     axes.axvline(0, color="black", linewidth=1)
     for column in rows.columns[rows.columns.str.startswith("seed_")]:
         axes.plot(rows[column], numpy.arange(len(rows)) + 0.22, color=colour, **SEED)
-    shown = ~rows["verdict"].str.startswith("no ")
+    shown = rows["verdict"].map(statistics.is_shown)
     axes.hlines(rows.index, rows["lower"], rows["upper"], color=colour, linewidth=1.3)
     for chosen, face in ((shown, colour), (~shown, "white")):
         axes.plot(
@@ -143,7 +143,7 @@ def _effect_legend(figure: Figure, colour: str, marker: str, *, level: float, se
     style = {"color": colour, "marker": marker, "markersize": 6}
     entries = [
         (Line2D([], [], **style), f"difference shown (Holm-corrected p < {round(1 - level, 12):g})"),
-        (Line2D([], [], **style, markerfacecolor="white"), "no difference shown"),
+        (Line2D([], [], **style, markerfacecolor="white"), "none shown"),
     ]
     if seeds:
         entries.append((Line2D([], [], color=colour, **SEED), "one seed"))

@@ -22,7 +22,7 @@ SCALED = {
 }
 KINDS = {
     "posterior": ("most probable class", "Share of images with that class"),
-    "marginal": ("every label", "Share of positive images"),
+    "labels": ("every label", "Share of positive images"),
 }
 
 
@@ -80,7 +80,7 @@ def draw_reliability(records: Sequence[Mapping], *, colour: str, facts: str) -> 
         "against mean probability in bins of equal width, before and after temperature scaling; below it the number in "
         "each bin (metrics/runs).",
         "Dots: single seeds; ECE: median over the seeds, in brackets minimum and maximum. Posterior: the most probable "
-        "class; marginal: bins of all labels together, its ECE the mean over labels.",
+        "class; labels: bins of all labels together, its ECE the mean over labels.",
         f"Without temperature, because there are no validation images: {listed(unscaled)}." if unscaled else "",
         "One seed only: no spread over seeds." if len(records) == 1 else "",
     )

@@ -580,3 +580,15 @@ def test_why_the_mean_mistake_is_milder_where_hd_at_1_is_not():
 
 def test_what_few_patients_can_show_at_most():
     assert resampling.least_p([0, 1, 5, 6, numpy.nan]) == pytest.approx([1, 1, 1 / 16, 1 / 32, numpy.nan], nan_ok=True)
+
+
+def test_an_interval_that_ends_at_zero_but_for_rounding_shows_nothing():
+    row = {"metric": "top1_error", "difference": 0.05, "lower": 2e-17, "upper": 0.1, "percent": 4.0, "p": 0.001}
+    even = row | {"difference": -1e-16, "lower": -0.1, "percent": -1e-14, "p": 1.0}
+    columns = [*row, "p_holm", "verdict"]
+    rows_ = [each | {"differing": 30} for each in (row, even)]
+    found = comparisons._judged(rows_, columns, level=0.95)
+    assert found["verdict"].tolist() == ["no difference shown"] * 2
+    assert found[["lower", "difference", "percent"]].to_numpy().tolist() == [[0, 0.05, 4], [-0.1, 0, 0]]
+    rows_[0]["lower"] = 1e-9
+    assert comparisons._judged(rows_, columns, level=0.95)["verdict"].tolist()[0] == "B errs less"

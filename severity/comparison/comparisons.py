@@ -475,6 +475,8 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
     sums = [f"{prefix}{name}" for prefix in ("", "networks_") for name in ("difference", "lower", "upper")]
     sums = [name for name in [*sums, "seed_min", "seed_median", "seed_max"] if name in table]
     table[sums] = table[sums].round(DECIMALS) + 0.0  # no -0
+    for relative in {"percent", "effect_size"} & set(table):
+        table[relative] = table[relative].where(table["difference"].ne(0) | table[relative].isna(), 0.0)
     few = resampling.least_p(table["differing"]) >= round(1 - level, 12)
     for prefix in ("", "networks_") if "networks_p" in table else ("",):
         table[f"{prefix}p_holm"] = table.groupby("metric")[f"{prefix}p"].transform(statistics.holm)

@@ -344,7 +344,9 @@ class TestRefusals:
             [-1, 0, 1, 1, 0], [2, 3, 4], ["a", "b", "c"], ["root", "g", "a", "b", "c"]
         )
 
-    @pytest.mark.parametrize("limits", [[numpy.nan, 0.5, 0.5], [0.5, 2, 0.5], [0.5, -1, 0.5], [0.5, 0.5]])
+    @pytest.mark.parametrize(
+        "limits", [[numpy.nan, 0.5, 0.5], [0.5, 2, 0.5], [0.5, -1, 0.5], [0.5, 0.5], [[0.5] * 3], [[1], [1, 2]]]
+    )
     def test_thresholds_are_one_probability_for_each_class(self, limits):
         with pytest.raises(severity.SeverityError, match="thresholds"):
             severity.sets("threshold_f1", nodes=[[1, 0.6, 0.5, 0.2, 0.4]], hierarchy=self.tree(), thresholds=limits)

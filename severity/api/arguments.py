@@ -50,6 +50,19 @@ def labels(given: Any) -> Sequence[str]:
     return names
 
 
+def _numbers(given: Any, what: str) -> numpy.ndarray:
+    """An array of numbers of any shape. Raises SeverityError for what is none."""
+    if hasattr(given, "detach"):  # a tensor of a network that is being trained
+        given = given.detach().cpu()
+    try:
+        array = numpy.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise SeverityError(f"{what} cannot be read as a table of numbers: {error}") from None
+    if array.dtype.kind not in NUMBERS:
+        raise SeverityError(f"{what} has the type {array.dtype}; it must hold numbers.")
+    return array
+
+
 def table(given: Any, what: str, columns: int, of: str, rows: int | None = None) -> numpy.ndarray:
     """A table of numbers (rows, columns), in whatever type of numbers it came.
 
@@ -59,14 +72,7 @@ def table(given: Any, what: str, columns: int, of: str, rows: int | None = None)
     Raises:
         SeverityError: it is not such a table.
     """
-    if hasattr(given, "detach"):  # a tensor of a network that is being trained
-        given = given.detach().cpu()
-    try:
-        array = numpy.asarray(given)
-    except (TypeError, ValueError) as error:
-        raise SeverityError(f"{what} cannot be read as a table of numbers: {error}") from None
-    if array.dtype.kind not in NUMBERS:
-        raise SeverityError(f"{what} has the type {array.dtype}; it must hold numbers.")
+    array = _numbers(given, what)
     if array.ndim != 2 or array.shape[1] != columns or rows not in (None, len(array)):
         right = f"({'images' if rows is None else rows}, {columns} {of})"
         raise SeverityError(f"{what} has the shape {array.shape}; it must be {right}.")
@@ -120,14 +126,13 @@ def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray
 
 def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
     """(N, K) bool, from booleans or from numbers that are 0 or 1."""
-    if isinstance(given, (list, tuple)) and given and all(numpy.isscalar(entry) for entry in given):
-        given = numpy.asarray(given)
-    if getattr(given, "ndim", None) == 1:
+    array = _numbers(given, "truth")
+    if array.ndim == 1:
         raise SeverityError(
             "truth has one dimension; it must be (images, classes), 1 where a class is true. From the number of "
             f"the one true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
         )
-    array = table(given, "truth", len(tree.classes), "classes", rows=rows)
+    array = table(array, "truth", len(tree.classes), "classes", rows=rows)
     if array.dtype.kind == "b":
         return array
     wrong = ~numpy.isin(array, (0, 1))
@@ -143,9 +148,11 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
 
 def thresholds(given: Any, tree: Hierarchy) -> numpy.ndarray:
     """(K,) float64 in [0, 1]."""
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
-    array = table(numpy.reshape(given, (1, -1)), "thresholds", len(tree.classes), "classes")[0].astype(numpy.float64)
+    array = _numbers(given, "thresholds").astype(numpy.float64)
+    if array.shape != (len(tree.classes),):
+        raise SeverityError(
+            f"thresholds has the shape {array.shape}; it must be ({len(tree.classes)},), one for each class."
+        )
     wrong = ~((array >= 0) & (array <= 1))
     if wrong.any():
         label = int(wrong.argmax())

@@ -129,6 +129,15 @@ def _describe(severity: numpy.ndarray, cost: numpy.ndarray, batch_size: int) -> 
     }
 
 
+def _sides(scored: Scores) -> list[tuple]:
+    """Each configuration under each rule: the configuration, its runs, the place of the rule."""
+    return [
+        (configuration, list(seeds.values()), rule)
+        for configuration, seeds in scored.configurations.items()
+        for rule in range(len(scored.rules))
+    ]
+
+
 def intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.DataFrame:
     """Every compared metric of each configuration under each rule, of the means over its seeds, with its interval.
 
@@ -137,11 +146,7 @@ def intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.
     Args:
         drawn: how to resample AUROCs; None leaves their interval out.
     """
-    configurations = [
-        (configuration, list(seeds.values()), rule)
-        for configuration, seeds in scored.configurations.items()
-        for rule in range(len(scored.rules))
-    ]
+    configurations = _sides(scored)
     sides = [(members, rule) for _, members, rule in configurations if members]
     metrics = [metric.name for metric in catalogue.compared_by_image()]
     certain = {
@@ -207,11 +212,7 @@ def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> p
     Args:
         drawn: how to resample AUROCs; None leaves their intervals out.
     """
-    configurations = [
-        (configuration, list(seeds.values()), rule)
-        for configuration, seeds in scored.configurations.items()
-        for rule in range(len(scored.rules))
-    ]
+    configurations = _sides(scored)
     sides = [(members, rule) for _, members, rule in configurations if members]
     severities = [_label_severity(scored, sides, column, settings) for column in range(len(scored.classes))]
     rows, tested, aurocs = [], 0, {}

@@ -63,7 +63,7 @@ def predict(
     network = inference.placed(model.network, on)
     logits = inference.logits(
         network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}", group=group
-    ).double()  # so that rows still sum to one once they are rounded to float32
+    ).double()  # several nearly certain labels differ by less than float32 holds
     chosen = table.frame.iloc[rows]
     return Predictions.of(
         hierarchy,

@@ -14,8 +14,10 @@ from severity.arrays.labelsets import most_specific
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, set_rules, temperature
+from severity.decisions.decider import Decider
 from severity.links.links import TORCH
 from severity.metrics import calibration, class_metrics
+from severity.predictions.predictions import Predictions
 from severity.tree import costs
 from tests.trees import chexpert_default, random_tree, random_trees, six_classes
 
@@ -120,6 +122,37 @@ def test_log_odds_keep_ranks_where_probabilities_are_as_good_as_one():
     scores = numpy.array([[40.0, 0, 0, 0, 0, 0], [50.0, 0, 0, 0, 0, 0]])
     nodes = tree_model.node_logits_of_classes(scores, six_classes())
     assert nodes[1, six_classes().class_nodes[0]] - nodes[0, six_classes().class_nodes[0]] == pytest.approx(10)
+
+
+@pytest.mark.parametrize("certainty", [5.0, 15.0, 25.0, 35.0, 60.0, 1e4])
+@pytest.mark.parametrize("rule", ["argmax", "crm", "crm_nodes"])
+def test_nearly_certain_labels_keep_the_order_of_their_log_odds(rule, certainty):
+    """On a flat tree the most probable of independent labels is that of the largest logit, however certain all are."""
+    tree = Hierarchy.from_parents([-1, 0, 0, 0, 0], [1, 2, 3, 4], list("abcd"))
+    rng = numpy.random.default_rng(0)
+    label_logits = certainty + rng.permuted(numpy.tile([0.0, 1.0, 2.0, 3.0], (50, 1)), axis=1)
+    found = predicted(tree, label_logits=label_logits)
+    decider = Decider.of(found, tree, costs.lca_height(tree))
+    assert (decider.rank(rule, found)[:, 0] == label_logits.argmax(axis=1)).all()
+    if rule == "argmax":
+        assert (decider.rank(rule, found) == numpy.argsort(-label_logits, axis=1)).all()
+
+
+def test_equal_log_odds_stay_ties_and_distinct_posteriors_stay_as_they_are():
+    p = numpy.log([[0.25, 0.25, 0.5], [0.1, 0.3, 0.6], [0.4, 0.4, 0.2]])
+    found = tree_model.ranked(p, numpy.array([[9.0, 9, 50], [3, 2, 1], [1, 2, 3]]))
+    assert numpy.array_equal(found[:2], p[:2]) and found[0, 0] == found[0, 1]
+    assert found[2, 1] > found[2, 0] > found[2, 2] and numpy.allclose(found, p, atol=1e-13)
+
+
+def predicted(tree, **scores):
+    """Predictions of test images from scores alone."""
+    images = len(next(iter(scores.values())))
+    names = numpy.array([f"i{number}" for number in range(images)])
+    truth = numpy.eye(len(tree.classes))[numpy.zeros(images, dtype=int)]
+    return Predictions.of(
+        tree, ids=names, patients=names, split=numpy.full(images, "test"), truth=truth, run="a-b-0", dataset="d", **scores
+    )
 
 
 def test_a_group_counts_its_children_once():

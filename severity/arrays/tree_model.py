@@ -29,6 +29,8 @@ CLOSEST = 1e-12
 # Log-odds and log probabilities from outside are cut here, and probabilities of 0 read as the least that float32 can tell.
 LARGEST = 1e6
 SMALLEST = float(numpy.finfo(numpy.float32).tiny)
+# Log probabilities of one image that differ by less are not told apart: rounding is up to a tenth of it.
+CLOSE = 1e-14
 # Nodes of the quadrature of 1 / |S|: exact for up to twice as many labels present at once.
 NODES = 64
 
@@ -254,6 +256,39 @@ def log_posterior_of_nodes(node_logits: numpy.ndarray, hierarchy: Hierarchy) -> 
             columns[hierarchy.root] = None
         found[rows] = numpy.stack(log_posterior(columns, hierarchy, NUMPY), axis=1)
     return found
+
+
+def ranked(log_p: numpy.ndarray, leaf_logits: numpy.ndarray) -> numpy.ndarray:
+    """(N, K) log posterior whose near ties are in the order of the log-odds of the classes' leaves.
+
+    Where several labels are as good as certain, their posteriors differ by less than float64 can tell, and a decision
+    would be one of rounding. Of classes closer than `CLOSE` each is put that far below the next more probable one; those
+    of equal log-odds stay equal.
+
+    Args:
+        log_p, leaf_logits: (N, K).
+    """
+    descending = -numpy.sort(-log_p, axis=1)
+    rows = numpy.flatnonzero(((descending[:, :-1] - descending[:, 1:]) < CLOSE).any(axis=1))
+    if not len(rows):
+        return log_p
+    some, logits = log_p[rows], leaf_logits[rows]
+    order = numpy.argsort(-some, axis=1, kind="stable")
+    value = numpy.take_along_axis(some, order, axis=1)
+    first = numpy.ones(value.shape, dtype=bool)
+    first[:, 1:] = value[:, :-1] - value[:, 1:] >= CLOSE
+    # Within a group of near ties: by log-odds, descending, then by class.
+    inner = numpy.lexsort((order, -numpy.take_along_axis(logits, order, axis=1), first.cumsum(axis=1)), axis=1)
+    order = numpy.take_along_axis(order, inner, axis=1)
+    score = numpy.take_along_axis(logits, order, axis=1)
+    lower = numpy.zeros(value.shape, dtype=numpy.int64)
+    lower[:, 1:] = score[:, 1:] < score[:, :-1]
+    steps = numpy.where(first, 0, lower).cumsum(axis=1)
+    start = numpy.maximum.accumulate(numpy.where(first, numpy.arange(value.shape[1]), 0), axis=1)
+    place = steps - numpy.take_along_axis(steps, start, axis=1)
+    told = log_p.copy()
+    told[rows[:, None], order] = numpy.take_along_axis(value, start, axis=1) - place * CLOSE
+    return told
 
 
 def logits_of(probability: numpy.ndarray) -> numpy.ndarray:

@@ -52,14 +52,22 @@ class Link(torch.nn.Module):
 
     def posterior(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, outputs) logits -> (B, K) share of the most specific truth that each class has; rows sum to one."""
-        return self.log_posterior(logits).exp()
+        return self.log_posterior(self._full(logits)).exp()
 
     def nodes(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, outputs) logits -> (B, n) probability that each node of the tree is present, never rising downward.
 
         A softmax gives shares: where several labels may be true of an image they are no probabilities of presence.
         """
-        return self.node_logits(logits).sigmoid()
+        return self.node_logits(self._full(logits)).sigmoid()
+
+    def _full(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of the right shape, at least in float32: half precision has no room for what tells labels apart."""
+        if logits.ndim != 2 or logits.shape[1] != self.outputs:
+            raise SeverityError(
+                f"{type(self).__module__}: logits has the shape {tuple(logits.shape)}; it must be (B, {self.outputs})."
+            )
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, outputs) logits -> (B, K) log-odds that each label is present: those of the node that it stands for."""

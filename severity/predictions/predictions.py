@@ -3,7 +3,7 @@
 ``<run>.npz`` holds
 
     ids, patients, split        (N,) text
-    log_posterior               (N, K) float32, natural logarithm of the share of the most specific truth that each class has
+    log_posterior               (N, K) float64, natural logarithm of the share of the most specific truth that each class has
     node_logits                 (N, n) float32, log-odds that each node of the tree is present, own leaves included; infinite
                                 for a root that is no label
     truth                       (N, K) float32, 1, 0 or NaN = masked
@@ -12,8 +12,9 @@
                                 probabilities of presence where several labels may be true
     class_hash, run, dataset    text. record: JSON text: what else is known of the run, such as its validation loss
 
-Logarithms and log-odds, since float32 cannot tell probabilities above 1 - 6e-8 from 1: ranks and ties survive. External
-predictions get the same form (severity/external/conversion.py).
+Logarithms and log-odds, since float32 cannot tell probabilities above 1 - 6e-8 from 1: ranks and ties survive. Of several
+labels that are all as good as certain, posteriors differ by less than even float64 can tell: then the order is that of their
+log-odds (`tree_model.ranked`). External predictions get the same form (severity/external/conversion.py).
 """
 
 import json
@@ -92,17 +93,21 @@ class Predictions:
             )
         if log_posterior is None:
             log_posterior = tree_model.log_posterior_of_nodes(node_logits, hierarchy)
+        exclusive = alone if exclusive is None else exclusive
+        log_posterior = log_posterior.astype(numpy.float64)
+        if not exclusive:
+            log_posterior = tree_model.ranked(log_posterior, node_logits[:, hierarchy.class_nodes])
         return cls(
             ids=ids,
             patients=patients,
             split=split,
-            log_posterior=log_posterior.astype(numpy.float32),
+            log_posterior=log_posterior,
             node_logits=node_logits.astype(numpy.float32),
             truth=truth.astype(numpy.float32),
             classes=numpy.array(hierarchy.classes),
             nodes=numpy.array(hierarchy.names),
             label_nodes=hierarchy.stands_for,
-            exclusive=numpy.array(alone if exclusive is None else exclusive),
+            exclusive=numpy.array(exclusive),
             class_hash=numpy.array(hierarchy.class_hash),
             run=numpy.array(run),
             dataset=numpy.array(dataset),
@@ -112,7 +117,7 @@ class Predictions:
     @property
     def posterior(self) -> numpy.ndarray:
         """(N, K) float64, rows summing to one."""
-        return scipy.special.softmax(self.log_posterior.astype(numpy.float64), axis=1)
+        return scipy.special.softmax(self.log_posterior, axis=1)
 
     @property
     def label_logits(self) -> numpy.ndarray:
@@ -185,7 +190,7 @@ class Predictions:
         if len(set(self.ids.tolist())) < images:
             raise SeverityError(f"{path}: an image id is duplicated; each image is predicted once.")
         try:
-            check_posterior(numpy.exp(self.log_posterior.astype(numpy.float64)), size)
+            check_posterior(numpy.exp(self.log_posterior), size)
         except SeverityError as error:
             raise SeverityError(f"{path}: {error}") from None
         try:

@@ -52,7 +52,7 @@ def test_of_posteriors_against_loops(tree, seed):
     posterior = random.dirichlet(numpy.ones(size), 25)
     truth = random.random((25, size)) < 0.3
     truth[0, 0] = True
-    found = calibration.of_posterior(log_posterior=numpy.log(posterior), truth=truth, hierarchy=tree)
+    found = calibration.of_posterior(log_posterior=numpy.log(posterior), labels=truth, hierarchy=tree)
     kept = truth.any(axis=1)
     posterior, truth, wanted = posterior[kept], truth[kept], shares(truth[kept], tree)
     right = [true[p.argmax()] for p, true in zip(posterior, truth, strict=True)]
@@ -77,7 +77,7 @@ def test_with_one_true_class_nll_and_brier_are_scikit_learns():
     posterior = random.dirichlet(numpy.ones(14), 200)
     labels = random.integers(0, 14, 200)
     truth = numpy.eye(14, dtype=bool)[labels]
-    found = calibration.of_posterior(log_posterior=numpy.log(posterior), truth=truth, hierarchy=chexpert_default())
+    found = calibration.of_posterior(log_posterior=numpy.log(posterior), labels=truth, hierarchy=chexpert_default())
     assert found["nll"] == pytest.approx(sklearn.metrics.log_loss(labels, posterior, labels=range(14)))
     brier = sum(sklearn.metrics.brier_score_loss(truth[:, k], posterior[:, k]) for k in range(14))
     assert found["brier"] == pytest.approx(brier)
@@ -104,9 +104,9 @@ def test_calibrated_probabilities_have_almost_no_error_and_boasting_ones_do():
     random = numpy.random.default_rng(2)
     posterior = random.dirichlet(numpy.ones(6), 50_000)
     truth = numpy.stack([random.multinomial(1, p) for p in posterior]).astype(bool)
-    honest = calibration.of_posterior(log_posterior=numpy.log(posterior), truth=truth, hierarchy=flat(6))
+    honest = calibration.of_posterior(log_posterior=numpy.log(posterior), labels=truth, hierarchy=flat(6))
     boasting = posterior**3 / (posterior**3).sum(axis=1, keepdims=True)
-    found = calibration.of_posterior(log_posterior=numpy.log(boasting), truth=truth, hierarchy=flat(6))
+    found = calibration.of_posterior(log_posterior=numpy.log(boasting), labels=truth, hierarchy=flat(6))
     assert honest["ece"] < 0.01 and honest["classwise_ece"] < 0.01
     for name in ("ece", "classwise_ece", "nll", "brier"):
         assert found[name] > honest[name]
@@ -116,11 +116,11 @@ def test_certainty_stays_finite_and_nothing_to_score_is_told():
     tree = six_classes()
     logits, truth = 1e3 * numpy.eye(6)[[0, 1]], numpy.eye(6, dtype=bool)[[0, 2]]
     log_posterior = scipy.special.log_softmax(logits, axis=1)
-    found = calibration.of_posterior(log_posterior=log_posterior, truth=truth, hierarchy=tree)
+    found = calibration.of_posterior(log_posterior=log_posterior, labels=truth, hierarchy=tree)
     assert found["ece"] == 0.5 and found["brier"] == 1 and numpy.isfinite(found["nll"])
     found = calibration.of_labels(logits=2 * logits - 1e3, truth=truth.astype(float))
     assert numpy.isfinite(found["nll"])
     with pytest.raises(SeverityError, match="has a true class"):
-        calibration.of_posterior(log_posterior=log_posterior, truth=truth & False, hierarchy=tree)
+        calibration.of_posterior(log_posterior=log_posterior, labels=truth & False, hierarchy=tree)
     with pytest.raises(SeverityError, match="is masked"):
         calibration.of_labels(logits=logits, truth=numpy.full((2, 6), numpy.nan))

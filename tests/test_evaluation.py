@@ -13,6 +13,7 @@ from severity.arrays import discrimination, tree_model
 from severity.core.errors import SeverityError
 from severity.core.runs import Run
 from severity.decisions.class_rules import climb, rank
+from severity.decisions.decider import Decider
 from severity.metrics import catalogue, class_metrics, evaluation, node_metrics, record
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
@@ -178,7 +179,7 @@ def test_the_sections_of_a_run_fit_together():
     argmax = found["rules"]["argmax"]
     assert found["nodes"]["argmax"]["worst_severity"] == pytest.approx(argmax["severity_mean"])
     nodes = climb(nodes=expit(made.part("test").node_logits), hierarchy=TREE, threshold=OPTIONS["climb_threshold"])
-    wanted = node_metrics.score(nodes=nodes, truth=made.part("test").truth == 1, cost=cost, hierarchy=TREE)
+    wanted = node_metrics.score(nodes=nodes, labels=made.part("test").truth, cost=cost, hierarchy=TREE)
     assert found["nodes"]["climb"] == wanted
     assert found["calibration"]["posterior"]["temperature"] == 1 != found["calibration"]["posterior_ts"]["temperature"]
     assert found["calibration"]["posterior"]["ece"] > 0
@@ -203,12 +204,16 @@ def test_the_excess_of_a_distance_is_what_another_ranking_could_spare():
     found = evaluation.evaluate(made, TREE, cost, **OPTIONS)
     test = made.part("test")
     truth = test.truth == 1
-    away = numpy.array([[cost[k, row].min() for k in range(len(cost))] for row in truth if row.any()])
+    away = numpy.array([[cost[k, row].min() if row.any() else 0 for k in range(len(cost))] for row in truth])
+    decider = Decider.of(made, TREE, cost)
     for rule in OPTIONS["rules"]:
         single = found["rules"][rule]
+        masked = numpy.isnan(test.truth[numpy.arange(len(truth)), decider.rank(rule, test)[:, 0]])
+        scored = truth.any(axis=1) & ~masked
+        assert (single["images"], single["undetermined"]) == (scored.sum(), (truth.any(axis=1) & masked).sum())
         for k in (1, 5):
-            least = numpy.sort(away, axis=1)[:, :k].mean()
-            assert found["distance_floor"][str(k)] == pytest.approx(least, abs=1e-5)
+            floor, least = (numpy.sort(away[rows], axis=1)[:, :k].mean() for rows in (truth.any(axis=1), scored))
+            assert found["distance_floor"][str(k)] == pytest.approx(floor, abs=1e-5)
             excess = single["distance_excess"][str(k)]
             assert excess == pytest.approx(single[f"hierarchical_distance_at_{k}"] - least, abs=1e-5) and excess > 0
         assert single["distance_excess"]["20"] == 0  # of all classes, in whatever order

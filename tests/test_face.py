@@ -270,7 +270,10 @@ class TestSingleDecision:
         for kind in (bool, numpy.int64, numpy.uint8, numpy.float32):
             given = right | {"truth": right["truth"].astype(kind)}
             for reading in ("any", "most_specific"):  # without inner labels they are the same
-                assert severity.single_decision(**given, hierarchy=tree, reading=reading) == wanted
+                found = severity.single_decision(**given, hierarchy=tree, reading=reading)
+                bounds = found.pop("masked", {"top1_error": [wanted["top1_error"]] * 2, "images": 0})
+                assert found == wanted
+                assert (bounds["top1_error"], bounds["images"]) == ([pytest.approx(wanted["top1_error"])] * 2, 0)
         assert wanted["images"] == 40 and wanted["top1_error"] > 0
 
     @pytest.mark.parametrize(
@@ -278,7 +281,8 @@ class TestSingleDecision:
         [
             ({"reading": "all"}, "Unknown reading 'all'.*Known: any, most_specific"),
             ({"truth": numpy.zeros(40, dtype=int)}, r"numpy.eye\(6, dtype=bool\)"),
-            ({"truth": numpy.full((40, 6), numpy.nan)}, "truth is nan for image 0"),
+            ({"truth": numpy.full((40, 6), numpy.nan)}, "None of the 40 images"),
+            ({"truth": numpy.full((40, 6), 0.5)}, "truth is 0.5 for image 0"),
             ({"truth": numpy.full((40, 6), -1)}, "truth is -1 for image 0 and class 'a'"),
             ({"truth": numpy.zeros((40, 6))}, "None of the 40 images"),
             ({"truth": numpy.ones((39, 6))}, r"\(39, 6\); it must be \(40, 6 classes\)"),

@@ -177,7 +177,9 @@ class TestManyShuffledTrees:
         tree, cost = six_classes(), costs.lca_height(six_classes())
         made, truth = self.case()
         decider, images = Decider.of(made, tree, cost), made.part("test")
-        told = null_trees.permutation_test(self.RULES, images, truth, decider, shuffles=19, seed=5)
+        told = null_trees.permutation_test(
+            self.RULES, images, truth, decider, unknown=~truth & False, shuffles=19, seed=5
+        )
         assert set(told) == set(self.RULES) - {"argmax"}
         for word, of_rule in told.items():
             scores = [
@@ -198,7 +200,9 @@ class TestManyShuffledTrees:
         tree, cost = six_classes(), costs.lca_height(six_classes())
         made, truth = self.case(noise=0.8)
         decider = Decider.of(made, tree, cost)
-        told = null_trees.permutation_test(["crm"], made.part("test"), truth, decider, shuffles=199, seed=0)
+        told = null_trees.permutation_test(
+            ["crm"], made.part("test"), truth, decider, unknown=~truth & False, shuffles=199, seed=0
+        )
         assert told["crm"]["hierarchical_distance_at_1"]["p"] < 0.1
 
     def test_without_shuffles_or_rules_that_need_a_tree_there_is_nothing(self):
@@ -206,5 +210,8 @@ class TestManyShuffledTrees:
         decider = Decider.of(made, six_classes(), costs.lca_height(six_classes()))
         for words, shuffles in ((["crm"], 0), (["argmax", "argmax_ts"], 5)):
             assert (
-                null_trees.permutation_test(words, made.part("test"), truth, decider, shuffles=shuffles, seed=0) == {}
+                null_trees.permutation_test(
+                    words, made.part("test"), truth, decider, unknown=~truth & False, shuffles=shuffles, seed=0
+                )
+                == {}
             )

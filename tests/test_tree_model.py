@@ -151,7 +151,14 @@ def predicted(tree, **scores):
     names = numpy.array([f"i{number}" for number in range(images)])
     truth = numpy.eye(len(tree.classes))[numpy.zeros(images, dtype=int)]
     return Predictions.of(
-        tree, ids=names, patients=names, split=numpy.full(images, "test"), truth=truth, run="a-b-0", dataset="d", **scores
+        tree,
+        ids=names,
+        patients=names,
+        split=numpy.full(images, "test"),
+        truth=truth,
+        run="a-b-0",
+        dataset="d",
+        **scores,
     )
 
 
@@ -174,7 +181,7 @@ def test_a_perfect_sigmoid_network_is_calibrated(certainty):
     truth[:, [tree.classes.index("Edema"), tree.classes.index("Lung Opacity")]] = True
     loss = losses.build("bce", hierarchy=tree, cost=None)
     log_p = loss.log_posterior(torch.from_numpy(numpy.where(truth, certainty, -certainty))).numpy()
-    found = calibration.of_posterior(log_posterior=log_p, truth=truth, hierarchy=tree)
+    found = calibration.of_posterior(log_posterior=log_p, labels=truth, hierarchy=tree)
     assert found["ece"] == pytest.approx(0, abs=1e-2 if certainty < 10 else 1e-6)
     assert temperature.fit(log_p, truth, tree) == 1 or certainty < 10
 

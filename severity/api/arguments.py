@@ -125,7 +125,7 @@ def nodes(given: Any, tree: Hierarchy, rows: int | None = None) -> numpy.ndarray
 
 
 def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
-    """(N, K) bool, from booleans or from numbers that are 0 or 1."""
+    """(N, K) float64, 1, 0 or NaN = masked, from booleans or numbers."""
     array = _numbers(given, "truth")
     if array.ndim == 1:
         raise SeverityError(
@@ -133,17 +133,14 @@ def truth(given: Any, tree: Hierarchy, rows: int) -> numpy.ndarray:
             f"the one true class of each image: numpy.eye({len(tree.classes)}, dtype=bool)[numbers]."
         )
     array = table(array, "truth", len(tree.classes), "classes", rows=rows)
-    if array.dtype.kind == "b":
-        return array
-    wrong = ~numpy.isin(array, (0, 1))
+    wrong = ~(numpy.isin(array, (0, 1)) | numpy.isnan(array))
     if wrong.any():
         row, column = numpy.argwhere(wrong)[0]
         raise SeverityError(
             f"truth is {array[row, column]} for image {row} and class {tree.classes[column]!r} ({int(wrong.sum())} "
-            "such values); it must be 0 or 1. Decide what uncertain or missing labels count as, or leave the images "
-            "out."
+            "such values); it must be 0, 1, or NaN where nobody knows. Decide what uncertain labels count as."
         )
-    return array.astype(bool)
+    return array.astype(numpy.float64)
 
 
 def thresholds(given: Any, tree: Hierarchy) -> numpy.ndarray:

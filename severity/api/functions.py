@@ -16,11 +16,11 @@ import numpy
 from numpy.typing import ArrayLike
 
 from severity.api import arguments
-from severity.arrays.labelsets import most_specific
+from severity.arrays.labelsets import most_specific, undetermined
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, set_rules
-from severity.metrics import class_metrics
+from severity.metrics import class_metrics, masked
 from severity.tree import costs, trees
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def single_decision(
 
     Args:
         ranking: (N, K) class indices, best first, as `rank` returns them.
-        truth: (N, K) booleans, or numbers that are 0 or 1; several true classes are allowed. Images with none are left
-            out and counted.
+        truth: (N, K) booleans, or numbers that are 1, 0, or NaN where nobody knows (masked); several true classes are
+            allowed. Images with none are left out and counted.
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
         reading: what counts as right where several classes are true: each of them (``any``), or those without another
@@ -171,7 +171,10 @@ def single_decision(
             answer as the most precise one. The severity of a mistake is the least cost to one that counts.
 
     Returns:
-        images, without_truth: counts of scored and left-out images; top1_error: share of wrong decisions;
+        images, without_truth, undetermined: counts of scored images, of those without a true class, and of the others whose
+        decision is neither right nor wrong, for its class is masked, or true with a masked one below it; the latter are
+        left out. masked: what they can do at most to `top1_error` and `hierarchical_distance_at_1` over all images with a
+        true class, [least, largest] (``most_specific`` only). top1_error: share of wrong decisions;
         mistake_severity: mean cost over the mistakes only, None without any; hierarchical_distance_at_1, _5, _20: mean
         over images of the mean cost of the first k classes (Bertinetto et al., CVPR 2020), of which the first is
         top1_error x mistake_severity; severity_mean, _median, _lower_quartile, _upper_quartile, _min, _max, _skewness
@@ -185,9 +188,17 @@ def single_decision(
         raise SeverityError(f"Unknown reading {reading!r}. {nearest(reading, READINGS)}")
     tree = arguments.hierarchy(hierarchy)
     ranked = arguments.ranking(ranking, tree)
-    right = arguments.truth(truth, tree, rows=len(ranked))
-    right = most_specific(right, tree) if reading == "most_specific" else right
-    return class_metrics.single_decision(ranking=ranked, truth=right, cost=arguments.cost(cost, tree))
+    labels, matrix = arguments.truth(truth, tree, rows=len(ranked)), arguments.cost(cost, tree)
+    specific = reading == "most_specific"
+    metrics = class_metrics.single_decision(
+        ranking=ranked,
+        truth=most_specific(labels == 1, tree) if specific else labels == 1,
+        cost=matrix,
+        unknown=undetermined(labels, tree, specific=specific),
+    )
+    if not specific:
+        return metrics
+    return metrics | {"masked": masked.bounds(decided=ranked[:, 0], labels=labels, cost=matrix, hierarchy=tree)}
 
 
 def loss(name: str, *, hierarchy: Hierarchy, cost: ArrayLike | None = None, **params: Any) -> "Link":

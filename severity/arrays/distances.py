@@ -2,7 +2,7 @@
 
 import numpy
 
-from severity.arrays.labelsets import most_specific
+from severity.arrays.labelsets import most_specific, undetermined
 from severity.core.hierarchy import Hierarchy
 
 
@@ -45,15 +45,17 @@ def nearest(*, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray
 
 
 def mean_distance(
-    *, decided: numpy.ndarray, positive: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
+    *, decided: numpy.ndarray, labels: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
 ) -> float | None:
-    """Mean cost of a decision to the nearest of the most specific true classes; None where no image has a true class.
+    """Mean cost of a decision to the nearest of the most specific true classes; None where no image can be scored.
+
+    Left out are images without a true class, and decisions of which nobody can say whether they are right.
 
     Args:
-        decided: (N,) class indices. positive: (N, K) bool, the true labels. cost: (K, K) cost[decision, truth].
+        decided: (N,) class indices. labels: (N, K) 1, 0 or NaN = masked. cost: (K, K) cost[decision, truth].
     """
-    truth = most_specific(positive, hierarchy)
-    known = truth.any(axis=1)
+    truth = most_specific(labels == 1, hierarchy)
+    known = truth.any(axis=1) & ~undetermined(labels, hierarchy)[numpy.arange(len(decided)), decided]
     if not known.any():
         return None
     return float(nearest(decided=decided[known, None], truth=truth[known], cost=cost).mean())

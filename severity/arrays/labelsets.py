@@ -16,6 +16,25 @@ def most_specific(positive: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarra
     return kept
 
 
+def undetermined(labels: numpy.ndarray, hierarchy: Hierarchy, *, specific: bool = True) -> numpy.ndarray:
+    """(N, K) bool: the classes of which nobody can say whether deciding them is right.
+
+    Masked ones; and where only most specific labels are right, true ones below which one is masked and none is true, since
+    that one may be what is there. Not those above a label that is known to be true, which are wrong whatever they are.
+
+    Args:
+        labels: (N, K) 1, 0 or NaN = masked. specific: whether most specific labels alone are right.
+    """
+    masked, positive = numpy.isnan(labels), labels == 1
+    if not specific:
+        return masked
+    unknown = masked.copy()
+    for index, below in hierarchy.general_classes.items():
+        unknown[:, index] |= positive[:, index] & masked[:, below].any(axis=1)
+        unknown[:, index] &= ~positive[:, below].any(axis=1)
+    return unknown
+
+
 def shares(positive: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
     """(N, K) bool sets -> (N, K) float64: 1/|Y| on each most specific label; rows sum to one, or to 0 for empty sets.
 

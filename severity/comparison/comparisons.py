@@ -353,18 +353,22 @@ def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
     part = scored.truth / scored.truth.sum(axis=1, keepdims=True)
     rows = []
     for pair in pairs:
-        each = [scored.severity[runs, rule] for runs, rule in pair.sides]  # (seeds, N)
+        each = [(scored.severity[runs, rule], scored.determined[runs, rule]) for runs, rule in pair.sides]  # (seeds, N)
         for column, label in enumerate(scored.classes):
             images = rows_of[column]
             row = pair.described | {"label": label, "metric": "severity", "images": len(images)}
             row |= {"patients": patients[column], "share_of_images": part[:, column].mean()}
             if pair.matched:
                 row["auroc"] = scored.auroc[pair.sides[0][0], column].mean()
-                for name, severity in zip("AB", each, strict=True):
+                for name, (severity, _) in zip("AB", each, strict=True):
                     mean = severity.mean(axis=0)
                     row[f"share_of_severity_{name}"] = mean @ part[:, column] / mean.sum() if mean.any() else numpy.nan
             if pair.matched and len(images):
-                row |= statistics.spread(each[0][:, images].mean(axis=1) - each[1][:, images].mean(axis=1))
+                alone = [
+                    resampling.divide(severity[:, images].sum(axis=1), count[:, images].sum(axis=1))
+                    for severity, count in each
+                ]
+                row |= statistics.spread(alone[0] - alone[1])
                 row |= results[column][tested.index(pair)]
             rows.append(row)
     keys = ["backbone", "loss", "label"]
@@ -378,12 +382,12 @@ def _severity_on(
     names, patient = numpy.unique(scored.patient[images], return_inverse=True)
     sides = []
     for side in (0, 1):
-        severity = [
-            scored.severity[runs, rule][:, images].mean(axis=0) for runs, rule in (pair.sides[side] for pair in pairs)
-        ]
-        above = resampling.per_patient(numpy.array(severity), patient=patient, patients=len(names))
-        count = numpy.bincount(patient).astype(numpy.float64)
-        sides.append(resampling.Ratios(above, numpy.repeat(count[:, None], len(pairs), axis=1)))
+        means = [scored.mean_severity(*pair.sides[side]) for pair in pairs]
+        sums = (
+            resampling.per_patient(each[:, images], patient=patient, patients=len(names))
+            for each in numpy.array(means).reshape(len(pairs), 2, scored.truth.shape[0]).swapaxes(0, 1)
+        )
+        sides.append(resampling.Ratios(*sums))
     return resampling.compare(a=sides[0], b=sides[1], settings=settings)
 
 
@@ -434,7 +438,10 @@ def _notes(row: dict[str, Any], distance: dict[str, Any] | None, settings: Setti
     if missing and row["metric"] in {metric.name for metric in catalogue.compared_by_run()}:
         yield "no label has an AUROC"
     else:
-        yield from (f"{name} makes no mistake" for name in missing)
+        what = (
+            "makes no mistake" if row["metric"] == "mistake_severity" else "decides for no label whose truth is known"
+        )
+        yield from (f"{name} {what}" for name in missing)
     if row.get("not_resampled"):
         yield "no interval: more labels than compare.correlation_labels"
     elif row["patients"] < resampling.FEWEST_PATIENTS:

@@ -103,6 +103,12 @@ def _missing(study: Study) -> list[Block]:
         lines.append(f"Configurations of one seed, whose spread over seeds is unknown: {', '.join(single)}.")
     if scores.without_truth:
         lines.append(f"Test images without a true class, left out of everything but AUROC: {scores.without_truth:,}.")
+    masked = (~scores.determined).sum(axis=2)
+    if masked.any():
+        lines.append(
+            "Decisions for a label whose truth is masked, which are neither right nor wrong and left out of everything but AUROC: "
+            f"{masked.min():,} to {masked.max():,} a run and rule. The bounds of what they can do: `masked` in metrics/runs."
+        )
     unseen = [label for label, images in zip(scores.classes, scores.truth.sum(axis=0), strict=True) if not images]
     if unseen:
         lines.append(f"Labels without a positive test image: {', '.join(unseen)}.")

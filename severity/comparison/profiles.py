@@ -100,13 +100,19 @@ def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, bat
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(members)}
             row |= {"note": {0: "no run", 1: "one seed"}.get(len(members), "")}
             if members:
-                each = [_describe(scored.severity[run, rule], cost, batch_size) for run in members]
+                each = [
+                    _describe(scored.severity[run, rule][scored.determined[run, rule]], cost, batch_size)
+                    for run in members
+                ]
                 row |= {key: statistics.over_seeds([one[key] for one in each])["median"] for key in each[0]}
                 row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
-                row |= statistics.spread(scored.severity[members, rule].mean(axis=1))
+                count = scored.determined[members, rule]
+                row |= statistics.spread(
+                    resampling.divide(scored.severity[members, rule].sum(axis=1), count.sum(axis=1))
+                )
                 row |= {"images": len(scored.truth), "patients": scored.patients}
                 row["note"] = "; ".join(filter(None, (few_patients(scored.patients), row["note"])))
-                row["right"] = 1 - scored.values["top1_error"][members, rule].mean()
+                row["right"] = 1 - scored.values["top1_error"][members, rule].sum() / count.sum()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
 
@@ -242,9 +248,10 @@ def _label_severity(
     if not len(images):
         return 0, numpy.full((3, len(sides)), numpy.nan)
     names, patient = numpy.unique(scored.patient[images], return_inverse=True)
-    severity = numpy.array([scored.severity[members, rule][:, images].mean(axis=0) for members, rule in sides])
-    above = resampling.per_patient(severity, patient=patient, patients=len(names))
-    below = numpy.repeat(numpy.bincount(patient).astype(numpy.float64)[:, None], len(sides), axis=1)
+    above, below = (
+        resampling.per_patient(numpy.array(each)[:, images], patient=patient, patients=len(names))
+        for each in zip(*(scored.mean_severity(members, rule) for members, rule in sides), strict=True)
+    )
     return len(names), numpy.array(resampling.estimate(resampling.Ratios(above, below), settings=settings))
 
 
@@ -288,7 +295,6 @@ def correlation(scored: Scores) -> pandas.DataFrame:
     One row a configuration and rule; both are means over the seeds. They describe these labels and no more: neither
     patients nor labels are resampled, for of labels drawn at random many a study shows a relation that is none.
     """
-    images = scored.truth.sum(axis=0)
     rows = []
     for (backbone, loss), seeds in scored.configurations.items():
         members = list(seeds.values())
@@ -296,8 +302,8 @@ def correlation(scored: Scores) -> pandas.DataFrame:
             row = {"backbone": backbone, "loss": loss, "rule": name, "seeds": len(seeds)}
             row |= {"note": {0: "no run", 1: "one seed"}.get(len(seeds), "")}
             if members:
-                severity = scored.severity[members, rule].mean(axis=0) @ scored.truth
-                severity = numpy.where(images > 0, severity / numpy.maximum(images, 1), numpy.nan)
+                severity, count = (each @ scored.truth for each in scored.mean_severity(members, rule))
+                severity = resampling.divide(severity, count)
                 auroc = scored.auroc[members].mean(axis=0)
                 known = ~numpy.isnan(auroc + severity)
                 row |= {

@@ -57,19 +57,20 @@ class Ratios:
     @property
     def each(self) -> numpy.ndarray:
         """(X, M) the ratio of every row by itself."""
-        return _divide(self.above, self.below)
+        return divide(self.above, self.below)
 
     @property
     def whole(self) -> numpy.ndarray:
         """(M,) the ratio of the sums over all rows."""
-        return _divide(self.above.sum(axis=0), self.below.sum(axis=0))
+        return divide(self.above.sum(axis=0), self.below.sum(axis=0))
 
     def part(self, columns: slice) -> "Ratios":
         """Some of the M ratios."""
         return Ratios(self.above[:, columns], self.below[:, columns])
 
 
-def _divide(above: numpy.ndarray, below: numpy.ndarray) -> numpy.ndarray:
+def divide(above: numpy.ndarray, below: numpy.ndarray) -> numpy.ndarray:
+    """The ratio of two sums, NaN where `below` is 0."""
     with numpy.errstate(divide="ignore", invalid="ignore"):
         return numpy.where(below == 0, numpy.nan, above / below)
 
@@ -229,9 +230,9 @@ def effect_size(*, a: Ratios, b: Ratios) -> numpy.ndarray:
     patients = len(a.above)
     if patients < 2:
         return numpy.full(a.above.shape[1], numpy.nan)
-    contributed = [_divide(each.above - each.whole * each.below, each.below.sum(axis=0)) for each in (a, b)]
+    contributed = [divide(each.above - each.whole * each.below, each.below.sum(axis=0)) for each in (a, b)]
     spread = numpy.sqrt(patients**2 / (patients - 1) * ((contributed[0] - contributed[1]) ** 2).sum(axis=0))
-    return _divide(a.whole - b.whole, spread)
+    return divide(a.whole - b.whole, spread)
 
 
 def permutation_test(*, a: Ratios, b: Ratios, settings: Settings) -> numpy.ndarray:
@@ -268,7 +269,7 @@ class _Swaps:
 
     def __init__(self, a: Ratios, b: Ratios):
         below = (a.below + b.below).sum(axis=0)
-        pooled = _divide((a.above + b.above).sum(axis=0), below)
+        pooled = divide((a.above + b.above).sum(axis=0), below)
         # Taken from the pooled ratio, which no swap changes: the squares below then lose no digits.
         left = [each.above - numpy.nan_to_num(pooled) * each.below for each in (a, b)]
         unders = [a.below, b.below]
@@ -296,17 +297,17 @@ class _Swaps:
             dict(zip(self._names, numpy.moveaxis((self._sums + side * exchanged) / 2, 1, 0), strict=True))
             for side in (1, -1)
         )
-        ratio_a, ratio_b = _divide(a["e"], a["d"]), _divide(b["e"], b["d"])
+        ratio_a, ratio_b = divide(a["e"], a["d"]), divide(b["e"], b["d"])
         own = sum(
-            _divide(side["ee"] - 2 * ratio * side["ed"] + ratio**2 * side["dd"], side["d"] ** 2)
+            divide(side["ee"] - 2 * ratio * side["ed"] + ratio**2 * side["dd"], side["d"] ** 2)
             for side, ratio in ((a, ratio_a), (b, ratio_b))
         )
-        shared = _divide(
+        shared = divide(
             self._e_e - ratio_b * a["cross"] - ratio_a * b["cross"] + ratio_a * ratio_b * self._d_d, a["d"] * b["d"]
         )
         squared = (ratio_a - ratio_b) ** 2
         error = self._patients * numpy.maximum(own - 2 * shared, 0)
-        return numpy.where(squared == 0, 0.0, _divide(squared, squared + error))
+        return numpy.where(squared == 0, 0.0, divide(squared, squared + error))
 
 
 def _signs(patients: int, settings: Settings) -> Iterator[numpy.ndarray]:

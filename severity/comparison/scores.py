@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy
 
 from severity.arrays import discrimination
-from severity.arrays.labelsets import most_specific
+from severity.arrays.labelsets import most_specific, undetermined
 from severity.comparison import resampling
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
@@ -24,7 +24,8 @@ class Scores:
     """G runs, U rules, N test images with a true class of P patients, L labels.
 
     runs: those with predictions; grid: all that were asked for. values: quantity of a compared metric -> (G, U, N), by
-    the most specific true classes of each image. truth: (N, L) bool, all true labels, those above another one too.
+    the most specific true classes of each image, 0 where the decision is not determined. determined: (G, U, N) bool: whether
+    it is right or wrong; not where it is of a class whose truth is masked: then no metric counts it. truth: (N, L) bool, all true labels, those above another one too.
     patient: (N,) from 0 to P - 1. auroc: (G, L) over all test images, NaN where a label has one kind of image only.
     without_truth: test images without a true class, left out. left_out: rules that some runs cannot have, for want of
     validation images, and the names of those runs; such a rule is in no comparison.
@@ -35,6 +36,7 @@ class Scores:
     rules: tuple[str, ...]
     classes: tuple[str, ...]
     values: dict[str, numpy.ndarray]
+    determined: numpy.ndarray
     truth: numpy.ndarray
     patient: numpy.ndarray
     auroc: numpy.ndarray
@@ -53,8 +55,12 @@ class Scores:
 
     @property
     def severity(self) -> numpy.ndarray:
-        """(G, U, N)"""
+        """(G, U, N), 0 where not determined."""
         return self.values[SEVERITY]
+
+    def mean_severity(self, runs: Sequence[int], rule: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """(N,) severity of each image, and how much it counts: means over runs, without decisions that are not determined."""
+        return self.severity[runs, rule].mean(axis=0), self.determined[runs, rule].mean(axis=0)
 
     @cached_property
     def configurations(self) -> dict[tuple[str, str], dict[int, int]]:
@@ -66,11 +72,10 @@ class Scores:
 
     @cached_property
     def sums(self) -> dict[str | None, numpy.ndarray]:
-        """Sums over the images of each patient: quantity -> (P, G, U); None -> their number, (P, 1, 1)."""
+        """Sums over the images of each patient, (P, G, U): quantity -> its sum; None -> the number of those that count."""
         shape = (self.patients, len(self.runs), len(self.rules))
-        images = numpy.bincount(self.patient, minlength=self.patients).astype(numpy.float64)
-        sums: dict[str | None, numpy.ndarray] = {None: images[:, None, None]}
-        for name, values in self.values.items():
+        sums: dict[str | None, numpy.ndarray] = {}
+        for name, values in {None: self.determined.astype(numpy.float64), **self.values}.items():
             flat = values.reshape(-1, values.shape[-1])
             sums[name] = resampling.per_patient(flat, patient=self.patient, patients=self.patients).reshape(shape)
         return sums
@@ -93,8 +98,7 @@ class Scores:
         return self.auroc[list(runs)][:, known].mean(axis=1) if known.any() else numpy.full(len(runs), numpy.nan)
 
     def _side(self, name: str | None, runs: Sequence[int], rule: int) -> numpy.ndarray:
-        sums = self.sums[name]
-        return sums[:, 0, 0] if name is None else sums[:, list(runs), rule].mean(axis=1)
+        return self.sums[name][:, list(runs), rule].mean(axis=1)
 
 
 def collect(
@@ -117,7 +121,7 @@ def collect(
             test images or truths, so that they cannot be compared image by image.
     """
     first: Predictions | None = None
-    runs, scored_runs, auroc = [], [], []
+    runs, scored_runs, determined, auroc = [], [], [], []
     left_out: dict[str, tuple[str, ...]] = {}
     for run in grid:
         predictions = read(run)
@@ -130,7 +134,9 @@ def collect(
         decider = Decider.of(predictions, hierarchy, cost)
         for word in decider.unavailable(rules):
             left_out[word] = (*left_out.get(word, ()), run.name)
-        scored_runs.append(_score(decider, test, [word for word in rules if word not in left_out], hierarchy))
+        scored, known = _score(decider, test, [word for word in rules if word not in left_out], hierarchy)
+        scored_runs.append(scored)
+        determined.append(known)
         auroc.append(_auroc(test, hierarchy))
     if first is None:
         raise SeverityError(f"None of the {len(grid)} runs of the grid has predictions. Run `dvc repro predict`.")
@@ -147,6 +153,7 @@ def collect(
             name: numpy.array([[of_run[word][name] for word in kept] for of_run in scored_runs])
             for name in quantities()
         },
+        determined=numpy.array([[of_run[word] for word in kept] for of_run in determined]),
         truth=truth[scored],
         patient=patient,
         auroc=numpy.array(auroc),
@@ -172,17 +179,22 @@ def _check_same(first: Predictions, other: Predictions) -> None:
 
 def _score(
     decider: Decider, test: Predictions, rules: Sequence[str], hierarchy: Hierarchy
-) -> dict[str, dict[str, numpy.ndarray]]:
-    """For each rule what `class_metrics.per_image` returns for the test images that have a true class, by the most specific."""
+) -> tuple[dict[str, dict[str, numpy.ndarray]], dict[str, numpy.ndarray]]:
+    """For each rule what `class_metrics.per_image` returns for the test images that have a true class, by the most specific,
+    and `class_metrics.determined`; 0 where that is not so."""
     scored = class_metrics.has_truth(test.truth == 1)
     if not scored.any():
         raise SeverityError(f"None of the {len(scored)} test images of {test.run} has a true class to compare by.")
     images = test.rows(scored)
     truth = most_specific(images.truth == 1, hierarchy)
-    return {
-        word: class_metrics.per_image(ranking=decider.rank(word, images), truth=truth, cost=decider.cost)
-        for word in rules
-    }
+    unknown = undetermined(images.truth, hierarchy)
+    values, determined = {}, {}
+    for word in rules:
+        ranking = decider.rank(word, images)
+        determined[word] = class_metrics.determined(ranking, unknown)
+        each = class_metrics.per_image(ranking=ranking, truth=truth, cost=decider.cost)
+        values[word] = {name: numpy.where(determined[word], of_images, 0.0) for name, of_images in each.items()}
+    return values, determined
 
 
 def _auroc(test: Predictions, hierarchy: Hierarchy) -> list[float]:

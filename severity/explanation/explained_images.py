@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from severity.arrays.labelsets import most_specific
+from severity.arrays.labelsets import most_specific, undetermined
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.decisions.decider import Decider
@@ -93,7 +93,8 @@ def _case(
     general = ~most_specific(labels, hierarchy)[0, true]
     order = numpy.lexsort((-predictions.log_posterior[row, true], cost[decision, true], general))
     truth = tuple(true[order].tolist())
-    severity = float(cost[decision, truth[0]]) if truth else None
+    known = bool(truth) and not undetermined(predictions.truth[[row]], hierarchy)[0, decision]
+    severity = float(cost[decision, truth[0]]) if known else None
     return Case(name, str(predictions.ids[row]), row, decision, truth, severity)
 
 

@@ -5,18 +5,19 @@ from typing import Any
 import numpy
 import scipy.special
 
-from severity.arrays.labelsets import shares
+from severity.arrays.labelsets import shares, undetermined
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 
 BINS = 15
 
 
-def of_posterior(*, log_posterior: numpy.ndarray, truth: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
+def of_posterior(*, log_posterior: numpy.ndarray, labels: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
     """Calibration of distributions over classes.
 
     Args:
-        log_posterior: (N, K) natural logarithms. truth: (N, K) bool; images with an empty set are left out.
+        log_posterior: (N, K) natural logarithms. labels: (N, K) 1, 0 or NaN = masked; images without a true class, and
+            those of whose most probable class nobody can say whether it is right, are left out.
         hierarchy: where several classes are true, the most specific ones share the truth t, 1/|Y| each, as in the
             softmax losses.
 
@@ -30,11 +31,16 @@ def of_posterior(*, log_posterior: numpy.ndarray, truth: numpy.ndarray, hierarch
         bins: what `ece` sums over, see `bins`.
 
     Raises:
-        SeverityError: no image has a true class.
+        SeverityError: no image is left.
     """
-    known = truth.any(axis=1)
+    truth = labels == 1
+    most = log_posterior.argmax(axis=1)
+    known = truth.any(axis=1) & ~undetermined(labels, hierarchy)[numpy.arange(len(labels)), most]
     if not known.any():
-        raise SeverityError(f"None of the {len(truth)} images has a true class, so no probability can be scored.")
+        raise SeverityError(
+            f"None of the {len(truth)} images has a true class and a most probable one whose truth is known, so no probability "
+            "can be scored."
+        )
     logs, wanted = log_posterior[known].astype(numpy.float64), shares(truth[known], hierarchy)
     probability = numpy.exp(logs)
     images = numpy.arange(len(probability))

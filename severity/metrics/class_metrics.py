@@ -13,6 +13,8 @@ from severity.core.errors import SeverityError
 from severity.metrics import catalogue
 from severity.metrics.catalogue import DEPTHS, Metric
 
+# What `describe` says of severities, besides their levels.
+DESCRIBED = ("mean", "median", "lower_quartile", "upper_quartile", "min", "max", "skewness", "percent")
 # hd@1 = top-1 error x mistake severity holds exactly in real numbers; float64 sums of N terms stay far inside this.
 IDENTITY_TOLERANCE = 1e-9
 
@@ -79,16 +81,32 @@ def per_image(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarr
     return quantities
 
 
-def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
+def determined(ranking: numpy.ndarray, unknown: numpy.ndarray | None) -> numpy.ndarray:
+    """(N,) bool: the images whose decision, `ranking[:, 0]`, is right or wrong.
+
+    Args:
+        unknown: (N, K) bool, the classes of which that cannot be said (`labelsets.undetermined`); None: of none.
+    """
+    if unknown is None:
+        return numpy.ones(len(ranking), dtype=bool)
+    return ~numpy.take_along_axis(unknown, ranking[:, :1].astype(numpy.intp), axis=1)[:, 0]
+
+
+def single_decision(
+    *, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, unknown: numpy.ndarray | None = None
+) -> dict[str, Any]:
     """How often the first-ranked class is wrong and how far off it is.
 
     Args:
         ranking: (N, K) class indices, best first (`decisions.rank`).
         truth: (N, K) bool; several true classes are allowed. Images with none are left out and counted.
         cost: (K, K) cost[decision, truth].
+        unknown: (N, K) bool, the classes of which nobody can say whether they are right; an image for which one is decided
+            is left out and counted. None: there are none.
 
     Returns:
-        images, without_truth: counts of scored and left-out images.
+        images, without_truth, undetermined: counts of scored images, of those without a true class, and of the others that
+            are left out. Where no image is scored, all that follows is None, and levels is empty.
         top1_error: share of images whose decision is no true class.
         mistake_severity: mean severity over mistakes only; None when there are none.
         hierarchical_distance_at_k, k = 1, 5, 20: mean over images of the mean severity of the first k classes, k capped
@@ -105,9 +123,18 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
             does not hold (which would be a defect here, not of the data).
     """
     _check(ranking, truth, cost)
-    scored = has_truth(truth)
-    if not scored.any():
+    known = has_truth(truth)
+    if not known.any():
         raise SeverityError(f"None of the {len(truth)} images has a true class, so no decision can be scored.")
+    scored = known & determined(ranking, unknown)
+    counts = {
+        "images": int(scored.sum()),
+        "without_truth": int((~known).sum()),
+        "undetermined": int((known & ~scored).sum()),
+    }
+    if not scored.any():
+        nothing = [metric.name for metric in catalogue.ratios()] + [f"severity_{name}" for name in DESCRIBED]
+        return counts | dict.fromkeys(nothing) | {"levels": {}}
     depths = {k: min(k, len(cost)) for k in DEPTHS}
     totals = dict.fromkeys(DEPTHS, 0.0)
     severity = numpy.empty(int(scored.sum()))
@@ -122,8 +149,7 @@ def single_decision(*, ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy
         for k, depth in depths.items():
             totals[k] += float(ranked[:, :depth].sum()) / depth
     metrics = {
-        "images": len(severity),
-        "without_truth": int((~scored).sum()),
+        **counts,
         "top1_error": float(wrong.mean()),
         "mistake_severity": float(severity[wrong].mean()) if wrong.any() else None,
         **{f"hierarchical_distance_at_{k}": totals[k] / len(severity) for k in DEPTHS},

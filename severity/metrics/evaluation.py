@@ -8,7 +8,8 @@ from typing import Any
 import numpy
 
 from severity.arrays import discrimination
-from severity.arrays.labelsets import most_specific
+from severity.arrays.labelsets import most_specific, undetermined
+from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decisions import class_rules, decider, set_rules, temperature
 from severity.decisions.decider import Decider
@@ -20,6 +21,7 @@ from severity.metrics import (
     class_metrics,
     irma_score,
     lab,
+    masked,
     node_metrics,
     null_trees,
     record,
@@ -103,7 +105,7 @@ def evaluate(
         "not_available": case.decider.unavailable([*rules, *multi_label]),
         "labels": labels,
         "rules": {
-            rule: _single_decision(ranking, case, batch_size=batch_size, mistakes=mistakes)
+            rule: _single_decision(rule, ranking, case, batch_size=batch_size, mistakes=mistakes)
             for rule, ranking in rankings.items()
         },
         "nodes": _nodes(case, climb_threshold),
@@ -150,6 +152,11 @@ class _Case:
         return most_specific(self.labels, self.hierarchy)
 
     @cached_property
+    def unknown(self) -> numpy.ndarray:
+        """(N, K) bool: the classes of which nobody can say whether deciding them is right, for the truth is masked."""
+        return undetermined(self.test.truth, self.hierarchy)
+
+    @cached_property
     def floor(self) -> list[float]:
         """(K) what no ranking's distance curve can be below."""
         return class_metrics.best_distance_curve(truth=self.truth[class_metrics.has_truth(self.truth)], cost=self.cost)
@@ -164,12 +171,13 @@ def _validation(case: _Case, rules: list[str]) -> dict[str, Any]:
     seen = case.validation
     if seen is None:
         return {"macro_auroc": None, "top1_error": {}}
-    truth = most_specific(seen.truth == 1, case.hierarchy)
-    known = class_metrics.has_truth(truth)
+    truth, unknown = most_specific(seen.truth == 1, case.hierarchy), undetermined(seen.truth, case.hierarchy)
     errors: dict[str, float | None] = dict.fromkeys(rules)
-    for word in rules if known.any() else ():
-        decided = case.decider.rank(word, seen)[known, 0]
-        errors[word] = float((~truth[known][numpy.arange(len(decided)), decided]).mean())
+    for word in rules if truth.any() else ():
+        ranking = case.decider.rank(word, seen)
+        errors[word] = class_metrics.single_decision(ranking=ranking, truth=truth, cost=case.cost, unknown=unknown)[
+            "top1_error"
+        ]
     return {"macro_auroc": discrimination.macro(_labels(seen, case.hierarchy), "auroc"), "top1_error": errors}
 
 
@@ -177,15 +185,24 @@ def _labels(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, dict[st
     return discrimination.per_label(scores=predictions.label_logits, truth=predictions.truth, classes=hierarchy.classes)
 
 
-def _single_decision(ranking: numpy.ndarray, case: _Case, *, batch_size: int, mistakes: int) -> dict[str, Any]:
+def _single_decision(
+    rule: str, ranking: numpy.ndarray, case: _Case, *, batch_size: int, mistakes: int
+) -> dict[str, Any]:
     truth, cost, classes = case.truth, case.cost, case.hierarchy.classes
-    scored = class_metrics.has_truth(truth)
+    scored = class_metrics.has_truth(truth) & class_metrics.determined(ranking, case.unknown)
+    if not scored.any():
+        raise SeverityError(
+            f"Every decision of {case.test.run} by {rule} is for a class whose truth is masked, so none can be scored. Of test "
+            "images more must be known: 0 where a label is absent (docs/data.md)."
+        )
+    floor = class_metrics.best_distance_curve(truth=truth[scored], cost=cost)
     severity = class_metrics.severities(ranking=ranking[scored], truth=truth[scored], cost=cost)
     curve = class_metrics.distance_curve(ranking=ranking[scored], truth=truth[scored], cost=cost)
     return {
-        **class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost),
-        "distance_excess": {k: round(curve[at] - case.floor[at], 6) for k, at in case.depths.items()},
-        "any": _brief(ranking, case.labels, cost),
+        **class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost, unknown=case.unknown),
+        "masked": masked.bounds(decided=ranking[:, 0], labels=case.test.truth, cost=cost, hierarchy=case.hierarchy),
+        "distance_excess": {k: round(curve[at] - floor[at], 6) for k, at in case.depths.items()},
+        "any": _brief(ranking, case.labels, cost, numpy.isnan(case.test.truth)),
         "by_truths": _by_truths(ranking, case),
         "batches": class_metrics.batches(severity, size=batch_size),
         "labels": class_metrics.by_label(severity, case.labels[scored], classes),
@@ -209,7 +226,7 @@ def _by_truths(ranking: numpy.ndarray, case: _Case) -> dict[str, dict[str, Any]]
     count = case.truth.sum(axis=1)
     groups = {"1": count == 1, "2": count == 2, "3+": count >= 3}
     return {
-        name: {"images": int(rows.sum()), **_brief(ranking[rows], case.truth[rows], case.cost)}
+        name: {"images": int(rows.sum()), **_brief(ranking[rows], case.truth[rows], case.cost, case.unknown[rows])}
         for name, rows in groups.items()
         if rows.any()
     }
@@ -217,7 +234,7 @@ def _by_truths(ranking: numpy.ndarray, case: _Case) -> dict[str, dict[str, Any]]
 
 def _nodes(case: _Case, threshold: float) -> dict[str, Any]:
     def score(nodes: numpy.ndarray) -> dict[str, Any]:
-        return node_metrics.score(nodes=nodes, truth=case.truth, cost=case.cost, hierarchy=case.hierarchy)
+        return node_metrics.score(nodes=nodes, labels=case.test.truth, cost=case.cost, hierarchy=case.hierarchy)
 
     def climb(word: str) -> dict[str, Any]:
         return score(case.decider.decide_nodes(word, case.test, threshold=threshold))
@@ -240,7 +257,7 @@ def _calibration(case: _Case) -> dict[str, Any]:
             logits = temperature.scale_logits(logits, case.decider.node_temperature)
         sections[f"posterior{suffix}"] = {
             "temperature": case.decider.posterior_temperature if scaled else 1.0,
-            **calibration.of_posterior(log_posterior=log_posterior, truth=case.labels, hierarchy=case.hierarchy),
+            **calibration.of_posterior(log_posterior=log_posterior, labels=case.test.truth, hierarchy=case.hierarchy),
         }
         sections[f"labels{suffix}"] = {
             "temperature": case.decider.node_temperature if scaled else 1.0,
@@ -278,13 +295,15 @@ def _baselines(case: _Case, seed: int) -> dict[str, Any]:
     )
     sets = baselines.label_sets(validation=seen, images=images, seed=seed)
     return {
-        "single_decision": {name: _brief(ranking, case.truth, case.cost) for name, ranking in orders.items()},
+        "single_decision": {
+            name: _brief(ranking, case.truth, case.cost, case.unknown) for name, ranking in orders.items()
+        },
         "multi_label": _score_sets(sets, case, case.hierarchy, case.cost),
     }
 
 
-def _brief(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray) -> dict[str, Any]:
-    metrics = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost)
+def _brief(ranking: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, unknown: numpy.ndarray) -> dict[str, Any]:
+    metrics = class_metrics.single_decision(ranking=ranking, truth=truth, cost=cost, unknown=unknown)
     return {metric.name: metrics[metric.name] for metric in catalogue.baselines()}
 
 
@@ -308,9 +327,12 @@ def _null_hierarchies(
             "rules": {
                 rule: {
                     "remade": _brief(
-                        case.decider.rank(rule, case.test, hierarchy=tree, cost=cost), case.truth, case.cost
+                        case.decider.rank(rule, case.test, hierarchy=tree, cost=cost),
+                        case.truth,
+                        case.cost,
+                        case.unknown,
                     ),
-                    "rescored": _brief(ranking, case.truth, cost),
+                    "rescored": _brief(ranking, case.truth, cost, case.unknown),
                 }
                 for rule, ranking in rankings.items()
             },
@@ -318,6 +340,12 @@ def _null_hierarchies(
         }
     scored = class_metrics.has_truth(case.truth)
     without_knowledge["shuffled"]["permutation"] = null_trees.permutation_test(
-        list(rankings), case.test.rows(scored), case.truth[scored], case.decider, shuffles=shuffles, seed=seed
+        list(rankings),
+        case.test.rows(scored),
+        case.truth[scored],
+        case.decider,
+        unknown=case.unknown[scored],
+        shuffles=shuffles,
+        seed=seed,
     )
     return without_knowledge

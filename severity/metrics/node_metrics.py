@@ -5,20 +5,28 @@ from typing import Any
 import numpy
 
 from severity.arrays import subtrees
+from severity.arrays.labelsets import most_specific, undetermined
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.metrics.class_metrics import has_truth
 
+# What `score` says besides the number of images.
+SCORES = (
+    *("error", "unspecific", "stopped_inside", "worst_severity", "path_distance", "depth", "specificity"),
+    "information",
+)
 
-def score(*, nodes: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
+
+def score(*, nodes: numpy.ndarray, labels: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> dict[str, Any]:
     """How often a decided node is wrong, how far off it is, and how much it says.
 
     Args:
-        nodes: (N,) node indices. truth: (N, K) bool; images without a true class are left out.
+        nodes: (N,) node indices. labels: (N, K) 1, 0 or NaN = masked; true are the most specific ones. Images without a
+            true class are left out, and those where nobody can say whether the node is right (`unknown`).
         cost: (K, K) cost[decision, truth].
 
     Returns:
-        images: the number of scored images.
+        images: the number of scored images. Where there is none, everything else is None.
         error: share whose node is neither a true class nor above one.
         unspecific: share whose node is right and above a true class, not the class itself.
         stopped_inside: share of decisions that are no class.
@@ -34,9 +42,13 @@ def score(*, nodes: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hi
     Raises:
         SeverityError: no image has a true class.
     """
+    truth = most_specific(labels == 1, hierarchy)
     scored = has_truth(truth)
     if not scored.any():
         raise SeverityError(f"None of the {len(truth)} images has a true class, so no decision can be scored.")
+    scored &= ~unknown(nodes, labels, hierarchy)
+    if not scored.any():
+        return {"images": 0, **dict.fromkeys(SCORES)}
     nodes, truth = nodes[scored], truth[scored]
     covers = _covers(hierarchy)
     leaf = hierarchy.height == 0
@@ -54,6 +66,21 @@ def score(*, nodes: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hi
         "specificity": float((1 - heights[nodes]).mean()),
         "information": float(numpy.log2(len(hierarchy.classes) / leaves[nodes]).mean()),
     }
+
+
+def unknown(nodes: numpy.ndarray, labels: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+    """(N,) bool: where nobody can say whether a node is right. Of a class see `labelsets.undetermined`; of a group, where no
+    label at or below it is true and one is masked.
+
+    Args:
+        nodes: (N,) node indices. labels: (N, K) 1, 0 or NaN = masked.
+    """
+    below = _covers(hierarchy)[nodes]
+    class_of = numpy.full(len(hierarchy.parents), -1)
+    class_of[hierarchy.class_nodes] = numpy.arange(len(hierarchy.classes))
+    of_class = undetermined(labels, hierarchy)[numpy.arange(len(nodes)), class_of[nodes]]
+    of_group = (below & numpy.isnan(labels)).any(axis=1) & ~(below & (labels == 1)).any(axis=1)
+    return numpy.where(class_of[nodes] >= 0, of_class, of_group)
 
 
 def node_costs(cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:

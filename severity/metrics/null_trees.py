@@ -19,7 +19,14 @@ TIE = 1e-12
 
 
 def permutation_test(
-    words: Sequence[str], images: Predictions, truth: numpy.ndarray, decider: Decider, *, shuffles: int, seed: int
+    words: Sequence[str],
+    images: Predictions,
+    truth: numpy.ndarray,
+    decider: Decider,
+    *,
+    unknown: numpy.ndarray,
+    shuffles: int,
+    seed: int,
 ) -> dict[str, Permutation]:
     """Rule -> what its decisions by the true tree are worth, against those by `shuffles` shuffled ones.
 
@@ -30,16 +37,22 @@ def permutation_test(
     Args:
         words: of rules that decide a class; those without a tree are left out. images: that are scored, N of them.
         truth: (N, K) bool, their most specific true classes, at least one each. decider: of the run.
+        unknown: (N, K) bool, classes whose truth is masked: an image for which one is decided is left out, tree by tree.
         shuffles: how many trees; with 0 there is nothing to tell. seed: of them.
     """
     ranking = [word for word in words if temperature.split(word)[0] not in TREELESS]
     if not shuffles or not ranking:
         return {}
     distances = class_metrics.distances(truth=truth, cost=decider.cost)
+    masked = unknown.any()
     row_starts = numpy.arange(len(truth)) * truth.shape[1]
 
     def score(word: str, hierarchy: Hierarchy, cost: numpy.ndarray) -> tuple[float, float]:
         cells = row_starts + decider.first(word, images, hierarchy=hierarchy, cost=cost)
+        if masked:
+            cells = cells[~unknown.take(cells)]
+            if not len(cells):  # Nothing is known of this tree's decisions: it is no better than any.
+                return numpy.inf, numpy.inf
         return 1 - float(truth.take(cells).mean()), float(distances.take(cells).mean())
 
     true = {word: score(word, decider.hierarchy, decider.cost) for word in ranking}

@@ -18,14 +18,15 @@ from severity.core.errors import SeverityError
 from severity.core.runs import Run
 from severity.metrics import catalogue
 
-VERSION = 2
+VERSION = 3
 REMEDY = "Run `dvc repro evaluate`."
 
 
 class Counts(TypedDict):
     """Test images.
 
-    images: all. scored: those with a true class, which single decisions are scored on. without_truth: the others.
+    images: all. scored: those with a true class, which single decisions are scored on, but for those whose decision is of a
+    masked class (`Decision`). without_truth: the others.
     """
 
     images: int
@@ -97,14 +98,27 @@ class Mistake(TypedDict):
     severity: float
 
 
+class Masked(TypedDict):
+    """Decisions of classes whose truth is masked: neither right nor wrong (`severity.metrics.masked`).
+
+    images: how many have one, of those with a true class. top1_error, hierarchical_distance_at_1: least and largest over
+    all images with a true class, whatever the masked labels are.
+    """
+
+    images: int
+    top1_error: list[float]
+    hierarchical_distance_at_1: list[float]
+
+
 class Decision(TypedDict):
     """Single decisions under one rule, scored by the most specific true classes unless a key says otherwise.
 
     Besides these keys it has each metric of the catalogue whose source is `rule`, by name: a float, or null where its
     denominator is 0 (mistake_severity without mistakes). distance_excess: k -> how far its distance_curve is
-    above distance_floor in `Measured`.
+    above what no ranking can be below on these images (distance_floor in `Measured`, where none is undetermined).
 
-    images, without_truth: as scored and without_truth in `Counts`. severity_mean, _median, _lower_quartile,
+    images: scored ones; without_truth: as in `Counts`; undetermined: the others, whose decision is of a class that is
+    masked, and which no number here counts. masked: see `Masked`. severity_mean, _median, _lower_quartile,
     _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
     severity_skewness: third standardised moment, null where all severities are equal. levels: severity, as text with
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
@@ -117,6 +131,8 @@ class Decision(TypedDict):
 
     images: int
     without_truth: int
+    undetermined: int
+    masked: Masked
     severity_mean: float
     severity_median: float
     severity_lower_quartile: float
@@ -139,21 +155,21 @@ class Decision(TypedDict):
 class NodeDecision(TypedDict):
     """Decisions of nodes of the tree, classes or groups.
 
-    images: scored ones. error: share whose node is neither true nor above a true class. unspecific: share right, but
+    images: scored ones; without any, all else is null. error: share whose node is neither true nor above a true class. unspecific: share right, but
     above the true class. stopped_inside: share that is no class. worst_severity: mean severity of the dearest class
     left possible. path_distance: mean number of edges to the nearest true class. depth: mean edges from the root.
     specificity: mean, 1 at a class and 0 at the root. information: mean bits by which the choice is narrowed.
     """
 
     images: int
-    error: float
-    unspecific: float
-    stopped_inside: float
-    worst_severity: float
-    path_distance: float
-    depth: float
-    specificity: float
-    information: float
+    error: float | None
+    unspecific: float | None
+    stopped_inside: float | None
+    worst_severity: float | None
+    path_distance: float | None
+    depth: float | None
+    specificity: float | None
+    information: float | None
 
 
 class Nodes(TypedDict):

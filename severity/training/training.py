@@ -385,7 +385,7 @@ def _validate(
         scores = loss.label_logits(logits).cpu().numpy()
         decided = loss.log_posterior(logits).argmax(dim=1).cpu().numpy()
     auroc = discrimination.macro(discrimination.per_label(scores=scores, truth=targets, classes=loss.classes), "auroc")
-    distance = distances.mean_distance(decided=decided, positive=targets == 1, cost=cost, hierarchy=loss.hierarchy)
+    distance = distances.mean_distance(decided=decided, labels=targets, cost=cost, hierarchy=loss.hierarchy)
     return group.agreed(
         {
             "validation_loss": value,

@@ -5,6 +5,7 @@ sets of labels are in `severity.decisions.set_rules`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy
 
@@ -35,7 +36,7 @@ def rank(
         cost: (K, K) cost[decision, truth].
         hierarchy: the label tree of the K classes.
         nodes: (N, n) probability that each node is present, never rising downward; by default the sums of the posterior,
-            which is right where one class is true of each image. `NODE_RULES` use it.
+            which is right where one class is true of each image. Rules that have `nodes` set use it.
 
     Returns:
         (N, K) int32 class indices, best first; column 0 is the decision.
@@ -56,12 +57,7 @@ def rank(
         check_nodes(nodes, len(posterior), hierarchy)
     ranking = numpy.empty(posterior.shape, dtype=numpy.int32)
     for rows in chunks(len(posterior), len(hierarchy.parents)):
-        p = posterior[rows].astype(numpy.float64)
-        if rule in NODE_RULES:
-            m = subtrees.probabilities(p, hierarchy) if nodes is None else nodes[rows].astype(numpy.float64)
-            ranking[rows] = NODE_RULES[rule](p, m, cost, hierarchy)
-        else:
-            ranking[rows] = RULES[rule](p, cost, hierarchy)
+        ranking[rows] = RULES[rule].rank(_given(rule, posterior[rows], nodes, rows, cost, hierarchy))
     return ranking
 
 
@@ -78,20 +74,52 @@ def first(
     """
     decided = numpy.empty(len(posterior), dtype=numpy.int32)
     for rows in chunks(len(posterior), len(hierarchy.parents)):
-        p = posterior[rows]
-        if rule in NODE_RULES:
-            m = subtrees.probabilities(p, hierarchy) if nodes is None else nodes[rows].astype(numpy.float64)
-        if rule == "crm":
-            decided[rows] = _least(_risk(p, cost), p)
-        elif rule == "crm_nodes":
-            decided[rows] = _least(_node_risk(m, cost, hierarchy).T, p)
-        elif rule == "hie":
-            decided[rows] = (p * m[:, hierarchy.parents[hierarchy.class_nodes]]).argmax(axis=1)
-        elif rule == "top_down":
-            decided[rows] = _descend(p, hierarchy)
-        else:
-            decided[rows] = RULES[rule](p, cost, hierarchy)[:, 0]
+        given = _given(rule, posterior[rows], nodes, rows, cost, hierarchy)
+        shortcut = RULES[rule].first
+        decided[rows] = shortcut(given) if shortcut else RULES[rule].rank(given)[:, 0]
     return decided
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a rule decides from: `posterior` (N, K) float64, `nodes` (N, n) float64 (of rules that use it), the (K, K) cost
+    and the tree; all as for `rank`."""
+
+    posterior: numpy.ndarray
+    nodes: numpy.ndarray | None
+    cost: numpy.ndarray
+    hierarchy: Hierarchy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One decision rule.
+
+    rank: to (N, K) classes, best first. first: a quicker way to their first column; None: there is none. nodes: whether it
+    uses the probabilities of nodes beside the posterior.
+    """
+
+    rank: Callable[[Given], numpy.ndarray]
+    first: Callable[[Given], numpy.ndarray] | None = None
+    nodes: bool = False
+
+
+def _given(
+    rule: str,
+    posterior: numpy.ndarray,
+    nodes: numpy.ndarray | None,
+    rows: slice,
+    cost: numpy.ndarray,
+    hierarchy: Hierarchy,
+) -> Given:
+    posterior = posterior.astype(numpy.float64)
+    if not RULES[rule].nodes:
+        present = None
+    elif nodes is None:
+        present = subtrees.probabilities(posterior, hierarchy)
+    else:
+        present = nodes[rows].astype(numpy.float64)
+    return Given(posterior, present, cost, hierarchy)
 
 
 def _least(risk: numpy.ndarray, posterior: numpy.ndarray) -> numpy.ndarray:
@@ -99,8 +127,9 @@ def _least(risk: numpy.ndarray, posterior: numpy.ndarray) -> numpy.ndarray:
     return numpy.where(risk == risk.min(axis=0), posterior.T, -1.0).argmax(axis=0)
 
 
-def _descend(posterior: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def _descend(given: Given) -> numpy.ndarray:
     """(N,) the class where `_top_down` ends first."""
+    posterior, hierarchy = given.posterior, given.hierarchy
     probability = subtrees.probabilities(posterior, hierarchy)
     class_of = numpy.full(len(hierarchy.parents), -1)
     class_of[hierarchy.class_nodes] = numpy.arange(len(hierarchy.classes))
@@ -122,6 +151,11 @@ def check_nodes(nodes: numpy.ndarray, images: int, hierarchy: Hierarchy) -> None
         )
     if not ((nodes >= 0) & (nodes <= 1)).all():
         raise SeverityError("The probability of a node is outside [0, 1].")
+
+
+def needs_nodes(rule: str) -> bool:
+    """Whether a rule uses the probabilities of nodes; False of one that does not exist."""
+    return rule in RULES and RULES[rule].nodes
 
 
 def climb(*, nodes: numpy.ndarray, hierarchy: Hierarchy, threshold: float) -> numpy.ndarray:
@@ -171,18 +205,19 @@ def check_crm(*, ranking: numpy.ndarray, posterior: numpy.ndarray, cost: numpy.n
         )
 
 
-def _argmax(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def _argmax(given: Given) -> numpy.ndarray:
     """Most probable first; ties by class order."""
-    return _descending(posterior)
+    return _descending(given.posterior)
 
 
-def _crm(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def _crm(given: Given) -> numpy.ndarray:
     """Conditional risk minimisation: ascending expected cost, R(k|x) = sum_j C[k, j] p(j|x); ties keep the order of p.
 
     Karthik et al., "No cost likelihood manipulation at test time for making better mistakes in deep networks",
     ICLR 2021, equation 3.
     """
-    risk = _risk(posterior, cost)
+    posterior = given.posterior
+    risk = _risk(posterior, given.cost)
     # Whole numbers up to 2^40, with the class in the bits below them: sorting integers is fast, and tells ties exactly.
     bits = int(posterior.shape[1] - 1).bit_length()
     keys = numpy.empty(posterior.shape, dtype=numpy.int64)
@@ -246,36 +281,40 @@ def _node_risk(nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) 
     return numpy.rint(risk / cost.max() / TIE)
 
 
-def _crm_nodes(
-    posterior: numpy.ndarray, nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
-) -> numpy.ndarray:
+def _crm_nodes(given: Given) -> numpy.ndarray:
     """Ascending expected cost to the nearest of a set of true classes, from the probabilities of nodes alone:
     R(k) = sum over the path a_0 ... root of k of (C(a_{i+1}) - C(a_i)) (1 - M(a_i)); ties keep the order of p.
 
     With one true class of each image it is `_crm`; for several it needs no more than the marginals (docs/bce-vs-hxe.md, 12).
     """
-    risk = _node_risk(nodes, cost, hierarchy)
-    by_probability = _descending(posterior)
+    risk = _node_risk(given.nodes, given.cost, given.hierarchy)
+    by_probability = _descending(given.posterior)
     by_risk = numpy.argsort(numpy.take_along_axis(risk, by_probability, axis=1), axis=1, kind="stable")
     return numpy.take_along_axis(by_probability, by_risk, axis=1)
 
 
-def _hie(posterior: numpy.ndarray, nodes: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def _hie(given: Given) -> numpy.ndarray:
     """Descending p(class) x M(its parent in the tree), both from the same network; ties by class order.
 
     The self-contained form of Jain et al., "Test-time amendment with a coarse classifier for fine-grained
     classification" (NeurIPS 2023), which takes the parent's probability from a second, coarse network.
     """
-    return _descending(posterior * nodes[:, hierarchy.parents[hierarchy.class_nodes]])
+    return _descending(_with_parent(given))
 
 
-def _top_down(posterior: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy) -> numpy.ndarray:
+def _with_parent(given: Given) -> numpy.ndarray:
+    """(N, K) p(class) x M(its parent)."""
+    return given.posterior * given.nodes[:, given.hierarchy.parents[given.hierarchy.class_nodes]]
+
+
+def _top_down(given: Given) -> numpy.ndarray:
     """Greedy descent: from the root always to the most probable child, down to a class.
 
     The ranking is the descent with backtracking: the classes in the order in which a depth-first walk meets them that
     visits siblings by descending probability (ties: the subtree of the earliest class first). So the classes under the
     chosen child of the root all come before those under any other child, and so on downward.
     """
+    posterior, hierarchy = given.posterior, given.hierarchy
     probability = subtrees.probabilities(posterior, hierarchy)
     leaves = subtrees.leaf_counts(hierarchy)
     # The number of classes that the walk meets before those of a node.
@@ -307,8 +346,14 @@ def _descending(values: numpy.ndarray) -> numpy.ndarray:
     return order
 
 
-Rule = Callable[[numpy.ndarray, numpy.ndarray, Hierarchy], numpy.ndarray]
-NodeRule = Callable[[numpy.ndarray, numpy.ndarray, numpy.ndarray, Hierarchy], numpy.ndarray]
-# Those that use the probabilities of nodes beside the posterior.
-NODE_RULES: dict[str, NodeRule] = {"crm_nodes": _crm_nodes, "hie": _hie}
-RULES: dict[str, Rule | NodeRule] = {"argmax": _argmax, "crm": _crm, "top_down": _top_down, **NODE_RULES}
+RULES: dict[str, Rule] = {
+    "argmax": Rule(_argmax, first=lambda given: given.posterior.argmax(axis=1)),
+    "crm": Rule(_crm, first=lambda given: _least(_risk(given.posterior, given.cost), given.posterior)),
+    "top_down": Rule(_top_down, first=_descend),
+    "crm_nodes": Rule(
+        _crm_nodes,
+        first=lambda given: _least(_node_risk(given.nodes, given.cost, given.hierarchy).T, given.posterior),
+        nodes=True,
+    ),
+    "hie": Rule(_hie, first=lambda given: _with_parent(given).argmax(axis=1), nodes=True),
+}

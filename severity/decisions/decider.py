@@ -152,7 +152,7 @@ class Decider:
         """
         rule, scaled = temperature.split(word)
         posterior, cost = self.posterior(images, scaled=scaled), self.cost if cost is None else cost
-        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if rule in class_rules.NODE_RULES else None
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if class_rules.needs_nodes(rule) else None
         ranking = class_rules.rank(
             rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=hierarchy or self.hierarchy
         )
@@ -163,7 +163,7 @@ class Decider:
     def first(self, word: str, images: Predictions, *, hierarchy: Hierarchy, cost: numpy.ndarray) -> numpy.ndarray:
         """(N,) the decisions alone, `rank(...)[:, 0]`, by another tree and cost; quick, and nothing is checked."""
         rule, scaled = temperature.split(word)
-        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if rule in class_rules.NODE_RULES else None
+        nodes = self._nodes_of(images, hierarchy, scaled=scaled) if class_rules.needs_nodes(rule) else None
         posterior = self.posterior(images, scaled=scaled)
         return class_rules.first(rule, posterior=posterior, nodes=nodes, cost=cost, hierarchy=hierarchy)
 

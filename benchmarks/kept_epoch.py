@@ -1,8 +1,8 @@
 """Which epoch to keep: what the four criteria of train.keep give on test images, and how it varies between seeds.
 
-    python -m benchmarks.kept_epoch [--nih14 FOLDER] [--seeds 8] [--csv FILE]     up to half an hour a collection
+    python -m benchmarks.kept_epoch [--nih14 FOLDER] [--seeds 8] [--epochs 10] [--size 64] [--csv FILE]     half an hour each
 
-Each loss and seed is trained once, with the default params, on the drawn phantoms and, if a folder is given, on a part
+Each loss and seed is trained once, with the default params but for the number of epochs and the size, on the drawn phantoms and, if a folder is given, on a part
 of ChestX-ray14, a fifth of whose patients are for validation. The test images are scored after every epoch, by the most
 specific truth under argmax; then each criterion takes its epoch. Stages and params are the project's, in a folder of
 their own; one thread.
@@ -36,10 +36,11 @@ STAGES = ("collect", "read", "decode", "prepare", "hierarchy")
 METRICS = {"test_hd_at_1": "hd@1", "test_top1_error": "top-1 error", "test_macro_auroc": "macro-AUROC"}
 
 
-def make(folder: Path, name: str, root: Path | None) -> None:
+def make(folder: Path, name: str, root: Path | None, *, epochs: int, size: int) -> None:
     """A project with the default params on one collection, up to what training reads."""
     with project(folder) as params:
         params["data"]["name"] = name
+        params["train"]["epochs"], params["decode"]["size"] = epochs, size
         if root:
             params["datasets"][name]["root"] = str(root.resolve())
             params["prepare"]["validation_fraction"] = 0.2
@@ -125,18 +126,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nih14", type=Path, help="folder of a part of ChestX-ray14: its label table and images")
     parser.add_argument("--seeds", type=int, default=8, help="trainings of each loss, at least 2")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
     parser.add_argument("--csv", type=Path, help="where to write every epoch of every training")
     options = parser.parse_args()
     if options.seeds < 2:
         parser.error(f"--seeds is {options.seeds}; it must be 2 or more")
     torch.set_num_threads(1)
     runs.keep_memory()
-    print(f"{processor()}, torch {torch.__version__}, `{BACKBONE}`, seeds 0 to {options.seeds - 1}", flush=True)
+    print(
+        f"{processor()}, torch {torch.__version__}, `{BACKBONE}`, {options.size} pixels, {options.epochs} epochs, seeds 0 to {options.seeds - 1}",
+        flush=True,
+    )
     roots = {"phantom": None, **({"nih14": options.nih14} if options.nih14 else {})}
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         for name, root in roots.items():
-            make(Path(folder) / name, name, root)
+            make(Path(folder) / name, name, root, epochs=options.epochs, size=options.size)
             collection = Collection(Path(folder) / name)
             trainings = [(loss, seed) for loss in LOSSES for seed in range(options.seeds)]
             measured.append(pandas.concat([collection.epochs(*each) for each in trainings]).assign(collection=name))

@@ -122,6 +122,20 @@ def pooled(chosen: pandas.DataFrame) -> str:
     return markdown.table(["`train.keep`", *METRICS.values()], rows)
 
 
+def against_last(chosen: pandas.DataFrame) -> str:
+    """What each other criterion adds to each metric of the same training, and the standard error over the seeds."""
+    trainings = chosen.set_index(["loss", "seed", "keep"])
+    rows = []
+    for keep in [each for each in training.CRITERIA if each != "last"]:
+        values = []
+        for metric in METRICS:
+            table = trainings[metric].unstack("keep")
+            of_seeds = (table[keep] - table["last"]).groupby("seed").mean()
+            values.append(f"{of_seeds.mean():+.4f} ± {of_seeds.sem():.4f}")
+        rows.append([f"`{keep}`", *values])
+    return markdown.table(["`train.keep`", *METRICS.values()], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nih14", type=Path, help="folder of a part of ChestX-ray14: its label table and images")
@@ -148,6 +162,7 @@ def main() -> None:
             measured.append(pandas.concat([collection.epochs(*each) for each in trainings]).assign(collection=name))
             chosen = choices(measured[-1])
             print(f"\n{name}\n\n{by_loss(chosen)}\nOver the losses\n\n{pooled(chosen)}", flush=True)
+            print(f"\nAgainst last\n\n{against_last(chosen)}", flush=True)
     if options.csv:
         pandas.concat(measured).to_csv(options.csv, index=False)
 

@@ -39,3 +39,9 @@ def test_the_tables_have_means_and_standard_deviations_between_seeds(chosen):
     # Of 2 and 12: mean 7, standard deviation the root of 50.
     assert "| `hxe` | `validation_loss` | 2 to 2 | 7.000 ± 7.071 | 7.000 ± 7.071 | 7.000 ± 7.071 |" in lines
     assert "| `validation_hd_at_1` | 6.0000 ± 7.0711 |" in benchmark.pooled(chosen)
+
+
+def test_criteria_are_held_against_the_last_epoch_of_the_same_training(chosen):
+    # Two epochs fewer in each training: the seeds differ, the trainings' own differences do not.
+    assert "| `validation_hd_at_1` | -2.0000 ± 0.0000 |" in benchmark.against_last(chosen)
+    assert "`last`" not in benchmark.against_last(chosen)

@@ -1,0 +1,3 @@
+from severity.core import commands
+
+commands.begin()

@@ -13,7 +13,6 @@ Deals: FOLDER holds the predictions of N trainings of one and the same configura
 are dealt in all ways into two groups of 2, 3 and 4, as if they were two methods, and compared. Every verdict is a false alarm.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,7 +22,7 @@ import numpy
 
 from severity.comparison import methods, profiles, resampling, scores
 from severity.comparison.resampling import Ratios, Settings
-from severity.core import markdown, runs
+from severity.core import commands, markdown, runs
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.metrics import catalogue
@@ -197,7 +196,7 @@ def deals_table(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="predictions of several trainings of one configuration")
     parser.add_argument("--only", choices=["coverage", "deals"], help="one of the two tables")
     options = parser.parse_args()

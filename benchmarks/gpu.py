@@ -16,7 +16,7 @@ import timm
 import torch
 
 from benchmarks import training as benchmark
-from severity.core import runs
+from severity.core import commands, runs
 from severity.networks import inference
 
 NINE = (
@@ -73,7 +73,7 @@ def page(options: argparse.Namespace, on: torch.device, folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("--images", type=int, default=223_648, help="as many as CheXpert has; 11 GB of disk at 224 px")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=128)

@@ -4,7 +4,6 @@ Run     python -m benchmarks.losses [--threads N] [--device cpu|cuda] [--batch 2
 Prints  a Markdown table: microseconds of the baselines, ratios of the other losses, for trees of 14, 608 and 1,010 classes
 """
 
-import argparse
 import platform
 import statistics
 import time
@@ -14,6 +13,7 @@ import numpy
 import torch
 
 from severity import losses
+from severity.core import commands
 from severity.core.hierarchy import Hierarchy
 from severity.tree import costs
 
@@ -91,7 +91,7 @@ def build(name: str, tree: Hierarchy, **params) -> losses.Link:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=256)

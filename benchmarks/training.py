@@ -5,7 +5,6 @@ Prints  three Markdown tables: the real loop against one resident batch; reading
         image by image; the fixed cost of a run
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.losses import chexpert
 from severity import losses
-from severity.core import runs
+from severity.core import commands, runs
 from severity.networks import backbones, inference, loading
 from severity.networks.images import Augmentation, scaled
 from severity.training import training
@@ -291,7 +290,7 @@ def start_up(repeats: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()

@@ -6,17 +6,16 @@ Writes  data/predictions/<run>.npz, in the form of a trained run's
 Run     python -m stages.external --run chexnet-bce-0     two seconds for 22,433 images of 14 classes
 """
 
-import argparse
 from pathlib import Path
 
 from severity.collections import external_files
-from severity.core import errors, params, runs
+from severity.core import commands, errors, params, runs
 from severity.core.hierarchy import Hierarchy
 from severity.external import conversion
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("--run", required=True, help="a name of external.runs in params.yaml")
     run = runs.named(parser.parse_args().run).name
     settings = params.load()

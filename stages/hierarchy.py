@@ -18,7 +18,7 @@ def main() -> None:
     settings = params.load()
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
     # What is known before any image is decoded: external predictions need no more.
-    about = files.read_json("data/collection/collection.json")
+    about = files.read_json("data/collection/collection.json", "labels", "facts")
     irma = IrmaFacts.find(about["facts"])
     hierarchy = trees.named("data/hierarchies", name, about["labels"], about["facts"])
     cost = costs.build(**settings["cost"], hierarchy=hierarchy, irma=irma.cost if irma else None)

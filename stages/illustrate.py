@@ -9,10 +9,9 @@ Run     python -m stages.illustrate     three seconds
 
 from pathlib import Path
 
-import numpy
 import pandas
 
-from severity.core import errors, params, runs, table_checks, tables, without_images
+from severity.core import archives, errors, params, runs, table_checks, tables, without_images
 from severity.drawing import pictures
 from severity.figures import catalogue
 from severity.figures.shared.study import ImageStudy
@@ -37,7 +36,7 @@ def main() -> None:
         histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
         ids=prepared.read_table(data).frame["id"],
-        examples=numpy.load(data / "examples.npy"),
+        examples=archives.read_npy(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
         mistakes=section["mistakes"],
     )

@@ -5,7 +5,6 @@ Writes  data/predictions/<run>.npz; data/times/<run>.json, how long it took
 Run     python -m stages.predict --backbone tiny_resnet --loss hxe --seed 0     a few seconds
 """
 
-import argparse
 import math
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from severity.core import errors, files, params, runs, tables
+from severity.core import commands, errors, files, params, runs, tables
 from severity.links.links import SoftmaxLink
 from severity.networks import inference, models, processes
 from severity.networks.group import Group
@@ -22,9 +21,8 @@ from severity.prepared import decoded, prepared
 
 
 def main() -> None:
-    runs.die_with_parent()
     runs.keep_memory()
-    run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    run = runs.from_arguments(commands.parser(__doc__))
     settings = params.load()
     machine = settings["machine"]
     processes.start(write, run, settings, devices=machine["devices"], device=machine["device"])

@@ -8,15 +8,12 @@ Run     python -m stages.train --backbone tiny_resnet --loss hxe --seed 0     20
         On several devices: machine.devices in params.yaml, torchrun, or srun; see docs/scaling.md
 """
 
-import argparse
 import contextlib
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from severity import losses
-from severity.core import errors, files, params, runs
+from severity.core import archives, commands, errors, files, params, runs
 from severity.core.hierarchy import Hierarchy
 from severity.networks import backbones, inference, models, processes
 from severity.networks.group import Group
@@ -25,9 +22,8 @@ from severity.training import training
 
 
 def main() -> None:
-    runs.die_with_parent()
     runs.keep_memory()
-    run = runs.from_arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    run = runs.from_arguments(commands.parser(__doc__))
     settings = params.load()
     machine = settings["machine"]
     processes.start(train, run, settings, devices=machine["devices"], device=machine["device"])
@@ -45,7 +41,7 @@ def train(group: Group, run: runs.Run, settings: dict[str, Any]) -> None:
         hierarchy=files.read_json("data/hierarchy/hierarchy.json"),
     )
     inference.deterministic(runs.seed_for(run.name), settings["machine"]["threads"])
-    cost = numpy.load("data/hierarchy/lca_height.npy", allow_pickle=False)
+    cost = archives.read_npy("data/hierarchy/lca_height.npy")
     loss = losses.build(run.loss, hierarchy=hierarchy, cost=cost, **settings["losses"][run.loss])
     # The loss's module is loaded by now, so the sources are all there. They are not part of the record: a changed
     # comment restarts an unfinished run, but leaves no trace in the result. Nor are the machine's settings and the

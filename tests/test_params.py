@@ -248,7 +248,7 @@ def test_what_is_no_mapping_in_yaml_is_refused(tmp_path, content, said):
 def test_no_file_a_folder_and_another_encoding_are_refused(tmp_path):
     with pytest.raises(SeverityError, match="top folder"):
         params.load(tmp_path / "params.yaml")
-    with pytest.raises(SeverityError, match="cannot be read"):
+    with pytest.raises(SeverityError, match="is a folder"):
         params.load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("root: Füße".encode("latin-1"))
     with pytest.raises(SeverityError, match="UTF-8"):

@@ -140,7 +140,7 @@ def test_the_state_of_a_run_that_failed_stays(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_stage_dies_with_the_process_that_started_it(tmp_path):
-    child = "import time; from severity.core import runs; runs.die_with_parent(); print('ready', flush=True); time.sleep(60)"
+    child = "import time; from severity.core import commands; commands.die_with_parent(); print('ready', flush=True); time.sleep(60)"
     parent = (
         "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); "
         "print(child.pid, flush=True); time.sleep(60)"
@@ -165,7 +165,7 @@ def test_a_stage_dies_with_the_process_that_started_it(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_process_whose_parent_has_ended_ends_too():
     for parent, code in ((os.getpid(), 0), (os.getpid() + 1, 1)):
-        command = [sys.executable, "-c", f"from severity.core import runs; runs.die_with_parent({parent})"]
+        command = [sys.executable, "-c", f"from severity.core import commands; commands.die_with_parent({parent})"]
         ended = subprocess.run(command, capture_output=True, text=True)
         assert ended.returncode == code
         assert ("the process that started this one has ended" in ended.stderr) == bool(code)

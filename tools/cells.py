@@ -12,7 +12,6 @@ Run     python -m tools.cells                           on CPUs: as many at a ti
         Then `dvc repro` finds them all up to date and runs what comes after.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from severity.core import errors, params, runs
+from severity.core import commands, errors, params, runs
 from severity.core.errors import SeverityError
 
 LOGS = Path("data/unfinished/logs")
@@ -132,7 +131,7 @@ def _start(name: str, command: Sequence[str], slot: int, slots: Sequence[Mapping
     process = subprocess.Popen(
         command, env=os.environ | dict(slots[slot]), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches only this process, which then ends the whole session of each.
-        preexec_fn=runs.die_with_parent,
+        preexec_fn=commands.die_with_parent,
     )  # fmt: skip
     print(f"{name}: started{_where(slots[slot])}", flush=True)
     return _Running(name, process, log, slot)
@@ -192,7 +191,7 @@ def slots(count: int, devices: Sequence[str]) -> list[dict[str, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument(
         "--jobs", type=int, help="how many side by side; default: one for each of --devices, else see above"
     )

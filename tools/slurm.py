@@ -9,7 +9,6 @@ Run     python -m tools.slurm --jobs 8 -- --gpus=1 --cpus-per-task=8 --time=12:0
         that.
 """
 
-import argparse
 import shlex
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from severity.core import errors, files
+from severity.core import commands, errors, files
 from severity.core.errors import SeverityError
 from tools import cells
 
@@ -67,7 +66,7 @@ def _marked(cell: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("--jobs", type=int, help="at most this many tasks at a time")
     parser.add_argument("--print", action="store_true", help="write and show the script, submit nothing")
     parser.add_argument("--direct", action="store_true", help="tasks run without DVC: for more than about 100 cells")
@@ -87,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     command = _marked if options.direct else cells.through_dvc
-    commands = [command(name) for name in names]
-    files.write_text(FOLDER / "array.sh", script(commands, jobs=options.jobs, options=options.sbatch, top=Path.cwd()))
+    tasks = [command(name) for name in names]
+    files.write_text(FOLDER / "array.sh", script(tasks, jobs=options.jobs, options=options.sbatch, top=Path.cwd()))
     files.write_json(FOLDER / "array.json", {"cells": names, "inputs": cells.inputs()})
     if options.print:
         print((FOLDER / "array.sh").read_text(encoding="utf-8"), end="")

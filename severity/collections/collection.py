@@ -62,7 +62,7 @@ class Collection:
     def read(cls, folder: Path | str) -> "Collection":
         """Read what `write` wrote, and check it again. Raises SeverityError."""
         folder = Path(folder)
-        content = files.read_json(folder / "collection.json")
+        content = files.read_json(folder / "collection.json", "labels", "notes", "facts")
         images = read_images(folder)
         labels = tuple(content["labels"])
         table = tables.read(folder / "table.csv", METADATA, ("age", *labels), REMAKE)

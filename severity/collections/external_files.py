@@ -13,7 +13,7 @@ labels (L,) text with true (N, L), NaN = not known; of these patient, split, nod
 docs/external-predictions.md has more.
 """
 
-import zipfile
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy
 import pandas
 
 from severity.collections.splits import SPLITS
-from severity.core import table_checks, tables
+from severity.core import archives, table_checks, tables
 from severity.core.errors import SeverityError, nearest
 
 PROBABILITY, NODE, TRUTH = "prob:", "node:", "true:"
@@ -51,7 +51,7 @@ class Sheet:
 
 def find(folder: Path | str, name: str) -> Path:
     """The file of the run `name`. Raises SeverityError where there is none, or several."""
-    candidates = [path for suffix in SUFFIXES if (path := Path(folder) / f"{name}{suffix}").is_file()]
+    candidates = [path for suffix in SUFFIXES if os.path.lexists(path := Path(folder) / f"{name}{suffix}")]
     if not candidates:
         known = [_stem(path) for path in listed(folder)]
         raise SeverityError(
@@ -135,11 +135,7 @@ def _columns(columns: Sequence[pandas.Series | numpy.ndarray], rows: int) -> num
 
 
 def _read_arrays(path: Path) -> Sheet:
-    try:
-        with numpy.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise SeverityError(f"{path} cannot be read as arrays of numbers and text: {error}") from None
+    arrays = archives.read_npz(path)
     for name in arrays:
         if name not in (*ARRAYS, *OPTIONAL):
             raise SeverityError(f"{path}: the array {name!r} is not known. {nearest(name, (*ARRAYS, *OPTIONAL))}")

@@ -1,7 +1,11 @@
 """Writing files whole: to a temporary name first, then renamed, so that nothing is ever half-written."""
 
+import contextlib
+import errno
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +14,20 @@ from typing import Any
 
 import pandas
 
-from severity.core.errors import SeverityError
+from severity.core import inputs
+from severity.core.errors import SeverityError, refused, shown
+
+# Of the names of files that are being written, and of folders that are being replaced.
+WRITING, FORMER = ".writing-", ".former-"
+# What stops the writing of any file, whichever library writes; and how libraries that hide the system's number say it.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+SAID = {
+    "No space left on device": errno.ENOSPC,
+    "File too large": errno.EFBIG,
+    "requested and": errno.ENOSPC,  # numpy: "800 requested and 312 written"
+    "failed writing file": errno.ENOSPC,  # torch
+    "unexpected pos": errno.ENOSPC,  # torch
+}
 
 
 @contextmanager
@@ -18,22 +35,72 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, else remove it.
 
     Serves files and folders: write a file at the yielded path, or make a folder there. An existing `path` is replaced.
+
+    Raises:
+        SeverityError: the system refuses to write there, for example because the disk is full; what was at `path` before
+            is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last because writers such as numpy.save and Pillow choose the format by it.
-    temporary = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
-    for left in path.parent.glob(f".{path.stem}.writing-*{path.suffix}"):
-        # What a killed process left behind can be as large as a data set. Its number is this one's only by reuse.
-        if left == temporary or not _alive(left.name.removesuffix(path.suffix).rpartition("-")[2]):
-            _remove(left)
+    temporary = path.with_name(f".{path.stem}{WRITING}{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path, temporary)
+    except OSError as error:
+        raise _not_written(error, path) from None
     try:
         yield temporary
-        if path.is_dir() and not path.is_symlink():
-            _remove(path)
-        os.replace(temporary, path)
+        _exchange(temporary, path)
+    except Exception as error:
+        number = _number(error, temporary)
+        if number is None:
+            raise
+        raise _not_written(OSError(number, os.strerror(number)), path) from None
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):  # A read-only device; what is left is cleared away by the next writer.
+            _remove(temporary)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. A folder that is there is moved aside first, and back if that fails."""
+    if not path.is_dir() or path.is_symlink():
+        os.replace(temporary, path)
+        return
+    aside = path.with_name(temporary.name.replace(WRITING, FORMER))
+    os.rename(path, aside)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(aside, path)
+        raise
+    with contextlib.suppress(OSError):  # As below.
+        _remove(aside)
+
+
+def _clear(path: Path, temporary: Path) -> None:
+    """Remove what killed processes left half-written: it can be as large as a data set."""
+    for mark in (WRITING, FORMER):
+        for left in path.parent.glob(f".{glob.escape(path.stem)}{mark}*{glob.escape(path.suffix)}"):
+            # Its number is this process's own only by reuse.
+            if left == temporary or not _alive(left.name.removesuffix(path.suffix).rpartition("-")[2]):
+                _remove(left)
+
+
+def _number(error: Exception, temporary: Path) -> int | None:
+    """The system's number for why something could not be written; None where that is not what happened."""
+    if isinstance(error, SeverityError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        own = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(temporary)
+        return error.errno if own or error.errno in FULL else None
+    return next((number for words, number in SAID.items() if words in str(error)), None)
+
+
+def _not_written(error: OSError, path: Path) -> SeverityError:
+    # A file of a folder that is being written itself: the name that it would have got.
+    final = Path(*(re.sub(rf"^\.(.+){WRITING}[0-9]+", r"\1", part) for part in path.parts))
+    before = "What was there before is kept." if os.path.lexists(final) else "Nothing half-written is left."
+    return SeverityError(f"{refused(error, 'written', final)} {before}")
 
 
 def _alive(process: str) -> bool:
@@ -64,15 +131,27 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file. Raises SeverityError naming the file when it is missing or not JSON."""
-    path = Path(path)
+def read_json(path: Path | str, *keys: str) -> Any:
+    """Read a JSON file; with `keys`, one that holds a mapping with at least these.
+
+    Raises:
+        SeverityError: it is missing, not JSON or has another content; the message names it.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(inputs.read_text(path, most=None))
     except FileNotFoundError:
-        raise SeverityError(f"{path} is missing. Run `dvc repro` to create it.") from None
-    except json.JSONDecodeError as error:
-        raise SeverityError(f"{path} is not JSON ({error}). Delete it and run `dvc repro`.") from None
+        raise SeverityError(f"{shown(path)} is missing. Run `dvc repro` to create it.") from None
+    except SeverityError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: JSON's own, and Python's of numbers of 5,000 digits
+        raise SeverityError(f"{shown(path)} is not JSON ({error}). Delete it and run `dvc repro`.") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise SeverityError(
+            f"{shown(path)} is not the file of that name that a stage wrote: it has no key {missing[0]!r}. Delete it and "
+            "run `dvc repro`."
+        )
+    return content
 
 
 def write_csv(path: Path | str, frame: pandas.DataFrame) -> None:

@@ -1,13 +1,11 @@
 """Reading params.yaml: YAML to a dict of plain values, checked against `severity.schema`."""
 
 import importlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from severity.core import yaml_files
 from severity.core.errors import SeverityError, nearest
 
 # By name, so that no stage depends on it: a check that only refuses changes no result.
@@ -53,34 +51,11 @@ def check_loss(name: str, numbers: dict[str, Any]) -> None:
             raise SeverityError("\n".join(problems)) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as YAML 1.2 has it, and a repeated key an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is repeated", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"),
-    list("-+.0123456789"),
-)
-
-
 def _read(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
+        return yaml_files.read(path)
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. Run from the top folder of the project.") from None
-    except OSError as error:
-        raise SeverityError(f"{path} cannot be read: {error}") from None
-    # PyYAML passes on Python's own errors about malformed numbers and dates, and about endlessly nested lists.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise SeverityError(f"{path} is not YAML in UTF-8: {error}") from None
 
 
 def _problems(errors: Sequence[dict[str, Any]], content: Any, schema: dict[str, Any]) -> Iterator[str]:
@@ -127,15 +102,7 @@ def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> st
     if isinstance(value, str) and "enum" in right:
         return f"{key} is {value!r}. {nearest(value, right['enum'])}"
     words = "a finite number" if error["type"] == "finite_number" else _words(right)
-    return f"{key} is {_shown(value)}; it must be {words}."
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not print numbers of more than 4,300 digits.
-        text = "a number of thousands of digits"
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return f"{key} is {yaml_files.value_shown(value)}; it must be {words}."
 
 
 def _dotted(place: Place) -> str:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -215,23 +214,6 @@ def _locked(folder: Path, busy: str, comfort: str) -> TextIO | None:
         ) from None
     lock.close()
     return None
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to end this process when the one that started it ends (Linux only).
-
-    DVC, when killed, leaves its commands running; the next `dvc repro` would then start a second training alongside it.
-
-    Args:
-        parent: number of the process that started this one, if known; with it, an end before this call is noticed too.
-    """
-    if sys.platform != "linux":
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
-    parent = parent or os.getppid()
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # It ended before the call.
-        sys.exit("error: the process that started this one has ended.")
 
 
 def keep_memory() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas
 
+from severity.core import inputs
 from severity.core.errors import SeverityError, nearest
 
 UTF8 = "Save it in the encoding UTF-8."
@@ -88,10 +89,13 @@ def _read(path: Path | str, fix: str, **options: Any) -> pandas.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # rows longer than the header
-            return pandas.read_csv(path, keep_default_na=False, index_col=False, encoding="utf-8-sig", **options)
+            with inputs.table(path) as file:
+                return pandas.read_csv(file, keep_default_na=False, index_col=False, encoding="utf-8-sig", **options)
     except FileNotFoundError:
         raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
-    except (ValueError, OSError, EOFError, pandas.errors.ParserWarning) as error:
+    except SeverityError:
+        raise
+    except (ValueError, OSError, pandas.errors.ParserWarning) as error:
         fix = UTF8 if isinstance(error, UnicodeDecodeError) else fix
         why = str(error).rstrip(".")
         raise SeverityError(_sentence(f"{path} cannot be read as a CSV table: {why}.", fix)) from None
@@ -121,6 +125,6 @@ def read_words(path: Path) -> list[str]:
         SeverityError: the file is not a text file.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").split()
-    except (ValueError, OSError) as error:
-        raise SeverityError(f"{path} cannot be read as a text file: {error}") from None
+        return inputs.read_text(path, most=None).split()
+    except FileNotFoundError:
+        raise SeverityError(f"{path} is missing.") from None

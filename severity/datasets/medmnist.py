@@ -137,7 +137,7 @@ def read(root: Path | str, *, no_finding: bool) -> Collection:
         SeverityError: a file that `collect` wrote is not there.
     """
     root = Path(root)
-    info = files.read_json(root / "info.json")
+    info = files.read_json(root / "info.json", "labels")
     labels = tuple(info["labels"])
     raw = tables.read_text(root / "labels.csv", ["id", "split", *labels])
     names = {split: f"{part}_images.npy" for part, split in PARTS.items()}

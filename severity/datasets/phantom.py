@@ -17,6 +17,7 @@ import pandas
 from PIL import Image
 from tqdm import tqdm
 
+from severity.core.commands import die_with_parent
 from severity.core.errors import SeverityError
 from severity.core.files import replacing, write_csv
 from severity.core.runs import seed_for
@@ -171,14 +172,16 @@ def _occasion(label: str, study: Study) -> str:
 def _draw_all(pictures: list[Picture], folder: Path, size: int, seed: int, workers: int) -> None:
     for parent in {(folder / picture.path).parent for picture in pictures}:
         parent.mkdir(parents=True, exist_ok=True)
-    workers = workers or os.cpu_count() or 1
     chunks = [(pictures[start : start + CHUNK], folder, size, seed) for start in range(0, len(pictures), CHUNK)]
+    workers = min(workers or os.cpu_count() or 1, len(chunks))
     with tqdm(total=len(pictures), desc="drawing", unit="image", disable=None) as bar:
         if workers == 1:
             for chunk in chunks:
                 bar.update(_draw_chunk(chunk))
             return
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), die_with_parent, (os.getpid(),)
+        ) as pool:
             for done in pool.map(_draw_chunk, chunks):
                 bar.update(done)
 

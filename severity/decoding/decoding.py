@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy
 from PIL import Image, UnidentifiedImageError
 
+from severity.core.commands import die_with_parent
 from severity.core.errors import SeverityError
-from severity.core.runs import die_with_parent
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 DICOM_SUFFIXES = (".dcm", ".dicom")

@@ -86,7 +86,7 @@ def read(folder: Path | str) -> Model:
         SeverityError: a file is missing, belongs to another run, or names a backbone or a loss that no longer exists.
     """
     folder = Path(folder)
-    record = files.read_json(folder / "record.json")
+    record = files.read_json(folder / "record.json", "class_hash", "losses", "backbones", "input")
     hierarchy = Hierarchy.read(folder / "hierarchy.json")
     try:
         if hierarchy.class_hash != record["class_hash"]:

@@ -16,8 +16,8 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from severity.core.errors import SeverityError
-from severity.core.runs import die_with_parent
+from severity.core.commands import die_with_parent
+from severity.core.errors import SeverityError, told
 from severity.networks import inference
 from severity.networks.group import Group
 
@@ -156,9 +156,12 @@ def _one_of(rank: int, work: Callable, arguments: tuple, count: int, device: str
     try:
         with _joined(group, f"file://{folder}/rendezvous", device):
             work(group, *arguments)
-    except SeverityError as error:
+    except Exception as error:
+        message = told(error)
+        if message is None:
+            raise
         # Every process meets the same mistake; the one that started them reports it once.
-        (Path(folder) / f"error-{rank}").write_text(str(error), encoding="utf-8")
+        (Path(folder) / f"error-{rank}").write_text(message, encoding="utf-8")
         sys.exit(1)
 
 

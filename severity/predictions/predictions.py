@@ -18,7 +18,6 @@ log-odds (`tree_model.ranked`). External predictions get the same form (severity
 """
 
 import json
-import zipfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import scipy.special
 
 from severity.arrays import tree_model
 from severity.arrays.probabilities import check_posterior
-from severity.core import files
+from severity.core import archives, files
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy, class_hash
 
@@ -159,11 +158,11 @@ class Predictions:
         """
         path = Path(path)
         try:
-            with numpy.load(path, allow_pickle=False) as archive:
-                found = cls(**{each.name: archive[each.name] for each in fields(cls)})
+            arrays = archives.read_npz(path)
+            found = cls(**{each.name: arrays[each.name] for each in fields(cls)})
         except FileNotFoundError:
             raise SeverityError(f"The predictions {path} are missing. Run `dvc repro predict`.") from None
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except KeyError as error:
             raise SeverityError(f"{path} is no prediction file: {error}. Run `dvc repro predict`.") from None
         found._check(path, hierarchy)
         return found

@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 import pandas
 
-from severity.core import files, tables
+from severity.core import archives, files, tables
 from severity.core.errors import SeverityError
 
 INDEX = ("id", "path", "width", "height")
@@ -24,7 +24,7 @@ REMAKE = "Remove the folder and run `dvc repro decode`."
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """Read summary.json of a decoded folder. Raises SeverityError when it is not there."""
-    return files.read_json(Path(folder) / "summary.json")
+    return files.read_json(Path(folder) / "summary.json", "images", "size", "aspect")
 
 
 def read_index(folder: Path | str) -> pandas.DataFrame:
@@ -50,11 +50,11 @@ def open_images(folder: Path | str) -> numpy.ndarray:
     path = Path(folder) / "images.npy"
     summary = read_summary(folder)
     try:
-        images = numpy.load(path, mmap_mode="r", allow_pickle=False)
+        images = archives.read_npy(path, mapped=True)
     except FileNotFoundError:
         raise SeverityError(f"{path} is missing. {REMAKE}") from None
-    except (ValueError, EOFError):
-        raise SeverityError(f"{path} is truncated or not a .npy file. {REMAKE}") from None
+    except SeverityError as error:
+        raise SeverityError(f"{error} {REMAKE}") from None
     if images.dtype != numpy.uint8 or images.shape != (summary["images"], summary["size"], summary["size"]):
         raise SeverityError(f"{path} and summary.json next to it disagree in shape. {REMAKE}")
     return images

@@ -74,4 +74,4 @@ def part(table: Table, splits: Sequence[str], classes: Sequence[str]) -> tuple[n
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """summary.json of a prepared folder. Raises SeverityError when it is not there."""
-    return files.read_json(Path(folder) / "summary.json")
+    return files.read_json(Path(folder) / "summary.json", "images", "counts")

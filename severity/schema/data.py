@@ -5,12 +5,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, create_model
 
 from severity.schema.kinds import (
-    LARGEST,
     Count,
     Distinct,
     Empty,
     PartialShare,
-    Positive,
     ProperShare,
     Section,
     Share,
@@ -41,8 +39,11 @@ class Images(Section):
     images: Count
 
 
+DRAWN = 1_000_000  # images; what a few hours draw
+
+
 class PhantomCollect(Section):
-    images: Positive
+    images: Annotated[int, Field(ge=1, le=DRAWN)]
     size: Annotated[int, Field(ge=32, le=1024)]  # widths that the strokes of the drawings are made for
     valid_fraction: ProperShare
     lateral_fraction: Share
@@ -74,7 +75,7 @@ class IrmaRead(Section):
 
 
 class IrmaPhantomCollect(Section):
-    images: Annotated[int, Field(ge=25, le=LARGEST)]  # one for each code
+    images: Annotated[int, Field(ge=25, le=DRAWN)]  # one for each code
     size: Annotated[int, Field(ge=32, le=512)]
     test_fraction: ProperShare
     seed: Count
@@ -101,8 +102,13 @@ class OwnRead(OwnCollect):
     views: Distinct[Text]
 
 
+MADE = ("phantom", "irma_phantom", "medmnist")
+
+
 def _dataset(name: str, collect: type[Section], read: type[Section]) -> type[Section]:
-    fields = {"root": Text, "hierarchy": Text, "collect": collect, "read": read, "labels": Labels}
+    # What `collect` makes itself lies where DVC looks for it.
+    root = Literal[f"data/raw/{name}"] if name in MADE else Text
+    fields = {"root": root, "hierarchy": Text, "collect": collect, "read": read, "labels": Labels}
     return create_model(f"{name}_dataset", __base__=Section, **{field: (kind, ...) for field, kind in fields.items()})
 
 
@@ -120,7 +126,7 @@ DATASETS: dict[str, type[Section]] = {
 
 
 class Decode(Section):
-    size: Positive
+    size: Annotated[int, Field(ge=1, le=8192)]
     aspect: Literal["squash", "crop", "pad"]
     reduced: bool
     max_unreadable: Count

@@ -29,7 +29,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PartialShare = Annotated[float, Field(ge=0, lt=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 
-Text = Annotated[str, Field(min_length=1)]
+
+def _printable(text: str) -> str:
+    if any(ord(each) < 32 or ord(each) == 127 for each in text):
+        raise ValueError("holds a character that cannot be printed")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable), Field(min_length=1)]
 
 
 def _plain(name: str) -> str:

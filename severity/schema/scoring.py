@@ -5,7 +5,7 @@ The words of decision rules are checked where the rules are (severity/decisions)
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from severity.core import runs
 from severity.schema.kinds import Count, Distinct, PartialShare, Positive, ProperShare, Section, Share, Text
@@ -47,13 +47,13 @@ class Evaluate(Section):
     climb_threshold: Share
     batch_size: Positive
     mistakes: Count
-    shuffles: Count
+    shuffles: Annotated[int, Field(ge=0, le=100_000)]
     seed: Count
 
 
 class Compare(Section):
-    resamples: Positive
-    permutations: Positive
+    resamples: Annotated[int, Field(ge=1, le=1_000_000)]
+    permutations: Annotated[int, Field(ge=1, le=100_000_000)]
     level: ProperShare
     baseline_rule: Text
     correlation_labels: Count

@@ -1,17 +1,18 @@
 """Label trees by name: hand-written, data/hierarchies/<name>.yaml, or made of the IRMA codes that are the labels.
 
 A file holds ``source`` (where the tree comes from), ``tree`` (nested nodes: ``node``, optional ``label``, optional
-``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose).
+``children``) and optionally ``excluded`` (labels of the data set that the tree leaves out on purpose). Whatever is no list
+and no mapping is text as it is written: the names Yes, 01 and 2.50 need no quotes.
 
 The name ``flat`` needs no file: all labels of the data set right under the root, so that any data set has a tree.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from severity.core import yaml_files
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.irma import facts as irma_facts
@@ -69,7 +70,7 @@ def read(path: Path | str, labels: Sequence[str] | None) -> Hierarchy:
     path = Path(path)
     content = _load(path)
     nodes = _Nodes(path)
-    nodes.add(content["tree"], parent=-1, above=[])
+    nodes.add(content["tree"])
     excluded = content.get("excluded", [])
     _check_excluded(path, nodes.labels, excluded)
     if labels is not None:
@@ -94,20 +95,20 @@ def _flat(path: Path, labels: Sequence[str]) -> Hierarchy:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         known = [FLAT, IRMA, *(each.stem for each in path.parent.glob("*.yaml"))]
         raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SeverityError(f"{path} is not YAML: {error}") from None
+    content = yaml_files.read(path, words=True)
     _check_keys(path, "the file", content, required={"source", "tree"}, optional={"excluded"})
     return content
 
 
 def _check_keys(path: Path, where: str, mapping: Any, required: set[str], optional: set[str]) -> None:
     if not isinstance(mapping, dict):
-        raise SeverityError(f"{path}: {where} must be a mapping with the keys {sorted(required)}, but is {mapping!r}.")
+        raise SeverityError(
+            f"{path}: {where} must be a mapping with the keys {sorted(required)}, but is "
+            f"{yaml_files.value_shown(mapping)}."
+        )
     for key in mapping:
         if key not in required | optional:
             raise SeverityError(f"{path}: {where} has the unknown key {key!r}. {nearest(key, required | optional)}")
@@ -123,15 +124,31 @@ class _Nodes:
         self.names: list[str] = []
         self.parents: list[int] = []
         self.labels: dict[str, int] = {}
+        self._given: list[Any] = []  # of each node its mapping in the file
+        self._index: dict[str, int] = {}  # of a name
 
-    def add(self, node: Any, parent: int, above: list[Any]) -> None:
+    def add(self, tree: Any) -> None:
+        """Add a node and all that are below it, however many levels."""
+        waiting = [(tree, -1)]
+        while waiting:
+            node, parent = waiting.pop()
+            children = self._add(node, parent)
+            waiting += [(child, self._index[node["node"]]) for child in reversed(children)]
+
+    def _add(self, node: Any, parent: int) -> list[Any]:
+        """Add a node; returns its children."""
         under = f"under {self.names[parent]!r}" if parent >= 0 else "at the root"
-        if any(node is each for each in above):
+        if any(node is self._given[each] for each in self._above(parent)):
             raise SeverityError(f"{self.path}: the tree has a cycle: {node['node']!r} is {under}, below itself.")
         _check_keys(self.path, f"the node {under}", node, required={"node"}, optional={"label", "children"})
-        name = str(node["node"])
-        if name in self.names:
-            first = self.parents[self.names.index(name)]
+        for key in ("node", "label"):
+            if not isinstance(node.get(key, ""), str):
+                raise SeverityError(
+                    f"{self.path}: {key!r} of a node {under} must be a name, but is {yaml_files.value_shown(node[key])}."
+                )
+        name = node["node"]
+        if name in self._index:
+            first = self.parents[self._index[name]]
             raise SeverityError(
                 f"{self.path}: the node {name!r} has two parents: it is {under} and "
                 f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two."
@@ -141,15 +158,21 @@ class _Nodes:
             raise SeverityError(
                 f"{self.path}: 'children' of {name!r} must be a list of nodes; for a leaf, leave it out."
             )
-        index = len(self.names)
+        self._index[name] = len(self.names)
         self.names.append(name)
         self.parents.append(parent)
+        self._given.append(node)
         if "label" in node:
-            self._label(str(node["label"]), name, index)
+            self._label(node["label"], name, self._index[name])
         elif not children:
             raise SeverityError(f"{self.path}: the leaf {name!r} has no label. Name its label or remove it.")
-        for child in children or []:
-            self.add(child, index, [*above, node])
+        return children or []
+
+    def _above(self, node: int) -> Iterator[int]:
+        """A node and all above it."""
+        while node >= 0:
+            yield node
+            node = self.parents[node]
 
     def _label(self, label: str, name: str, index: int) -> None:
         if label in self.labels:
@@ -159,10 +182,10 @@ class _Nodes:
 
 
 def _check_excluded(path: Path, in_tree: dict[str, int], excluded: Any) -> None:
-    if not isinstance(excluded, list):
-        raise SeverityError(f"{path}: 'excluded' must be a list of labels, but is {excluded!r}.")
+    if not isinstance(excluded, list) or not all(isinstance(label, str) for label in excluded):
+        raise SeverityError(f"{path}: 'excluded' must be a list of labels, but is {yaml_files.value_shown(excluded)}.")
     for label in excluded:
-        if label in list(in_tree):
+        if label in in_tree:
             raise SeverityError(f"{path}: the label {label!r} is both in the tree and in 'excluded'. Keep one.")
 
 

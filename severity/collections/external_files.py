@@ -79,9 +79,14 @@ def read(path: Path | str) -> Sheet:
         SeverityError: a file, column, cell or array that is not of the form above; the message names it.
     """
     path = Path(path)
-    sheet = _read_arrays(path) if path.suffix == ".npz" else _read_table(path)
+    try:
+        sheet = _read_arrays(path) if path.suffix == ".npz" else _read_table(path)
+    except FileNotFoundError:
+        raise SeverityError(f"{path} is missing.") from None
     if not len(sheet.ids):
         raise SeverityError(f"{path} holds no image.")
+    if not sheet.classes:
+        raise SeverityError(f"{path} holds no class.")
     table_checks.refuse_repeats(pandas.Series(sheet.ids), "id", path)
     for what, names in (("class", sheet.classes), ("node", sheet.nodes), ("label", sheet.labels)):
         for name in names:

@@ -37,12 +37,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(known) or 'none'}."
 
 
+def printable(text: str) -> str:
+    """The text with whatever is neither printable nor a line end escaped: names of files may hold anything."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape", "backslashreplace").decode()
+        for each in text
+    )
+
+
 def shown(path: object) -> str:
     """A path for a message: what cannot be printed is escaped, the middle of a very long one left out."""
-    text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
-    text = "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-    )
+    text = printable(os.fsdecode(path) if isinstance(path, bytes) else str(path)).replace("\n", "\\n")
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
 
 
@@ -61,7 +66,7 @@ def refused(error: OSError, doing: str, path: object = None) -> SeverityError:
 def told(error: BaseException) -> str | None:
     """The message for an error that a person can fix; None for any other, which needs its traceback."""
     if isinstance(error, SeverityError):
-        return str(error)
+        return printable(str(error))
     if isinstance(error, OSError) and error.filename is not None:
         return str(refused(error, "opened, read or written"))
     if isinstance(error, OSError) and error.errno in NEEDED:

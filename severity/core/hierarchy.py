@@ -164,7 +164,9 @@ class Hierarchy:
         content = files.read_json(path)
         try:
             return cls.from_parents(**{key: content[key] for key in ("parents", "class_nodes", "classes", "names")})
-        except (KeyError, TypeError) as error:
+        except SeverityError as error:
+            raise SeverityError(f"{path}: {error}") from None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SeverityError(f"{path} is not a hierarchy file ({error}). Delete it and run `dvc repro`.") from None
 
 

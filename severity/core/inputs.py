@@ -138,7 +138,13 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:
         count = self.file.readinto(buffer)
         self.read_so_far += count
-        end = bytes(buffer[:count]).rfind(b"\n")
+        block = bytes(buffer[:count])
+        if b"\x00" in block:
+            raise SeverityError(
+                f"{shown(self.path)} has zero bytes: it is a binary file or text in another encoding. Save it as a table "
+                "in UTF-8."
+            )
+        end = block.rfind(b"\n")
         self.since_line = self.since_line + count if end < 0 else count - end - 1
         if self.since_line > LINE:
             raise SeverityError(

@@ -13,11 +13,13 @@ from severity.core import inputs
 from severity.core.errors import SeverityError, shown
 
 LARGEST = inputs.MIB  # bytes; a parser in Python takes seconds for as much
-DEEPEST = 2000  # mappings and lists in each other; a level of a tree is two
+DEEPEST = 1000  # mappings and lists in each other; a level of a tree is two
+MOST_BRACKETS = 600
 MOST_MERGED = 10_000  # keys of one mapping with `<<`, which can multiply them
 FRAMES = 3  # of Python's stack for each of these levels
 
 _shortened = reprlib.Repr()
+_shortened.maxlevel = 3
 _shortened.maxstring = _shortened.maxother = _shortened.maxlong = 100
 
 
@@ -46,15 +48,23 @@ def read(path: Path | str, *, words: bool = False) -> Any:
 def value_shown(value: Any) -> str:
     """A value for a message, shortened; aliases can make one that is endless when written out."""
     try:
-        return _shortened.repr(value)
+        text = _shortened.repr(value)
     except ValueError:  # Python does not print numbers of more than 4,300 digits.
         return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, as YAML 1.2 has it, and a repeated key an error."""
 
     depth = 0
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level == MOST_BRACKETS:  # The scanner takes a time that grows with their square.
+            raise yaml.scanner.ScannerError(
+                None, None, f"more than {MOST_BRACKETS} brackets in each other", self.get_mark()
+            )
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.depth == DEEPEST:

@@ -1,5 +1,6 @@
 """What is known of the IRMA codes of a collection: its `read` gives it, tree, cost and score are made of it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +55,16 @@ class IrmaFacts:
 
     @classmethod
     def read(cls, path: Path | str) -> "IrmaFacts | None":
-        """Read what `write` wrote; None where the file does not exist."""
-        return cls.from_json(files.read_json(path)) if Path(path).is_file() else None
+        """Read what `write` wrote; None where the file does not exist. Raises SeverityError where it is another file."""
+        if not os.path.lexists(path):
+            return None
+        content = files.read_json(path, "scheme")
+        try:
+            return cls.from_json(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SeverityError(
+                f"{path} is not what `hierarchy` wrote ({error!r}). Delete it and run `dvc repro`."
+            ) from None
 
     def cost(self, codes: Sequence[str]) -> numpy.ndarray:
         """(K, K) IRMA error of deciding one of the codes where another is true."""

@@ -7,7 +7,6 @@ and no mapping is text as it is written: the names Yes, 01 and 2.50 need no quot
 The name ``flat`` needs no file: all labels of the data set right under the root, so that any data set has a tree.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,10 +94,11 @@ def _flat(path: Path, labels: Sequence[str]) -> Hierarchy:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path):
+    try:
+        content = yaml_files.read(path, words=True)
+    except FileNotFoundError:
         known = [FLAT, IRMA, *(each.stem for each in path.parent.glob("*.yaml"))]
-        raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}")
-    content = yaml_files.read(path, words=True)
+        raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}") from None
     _check_keys(path, "the file", content, required={"source", "tree"}, optional={"excluded"})
     return content
 

@@ -14,7 +14,7 @@ from severity.collections import collection
 from severity.core import errors, files, params, tables, without_images
 from severity.datacard import datacard, duplicates
 from severity.datacard.figures import Card
-from severity.drawing import pictures
+from severity.drawing import pictures, short_names
 from severity.figures import catalogue
 from severity.prepared import decoded, prepared
 
@@ -46,7 +46,8 @@ def main() -> None:
         files.write_csv(folder / "cooccurrence.csv", together)
         files.write_csv(folder / "violations.csv", broken)
         files.write_csv(folder / "near_duplicates.csv", near_duplicates.pairs)
-    drawn = catalogue.draw("describe", Card(table, labels, together, near_duplicates, images, card["dataset"]))
+    study = Card(table, labels, together, near_duplicates, images, card["dataset"])
+    drawn = short_names.drawn(catalogue.draw, "describe", study, names=table.labels)
     pictures.write_all(drawn, "plots/data")
     print(datacard.sentence(card))
 

@@ -22,7 +22,7 @@ from severity.core import errors, files, params, runs, tables, without_images
 from severity.core.errors import SeverityError
 from severity.core.hierarchy import Hierarchy
 from severity.decoding import decoding
-from severity.drawing import pictures
+from severity.drawing import pictures, short_names
 from severity.explanation import explained_images, explanation
 from severity.explanation import figures as explanation_figures
 from severity.metrics import record
@@ -97,8 +97,10 @@ def explain(
             case, network, loss, image=image, boxes=own, hierarchy=hierarchy, cam=cam, layers=layers, maps=maps
         )
         steps = explained_images.steps(case, predictions, hierarchy)
-        picture = explanation_figures.draw_case(
+        picture = short_names.drawn(
+            explanation_figures.draw_case,
             case,
+            names=[*hierarchy.names, *hierarchy.classes],
             image=image,
             boxes=own,
             steps=steps,

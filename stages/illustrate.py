@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 
 from severity.core import archives, errors, params, runs, table_checks, tables, without_images
-from severity.drawing import pictures
+from severity.drawing import pictures, short_names
 from severity.figures import catalogue
 from severity.figures.shared.study import ImageStudy
 from severity.metrics import record
@@ -27,7 +27,7 @@ def main() -> None:
         print(without_images.WHY)
         return
     data, trained = Path("data/prepared"), runs.grid(settings)
-    section = settings["plot"]
+    section, table = settings["plot"], prepared.read_table(data)
     study = ImageStudy(
         records=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
         configuration=section["configuration"],
@@ -35,12 +35,12 @@ def main() -> None:
         classes=section["classes"],
         histories=pandas.concat([history(run) for run in trained]) if trained else None,
         images=decoded.open_images("data/images"),
-        ids=prepared.read_table(data).frame["id"],
+        ids=table.frame["id"],
         examples=archives.read_npy(data / "examples.npy"),
         example_rows=tables.read_text(data / "examples.csv", ["label", "id"]),
         mistakes=section["mistakes"],
     )
-    drawn = catalogue.draw("illustrate", study)
+    drawn = short_names.drawn(catalogue.draw, "illustrate", study, names=table.labels)
     pictures.write_all(drawn, "plots/images")
     print(f"plots/images: {', '.join(drawn)}")
 

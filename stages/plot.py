@@ -11,7 +11,7 @@ import pandas
 
 from severity.core import errors, params, runs, tables
 from severity.core.hierarchy import Hierarchy
-from severity.drawing import pictures
+from severity.drawing import pictures, short_names
 from severity.figures import catalogue
 from severity.figures.shared.study import ScoreStudy
 from severity.metrics import record
@@ -46,7 +46,7 @@ def main() -> None:
         cost=costs.read("data/cost/cost.csv", hierarchy.classes),
         labels=section["labels"],
     )
-    drawn = catalogue.draw("plot", study)
+    drawn = short_names.drawn(catalogue.draw, "plot", study, names=[*hierarchy.names, *hierarchy.classes])
     pictures.write_all(drawn, "plots/scores")
     print(f"plots/scores: {', '.join(drawn)}")
 

@@ -1,14 +1,18 @@
 """params.yaml: what is read, what is refused, and how a message says it."""
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from hypothesis import strategies
 
 from severity.core import params
 from severity.core.errors import SeverityError, nearest
@@ -276,3 +280,66 @@ def test_every_comment_outlives_overrides(tmp_path):
 def test_nearest_names_all_and_guesses_only_what_is_near():
     assert nearest("hxee", ["ce", "hxe"]) == "Did you mean 'hxe'? Known: ce, hxe."
     assert nearest("zzz", ["ce", "hxe"]) == "Known: ce, hxe."
+
+
+# Anything that YAML can say.
+ANY = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.dates()
+    | strategies.binary(max_size=3)
+    | strategies.text(max_size=8)
+    | strategies.sampled_from(
+        ["auto", "balanced", "../../etc", "1e12", "~", "0x10", "1:30", "no", "\x00", 1e12, 10**12]
+    ),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(strategies.text(max_size=5) | strategies.integers(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PLACES = sorted((path for path, _ in values(REAL)), key=str)
+
+
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(strategies.lists(strategies.tuples(strategies.sampled_from(PLACES), ANY), min_size=1, max_size=3))
+def test_whatever_stands_anywhere_in_the_file_is_taken_or_named(changes):
+    content = copy.deepcopy(REAL)
+    for path, value in changes:
+        inner = content
+        try:
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+        except (IndexError, KeyError, TypeError):  # An earlier change took its place away.
+            continue
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text(yaml.safe_dump(content, allow_unicode=False), encoding="utf-8")
+        try:
+            params.load(path)
+        except SeverityError as error:
+            assert str(path) in str(error) and len(str(error).splitlines()) <= params.SHOWN + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("machine/workers", 100_000, "machine.workers is 100,000, but this machine has"),
+        ("machine/threads", 100_000, "machine.threads is 100,000, but this machine has"),
+        ("datasets/phantom/collect/images", 10**9, "datasets.phantom.collect.images is 1000000000"),
+        ("datasets/phantom/collect/images", 1e12, "a whole number from 1 to 1,000,000"),
+        ("datasets/phantom/root", "../../etc", "must be data/raw/phantom"),
+        ("datasets/medmnist/root", "/etc/passwd", "must be data/raw/medmnist"),
+        ("datasets/own/root", "", "datasets.own.root is ''"),
+        ("datasets/own/root", "a\x00b", "datasets.own.root"),
+        ("decode/size", 10**6, "decode.size is 1000000"),
+        ("evaluate/shuffles", 10**9, "evaluate.shuffles"),
+        ("compare/permutations", 2**31 - 1, "compare.permutations"),
+    ],
+)
+def test_what_would_take_days_or_leave_the_folder_is_refused_at_once(tmp_path, path, value, said):
+    with pytest.raises(SeverityError, match=re.escape(said)):
+        load(tmp_path, changed(path, value))

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from severity.core import files
+from severity.drawing import fonts
 
 BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE, "#000000")
@@ -110,11 +111,12 @@ def luminance(colour: str) -> float:
 
 
 def styled(function: Callable) -> Callable:
-    """Make `function` independent of the matplotlib settings of whoever runs it."""
+    """Make `function` independent of the matplotlib settings of whoever runs it, but for the choice of fonts."""
 
     @functools.wraps(function)
     def within_style(*args: Any, **kwargs: Any) -> Any:
-        with matplotlib.style.context(["default", STYLE]):
+        chosen = {key: matplotlib.rcParams[key] for key in fonts.CHOICE}
+        with matplotlib.style.context(["default", STYLE, chosen]):
             return function(*args, **kwargs)
 
     return within_style
@@ -125,11 +127,13 @@ def write(picture: Picture, stem: Path | str) -> None:
     """Write `<stem>.png`, `.svg`, `.csv` and `.caption.txt`, byte for byte the same for the same data."""
     with files.replacing(f"{stem}.png") as temporary:
         # The version of matplotlib, its default for Software, would change the bytes.
-        picture.figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        fonts.with_fallback(
+            picture.figure, lambda: picture.figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        )
     # Laid out once: everything is at the same place in both files, and many panels take long to lay out.
     picture.figure.set_layout_engine("none")
     with files.replacing(f"{stem}.svg") as temporary:
-        picture.figure.savefig(temporary, dpi=DPI, metadata={"Date": None, "Creator": None})
+        fonts.quietly(lambda: picture.figure.savefig(temporary, dpi=DPI, metadata={"Date": None, "Creator": None}))
     files.write_csv(f"{stem}.csv", picture.table)
     files.write_text(f"{stem}.caption.txt", picture.caption + "\n")
 

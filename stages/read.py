@@ -6,6 +6,8 @@ Run     python -m stages.read
 Time    seconds: no image is opened
 """
 
+import inspect
+
 from severity import datasets
 from severity.collections import collection
 from severity.core import errors, params
@@ -15,7 +17,11 @@ def main() -> None:
     settings = params.load()
     name = settings["data"]["name"]
     section = settings["datasets"][name]
-    data = datasets.find(name).read(section["root"], **section["read"])
+    read = datasets.find(name, section).read
+    # What is said under `collect` about the tables holds here too.
+    known = {**section["collect"], "section": f"datasets.{name}"}
+    shared = known.keys() & inspect.signature(read).parameters.keys()
+    data = read(section["root"], **section["read"], **{key: known[key] for key in shared})
     collection.check(data)
     data.write("data/collection")
     print(f"{name}: {len(data.table)} images, {len(data.labels)} labels")

@@ -1,14 +1,16 @@
-"""One file a collection: raw files in, one tidy table out. The file's name is its name in params.yaml."""
+"""One file a kind of collection: raw files in, one tidy table out. Its name is that of its section in params.yaml."""
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from severity.core.errors import SeverityError, nearest
 
 
-def find(name: str) -> ModuleType:
-    """The module of the collection `name`.
+def find(name: str, section: Mapping[str, Any]) -> ModuleType:
+    """The module of the collection `name`, whose section of params.yaml may say the `kind` of another name.
 
     It has collect(root, out, *, ...), which writes the folder `out` and returns the number of images, and read(root, *,
     ...), which returns a `severity.collections.collection.Collection`.
@@ -16,9 +18,11 @@ def find(name: str) -> ModuleType:
     Raises:
         SeverityError: no file of this folder has that name.
     """
+    kind = section.get("kind", name)
     known = [module.name for module in pkgutil.iter_modules(__path__)]
-    if name not in known:
+    if kind not in known:
         raise SeverityError(
-            f"params.yaml: data.name is {name!r}, but there is no severity/datasets/{name}.py. {nearest(name, known)}"
+            f"params.yaml: the data set {name!r} is of the kind {kind!r}, but there is no severity/datasets/{kind}.py. "
+            f"{nearest(kind, known)}"
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{kind}")

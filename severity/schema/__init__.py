@@ -5,7 +5,7 @@ entry of `losses.LOSSES`, a data set one of `data.DATASETS`; tests/test_params.p
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import create_model, model_validator
 
@@ -19,7 +19,7 @@ def _one_of_each(name: str, models: dict[str, type[Section]]) -> type[Section]:
 
 
 class Data(Section):
-    name: Literal[tuple(data.DATASETS)]
+    name: Name
 
 
 class Params(Section):
@@ -27,7 +27,7 @@ class Params(Section):
 
     machine: machine.Machine
     data: Data
-    datasets: _one_of_each("Datasets", data.DATASETS)
+    datasets: data.Datasets
     decode: data.Decode
     prepare: data.Prepare
     describe: data.Describe
@@ -45,6 +45,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _what_concerns_several_sections(self) -> "Params":
+        known = [*data.DATASETS, *self.datasets.model_extra]
+        if self.data.name not in known:
+            raise ValueError(
+                f"data.name is {self.data.name!r}, which has no section under 'datasets'. {nearest(self.data.name, known)}"
+            )
         for name in self.grid.backbone:
             if name not in self.backbones:
                 raise ValueError(

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, ConfigDict, Field, create_model
 
 from severity.schema.kinds import (
     Count,
     Distinct,
     Empty,
+    Name,
     PartialShare,
     ProperShare,
     Section,
@@ -94,12 +95,13 @@ class MedmnistRead(Section):
 
 class OwnCollect(Section):
     table: Text
-    columns: dict[Text, Text]
+    columns: dict[Literal["path", "class", "id", "patient", "split", "view", "sex", "age"], Text]
 
 
-class OwnRead(OwnCollect):
+class OwnRead(Section):
     ignore: Distinct[Text]
     views: Distinct[Text]
+    label_separator: str
 
 
 MADE = ("phantom", "irma_phantom", "medmnist")
@@ -108,7 +110,14 @@ MADE = ("phantom", "irma_phantom", "medmnist")
 def _dataset(name: str, collect: type[Section], read: type[Section]) -> type[Section]:
     # What `collect` makes itself lies where DVC looks for it.
     root = Literal[f"data/raw/{name}"] if name in MADE else Text
-    fields = {"root": root, "hierarchy": Text, "collect": collect, "read": read, "labels": Labels}
+    fields = {
+        "title": Text,
+        "root": root,
+        "hierarchy": Text,
+        "collect": collect,
+        "read": read,
+        "labels": Labels,
+    }
     return create_model(f"{name}_dataset", __base__=Section, **{field: (kind, ...) for field, kind in fields.items()})
 
 
@@ -123,6 +132,21 @@ DATASETS: dict[str, type[Section]] = {
     "own": _dataset("own", OwnCollect, OwnRead),
     "external": _dataset("external", Empty, Empty),
 }
+
+
+class AnotherOwn(DATASETS["own"]):
+    """Another collection of one's own, under any name."""
+
+    kind: Literal["own"]
+
+
+class Datasets(
+    create_model("NamedDatasets", __base__=Section, **{name: (kind, ...) for name, kind in DATASETS.items()})
+):
+    """The data sets that have a file of their own, and any number of the kind `own` beside them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Name, AnotherOwn]
 
 
 class Decode(Section):

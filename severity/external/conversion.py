@@ -23,6 +23,7 @@ DETECT = "detect"
 COLLECTION = "data/collection"
 # How far from one the sum of a row may be that is still taken for a distribution: numbers printed with few digits.
 ROUNDING = 0.01
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".npy")
 # How far above its parent's the probability of a node may be: numbers printed with few digits. It is cut.
 EXCESS = 1e-6
 
@@ -350,12 +351,13 @@ def _joined(
     sheet: Sheet, truth: Truth, unknown_ids: str, incomplete: str
 ) -> tuple[numpy.ndarray, pandas.DataFrame, dict[str, int]]:
     """The rows of the file that count, in the data set's order, what the data set knows of them, and counts."""
-    place = pandas.Index(truth.frame["id"]).get_indexer(sheet.ids)
+    place, matched = _places(sheet, truth.frame["id"])
     unknown = place < 0
     if unknown.any() and unknown_ids == "error":
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
-            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
+            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}, "
+            "with or without the suffix of an image file; or "
             f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
@@ -372,11 +374,43 @@ def _joined(
             "Numbers on other images cannot be compared; predict them too, or set external.incomplete to allow in params.yaml."
         )
     counts = {
+        "ids_matched_without_suffix": matched,
         "unknown_ids_left_out": int(unknown.sum()),
         "train_images_left_out": int((~kept).sum()),
         "images_without_prediction": len(lacking),
     }
     return rows, frame, counts
+
+
+def _places(sheet: Sheet, ids: pandas.Series) -> tuple[numpy.ndarray, int]:
+    """(n,) the row of the data set that each id of the file names, -1 for none, and how many were matched by their stems.
+
+    An id that the data set does not have as it is may have, or lack, the suffix of an image file.
+
+    Raises:
+        SeverityError: two ids of the file are one without their suffixes, or one of the data set could be either.
+    """
+    place = pandas.Index(ids).get_indexer(sheet.ids)
+    unknown = numpy.flatnonzero(place < 0)
+    stems, theirs = ids.map(_stem), pandas.Series(sheet.ids[unknown], dtype=str).map(_stem)
+    twice = set(stems[stems.duplicated()]) & set(theirs)
+    found = pandas.Index(stems.drop_duplicates()).get_indexer(theirs)
+    rows = numpy.where(found < 0, -1, stems.drop_duplicates().index.to_numpy()[found])
+    again = pandas.Series(rows)[(rows >= 0) & (pandas.Series(rows).duplicated() | numpy.isin(rows, place))]
+    if twice or len(again):
+        stem = min(twice) if twice else stems[again.iloc[0]]
+        raise SeverityError(
+            f"{sheet.path}: more than one image is called {stem!r} but for the suffix of its file. Write the ids as the "
+            f"data set has them, such as {ids.iloc[0]!r}."
+        )
+    place[unknown] = rows
+    return place, int((rows >= 0).sum())
+
+
+def _stem(image: str) -> str:
+    """An id without the suffix of an image file."""
+    stem, dot, suffix = image.rpartition(".")
+    return stem if stem and dot + suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def _splits(sheet: Sheet, rows: numpy.ndarray, known: pandas.Series) -> numpy.ndarray:

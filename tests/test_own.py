@@ -184,7 +184,10 @@ def test_views_select_rows(tmp_path):
     [
         ("Path", "is the column 'Path' the path? 'path' is taken for it."),
         (" SEX", "is the column 'SEX' the sex? 'sex' is taken for it."),
-        ("Class", "is the column 'Class' the class? Say so in params.yaml: `columns` of datasets.own.collect, {class: Class}"),
+        (
+            "Class",
+            "is the column 'Class' the class? Say so in params.yaml: `columns` of datasets.own.collect, {class: Class}",
+        ),
     ],
 )
 def test_a_column_that_is_all_but_called_right_is_no_label(tmp_path, name, told):

@@ -181,7 +181,9 @@ def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions that hold no cell
-            sheets = pandas.read_excel(path, sheet_name=None, header=None, dtype=str, keep_default_na=False)
+            sheets = pandas.read_excel(
+                path, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
+            )
     except FileNotFoundError:
         raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
     except ImportError:

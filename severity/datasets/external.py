@@ -56,7 +56,9 @@ def read(root: Path | str) -> Collection:
             unread[path.name] = error
     if not sheets:
         why = "".join(f" {error}" for error in unread.values())
-        raise SeverityError(f"{root} has no file of predictions with columns true:<class>. See {FORM} for the form.{why}")
+        raise SeverityError(
+            f"{root} has no file of predictions with columns true:<class>. See {FORM} for the form.{why}"
+        )
     for error in unread.values():
         print(f"left out: {error}", file=sys.stderr)
     labels = sheets[0].labels

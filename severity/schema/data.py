@@ -1,5 +1,6 @@
 """The data: collections and the options of their modules, decoding, division, the data card."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model
@@ -23,6 +24,17 @@ def _ascending(values: list[float]) -> list[float]:
     if values[0] > values[1]:
         raise ValueError(f"is {values}; the lower number comes first")
     return values
+
+
+def _derived(name: str) -> str:
+    if not re.fullmatch(r"[^@]+(@flat|@shuffled_[0-9]+)?", name):
+        raise ValueError(
+            f"is {name!r}; it must be the name of a tree, <tree>@flat, or <tree>@shuffled_<seed>, the seed a whole number"
+        )
+    return name
+
+
+Hierarchy = Annotated[Text, AfterValidator(_derived)]
 
 
 class Labels(Section):
@@ -113,7 +125,7 @@ def _dataset(name: str, collect: type[Section], read: type[Section]) -> type[Sec
     fields = {
         "title": Text,
         "root": root,
-        "hierarchy": Text,
+        "hierarchy": Hierarchy,
         "collect": collect,
         "read": read,
         "labels": Labels,

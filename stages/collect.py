@@ -19,7 +19,7 @@ def main() -> None:
     name = settings["data"]["name"]
     section = settings["datasets"][name]
     out = Path("data/raw") / name
-    collect = datasets.find(name, section).collect
+    collect = datasets.find(section.get("kind", name)).collect
     # Collections that are drawn are drawn by several processes; those of one's own may go by any name.
     known = {"workers": settings["machine"]["workers"], "section": f"datasets.{name}"}
     shared = known.keys() & inspect.signature(collect).parameters.keys()

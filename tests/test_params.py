@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from severity.core import params
+from severity.core import params, runs
 from severity.core.errors import SeverityError, nearest
 from tests.trees import TOP
 
@@ -155,6 +155,16 @@ def test_every_problem_has_a_line(tmp_path):
     assert len(lines) == 3
     for line, words in zip(lines, ("decode.size is 0", "'cost' is missing", "train.epochs is None"), strict=True):
         assert words in line
+
+
+def test_collections_of_ones_own_lie_side_by_side_and_have_titles(tmp_path):
+    content = changed("data/name", "hospital_b")
+    content["datasets"]["hospital_b"] = REAL["datasets"]["own"] | {"kind": "own", "title": "Hospital B"}
+    assert runs.title(load(tmp_path, content)) == "Hospital B"
+    assert runs.description(runs.Run("a", "b", 0), content)["dataset"] == "Hospital B"
+    del content["datasets"]["hospital_b"]["kind"]
+    with pytest.raises(SeverityError, match="'datasets.hospital_b.kind' is missing"):
+        load(tmp_path, content)
 
 
 def test_predictions_alone_are_explained_by_no_rule(tmp_path):

@@ -35,6 +35,9 @@ ARRAYS, OPTIONAL = ("id", "classes", "prob"), ("patient", "split", "nodes", "nod
 PAIRS = (("nodes", "node"), ("labels", "true"))
 
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".npy")
+
+
 @dataclass(frozen=True)
 class Sheet:
     """One file. Rows are in its order, columns too; nothing has been joined or converted."""
@@ -49,6 +52,12 @@ class Sheet:
     node_numbers: numpy.ndarray  # (N, M) float64, finite
     labels: tuple[str, ...]  # (L,) of the truth; none without truth
     truth: numpy.ndarray  # (N, L) float64: 1, 0, NaN
+
+
+def stem(image: str) -> str:
+    """An id without the suffix of an image file."""
+    before, dot, suffix = image.rpartition(".")
+    return before if before and dot + suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def find(folder: Path | str, name: str) -> Path:

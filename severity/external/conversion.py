@@ -11,7 +11,7 @@ import scipy.special
 from severity.arrays import tree_model
 from severity.collections import splits
 from severity.collections.collection import UNCERTAIN, Collection
-from severity.collections.external_files import Sheet
+from severity.collections.external_files import Sheet, stem
 from severity.core import table_checks
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
@@ -23,7 +23,6 @@ DETECT = "detect"
 COLLECTION = "data/collection"
 # How far from one the sum of a row may be that is still taken for a distribution: numbers printed with few digits.
 ROUNDING = 0.01
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".npy")
 # How far above its parent's the probability of a node may be: numbers printed with few digits. It is cut.
 EXCESS = 1e-6
 
@@ -392,25 +391,19 @@ def _places(sheet: Sheet, ids: pandas.Series) -> tuple[numpy.ndarray, int]:
     """
     place = pandas.Index(ids).get_indexer(sheet.ids)
     unknown = numpy.flatnonzero(place < 0)
-    stems, theirs = ids.map(_stem), pandas.Series(sheet.ids[unknown], dtype=str).map(_stem)
+    stems, theirs = ids.map(stem), pandas.Series(sheet.ids[unknown], dtype=str).map(stem)
     twice = set(stems[stems.duplicated()]) & set(theirs)
     found = pandas.Index(stems.drop_duplicates()).get_indexer(theirs)
     rows = numpy.where(found < 0, -1, stems.drop_duplicates().index.to_numpy()[found])
     again = pandas.Series(rows)[(rows >= 0) & (pandas.Series(rows).duplicated() | numpy.isin(rows, place))]
     if twice or len(again):
-        stem = min(twice) if twice else stems[again.iloc[0]]
+        name = min(twice) if twice else stems[again.iloc[0]]
         raise SeverityError(
-            f"{sheet.path}: more than one image is called {stem!r} but for the suffix of its file. Write the ids as the "
+            f"{sheet.path}: more than one image is called {name!r} but for the suffix of its file. Write the ids as the "
             f"data set has them, such as {ids.iloc[0]!r}."
         )
     place[unknown] = rows
     return place, int((rows >= 0).sum())
-
-
-def _stem(image: str) -> str:
-    """An id without the suffix of an image file."""
-    stem, dot, suffix = image.rpartition(".")
-    return stem if stem and dot + suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def _splits(sheet: Sheet, rows: numpy.ndarray, known: pandas.Series) -> numpy.ndarray:

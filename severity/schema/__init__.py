@@ -21,6 +21,7 @@ def _one_of_each(name: str, models: dict[str, type[Section]]) -> type[Section]:
 
 class Data(Section):
     name: Name
+    hidden_names: bool
 
 
 class Params(Section):

@@ -13,6 +13,7 @@ import gzip
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ def read_text(path: Path | str, columns: Sequence[str], separator: str = ",", fi
     if _is_sheet(path):
         frame = _read_sheet(path, fix)[1:].set_axis(names, axis=1).reset_index(drop=True)
     else:
-        _check_quotes(path, separator)
         frame = _read(path, fix, sep=separator, dtype=str)
+        _check_quotes(path, separator)
     _check_columns(path, columns, names, lambda column: nearest(column, names))
     if frame.empty:
         raise SeverityError(_sentence(f"{path} has a header but no row.", fix))
@@ -143,7 +144,7 @@ def _check_quotes(path: Path | str, separator: str) -> None:
         if b'"' not in content:
             return
         rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator, strict=True)
-    except (OSError, EOFError, ValueError):  # Not readable at all: the reader says so.
+    except (OSError, EOFError, ValueError, zlib.error):  # Not readable at all: the reader says so.
         return
     fix = (
         "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or double "

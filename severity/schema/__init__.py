@@ -45,15 +45,18 @@ class Params(Section):
     plot: plots.Plot
     explain: plots.Explain
 
+    @property
+    def _trains(self) -> bool:
+        return bool(self.grid.backbone and self.grid.loss and self.grid.seed)
+
     @model_validator(mode="after")
-    def _what_concerns_several_sections(self) -> "Params":
-        trains = bool(self.grid.backbone and self.grid.loss and self.grid.seed)
+    def _runs_that_fit_each_other(self) -> "Params":
         known = [*data.DATASETS, *self.datasets.model_extra]
         if self.data.name not in known:
             raise ValueError(
                 f"data.name is {self.data.name!r}, which has no section under 'datasets'. {nearest(self.data.name, known)}"
             )
-        if trains and self.external.truth != runs.PREPARED:
+        if self._trains and self.external.truth != runs.PREPARED:
             raise ValueError(
                 f"external.truth is {self.external.truth!r}, so no image is decoded, but the grid has runs, which need "
                 f"images. Set it to {runs.PREPARED}, or empty the grid (grid.seed: [])."
@@ -69,10 +72,15 @@ class Params(Section):
                 raise ValueError(
                     f"grid.backbone: {name!r} has no section under 'backbones'. {nearest(name, self.backbones)}"
                 )
-        if not trains and not self.external.runs:
+        if not self._trains and not self.external.runs:
             raise ValueError(
                 "grid: there is no run. Each list of the grid needs at least one entry, unless external.runs has one."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_shown_and_compared_is_there(self) -> "Params":
+        trains = self._trains
         drawn = [f"{backbone}-{loss}" for backbone in self.grid.backbone for loss in self.grid.loss] if trains else []
         given = [name.rpartition("-")[0] for name in self.external.runs]
         for key, configuration, known in (

@@ -1,6 +1,7 @@
 """Read the tables of a collection into one form, the same for all.
 
-Reads   params.yaml; data/ids.key, where data.hidden_names is true; data/raw/<name>; the tables in the folder datasets.<name>.root
+Reads   params.yaml; data/ids.key, where data.hidden_names is true; data/raw/<name>;
+        the tables in the folder datasets.<name>.root
 Writes  data/collection (see severity/collections/collection.py)
 Run     python -m stages.read
 Time    seconds: no image is opened

@@ -27,7 +27,7 @@ EXACT = ("train", "predict")
 BY_NAME = {
     "severity/losses/${item.loss}.py": "severity/losses",
 }
-# Folders of modules found by name that a stage depends on as a whole: which one a collection is read by, its `kind` says.
+# Folders of modules found by name that a stage depends on as a whole: `kind` of a section says which reads it.
 FOUND = ("severity/datasets",)
 # What lies outside the graph on purpose: unfinished work, and times, which are no results.
 UNTRACKED = {"data/unfinished", "data/times"}

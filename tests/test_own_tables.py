@@ -1,4 +1,4 @@
-"""Tables as people have them, for the data set `own`: odd quotes, several labels in a cell, other names, sheets, folders."""
+"""Tables as people have them, for the data set `own`: odd quotes, several labels a cell, other names, sheets, folders."""
 
 import csv
 import importlib.util
@@ -34,7 +34,7 @@ def refused(root, **options) -> str:
 
 
 def spoilt(place: int, column: int, end: int | None, images: int = 9) -> str:
-    """A table with a quote before one cell, and after a cell of the same column `end` rows later, if it is closed at all."""
+    """A table with a quote before one cell, and, if it is closed, after the cell of that column `end` rows later."""
     rows = [[f"{n}.png", "fine", str(n % 2), "well"] for n in range(images)]
     rows[place][column] = '"' + rows[place][column]
     if end is not None:

@@ -2,8 +2,8 @@
 
 Reads   data/models/<run>, the images; how they become squares: decode.aspect and decode.reduced of params.yaml, unless
         --aspect says it
-Writes  <out>/probabilities.csv, a row an image: id (its path without the suffix), decision (the most probable class) and
-        prob:<class>; <out>/heat/<id>.png, the square beside Grad-CAM of the decision
+Writes  <out>/probabilities.csv, a row an image: id (its path without the suffix), decision (the most probable class)
+        and prob:<class>; <out>/heat/<id>.png, the square beside Grad-CAM of the decision
 Run     python -m tools.classify data/models/tiny_resnet-ce-0 /data/new another/film.dcm --out data/classified
         about five seconds, and a tenth of a second an image; --no-heat leaves the pictures out
 """

@@ -1,7 +1,7 @@
 """External predictions, as they lie in data/external_predictions: one file a run, its name that of the run.
 
-``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order, parted by commas, semicolons or
-tabs; between semicolons and tabs a number may have a decimal comma:
+``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order, between commas,
+semicolons or tabs; between semicolons and tabs a number may have a decimal comma:
 
     id               the image's, as in the data set
     patient, split   optional; split is validation, test or train, blank means not stated

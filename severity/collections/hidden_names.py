@@ -1,8 +1,8 @@
 """Ids of images and patients that say nothing: keyed hashes of them, for what git tracks and others see.
 
 A hash alone hides nothing, for whoever guesses the names (numbers of records, dates of birth) hashes the guesses and
-compares. So the hash is keyed: HMAC with SHA-256 (RFC 2104), the key in a file that stays out of git. Whoever has the key
-and the names has the connection.
+compares. So the hash is keyed: HMAC with SHA-256 (RFC 2104), the key in a file that stays out of git. Whoever has the
+key and the names has the connection.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ def read_key(path: Path | str = KEY) -> bytes:
         key = b""
     if len(key) < SHORTEST:
         raise SeverityError(
-            f"params.yaml: data.hidden_names is true, but {path} holds no key of at least {SHORTEST} characters. Make one, "
-            f"and keep it out of git and of what you publish: python -c 'import secrets; print(secrets.token_hex())' > "
-            f"{path}"
+            f"params.yaml: data.hidden_names is true, but {path} holds no key of at least {SHORTEST} characters. Make "
+            "one, and keep it out of git and of what you publish: python -c 'import secrets; "
+            f"print(secrets.token_hex())' > {path}"
         )
     return key
 

@@ -1,4 +1,4 @@
-"""Several labels in one cell of a table: ``Effusion|Mass``, or a list as programs print it, ``['Effusion', 'Mass']``."""
+"""Several labels in one cell of a table: ``Effusion|Mass``, or a list in a program's form, ``['Effusion', 'Mass']``."""
 
 import ast
 import re

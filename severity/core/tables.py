@@ -36,7 +36,7 @@ def find(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def separator_of(path: Path | str, column: str) -> str:
-    """Of SEPARATORS the first with which the table's first line names the `column`, else the one that gives most columns.
+    """Of SEPARATORS the first with which the first line names the `column`, else the one that gives most columns.
 
     Raises:
         SeverityError: the file is missing or not a table.
@@ -147,8 +147,8 @@ def _check_quotes(path: Path | str, separator: str) -> None:
     except (OSError, EOFError, ValueError, zlib.error):  # Not readable at all: the reader says so.
         return
     fix = (
-        "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or double "
-        "it, or take the line breaks out of the cell."
+        "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or "
+        "double it, or take the line breaks out of the cell."
     )
     line, columns = 1, 0
     try:

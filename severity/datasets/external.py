@@ -1,8 +1,8 @@
 """No images, only the labels in files of external predictions, so that published numbers can be scored without images.
 
 Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
-where two know the same image they must agree. A file that cannot be read is left out and told: if it is one of the runs,
-the stage `external` stops at it. There is nothing to decode, so the stages after `read` are those that
+where two know the same image they must agree. A file that cannot be read is left out and told: if it is one of the
+runs, the stage `external` stops at it. There is nothing to decode, so the stages after `read` are those that
 read data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md has the commands.
 Licence: that of the files.
 """
@@ -45,7 +45,8 @@ def read(root: Path | str) -> Collection:
         as 1, 0 or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
 
     Raises:
-        SeverityError: no file with labels that can be read, other labels in another file, or two files that disagree on an image.
+        SeverityError: no file with labels that can be read, other labels in another file, or two files that disagree on
+            an image.
     """
     root = Path(root)
     sheets, unread = [], {}

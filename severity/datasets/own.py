@@ -18,15 +18,15 @@ The columns, in any order; `columns` in params.yaml says which is which where a 
     sex       F, M (female, male), blank for unknown                   else blank
     age       years, or 045Y, 011M, 006W, 003D; blank for unknown      else blank
 
-Whatever other column the table has is a label; `ignore` names those that are not labels. A column that by its name is one
-of these is not taken for a label, but asked about. Spaces around cells, upper and lower case of the words above and
+Whatever other column the table has is a label; `ignore` names those that are not labels. A column that by its name is
+one of these is not taken for a label, but asked about. Spaces around cells, upper and lower case of the words above and
 columns without a name do not count.
 
 Without a table (`table: folders`), the folders are the classes, and may be divided first::
 
     <root>/<class>/1.png                 each image is a patient of its own
     <root>/<class>/<patient>/1.png       what lies between the class and the image says whose image it is
-    <root>/train/<class>/...             where all top folders are words for splits: train, validation (valid, val), test
+    <root>/train/<class>/...             where all top folders name splits: train, validation (valid, val), test
 
 Licence: yours; nothing is copied out of the folder but into data/.
 """

@@ -355,8 +355,8 @@ def _joined(
     if unknown.any() and unknown_ids == "error":
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
-            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}, "
-            "with or without the suffix of an image file; or "
+            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as "
+            f"{truth.frame['id'].iloc[0]!r}, with or without the suffix of an image file; or "
             f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
@@ -382,7 +382,7 @@ def _joined(
 
 
 def _places(sheet: Sheet, ids: pandas.Series) -> tuple[numpy.ndarray, int]:
-    """(n,) the row of the data set that each id of the file names, -1 for none, and how many were matched by their stems.
+    """(n,) the row of the data set that each id of the file names, -1 for none; how many were matched by their stems.
 
     An id that the data set does not have as it is may have, or lack, the suffix of an image file.
 
@@ -399,8 +399,8 @@ def _places(sheet: Sheet, ids: pandas.Series) -> tuple[numpy.ndarray, int]:
     if twice or len(again):
         name = min(twice) if twice else stems[again.iloc[0]]
         raise SeverityError(
-            f"{sheet.path}: more than one image is called {name!r} but for the suffix of its file. Write the ids as the "
-            f"data set has them, such as {ids.iloc[0]!r}."
+            f"{sheet.path}: more than one image is called {name!r} but for the suffix of its file. Write the ids as "
+            f"the data set has them, such as {ids.iloc[0]!r}."
         )
     place[unknown] = rows
     return place, int((rows >= 0).sum())

@@ -109,9 +109,9 @@ def _check_truth(table: pandas.DataFrame, labels: tuple[str, ...]) -> None:
     test = table.loc[table["split"] == "test", list(labels)]
     if not (test == 1).any(axis=None):
         raise SeverityError(
-            f"None of the {len(test)} test images has a positive label, so nothing could be scored after training. Give "
-            "them labels, or take images without any out of the table: `python -m tools.classify` tells their classes by "
-            "a trained network."
+            f"None of the {len(test)} test images has a positive label, so nothing could be scored after training. "
+            "Give them labels, or take images without any out of the table: `python -m tools.classify` tells their "
+            "classes by a trained network."
         )
 
 

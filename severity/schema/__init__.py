@@ -54,7 +54,8 @@ class Params(Section):
         known = [*data.DATASETS, *self.datasets.model_extra]
         if self.data.name not in known:
             raise ValueError(
-                f"data.name is {self.data.name!r}, which has no section under 'datasets'. {nearest(self.data.name, known)}"
+                f"data.name is {self.data.name!r}, which has no section under 'datasets'. "
+                f"{nearest(self.data.name, known)}"
             )
         if self._trains and self.external.truth != runs.PREPARED:
             raise ValueError(

@@ -29,7 +29,7 @@ def _ascending(values: list[float]) -> list[float]:
 def _derived(name: str) -> str:
     if not re.fullmatch(r"[^@]+(@flat|@shuffled_[0-9]+)?", name):
         raise ValueError(
-            f"is {name!r}; it must be the name of a tree, <tree>@flat, or <tree>@shuffled_<seed>, the seed a whole number"
+            f"is {name!r}; it must be the name of a tree, <tree>@flat, or <tree>@shuffled_<seed>, with a whole number"
         )
     return name
 

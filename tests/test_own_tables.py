@@ -1,4 +1,4 @@
-"""Tables as people have them, for the data set `own`: odd quotes, several labels a cell, other names, sheets, folders."""
+"""Tables as people have them, for the data set `own`: odd quotes, several labels a cell, other names, sheets."""
 
 import csv
 import importlib.util

@@ -8,7 +8,6 @@ Run     python -m tools.classify data/models/tiny_resnet-ce-0 /data/new another/
         about five seconds, and a tenth of a second an image; --no-heat leaves the pictures out
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from severity.collections import manifest
 from severity.collections.external_files import IMAGE_SUFFIXES, PROBABILITY, stem
-from severity.core import errors, files, params, runs
+from severity.core import commands, errors, files, params, runs
 from severity.core.errors import SeverityError
 from severity.decoding import decoding
 from severity.explanation import explanation
@@ -31,7 +30,7 @@ HEAT = (213, 94, 0)  # the colour of full heat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.parser(__doc__)
     parser.add_argument("model", type=Path, help="a folder data/models/<run>")
     parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images")
     parser.add_argument("--out", type=Path, default=Path("data/classified"))

@@ -15,19 +15,19 @@ import numpy
 
 from severity.collections.collection import Collection
 from severity.collections.external_files import Sheet, stem
+from severity.core import inputs
 from severity.core.errors import SeverityError
 
 KEY = Path("data/ids.key")
-SHORTEST = 32  # characters of the key
+SHORTEST, LONGEST = 32, 4096  # characters of the key
 LENGTH = 16  # hex digits of a hash: among a million names, two are alike once in forty million studies
 
 
 def read_key(path: Path | str = KEY) -> bytes:
     """The key. Raises SeverityError where it is missing or too short, with the command that makes one."""
-    path = Path(path)
     try:
-        key = path.read_bytes().strip()
-    except OSError:
+        key = inputs.read_bytes(path, LONGEST).strip()
+    except FileNotFoundError:
         key = b""
     if len(key) < SHORTEST:
         raise SeverityError(

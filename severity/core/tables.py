@@ -9,11 +9,9 @@ is not closed so, or only rows later, is an error: it would swallow the rows bet
 """
 
 import csv
-import gzip
 import io
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,12 +137,12 @@ def _check_quotes(path: Path | str, separator: str) -> None:
     as the rows that these lines would be: then it is rows that were swallowed.
     """
     try:
-        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+        with inputs.table(path) as file:
             content = file.read()
         if b'"' not in content:
             return
         rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator, strict=True)
-    except (OSError, EOFError, ValueError, zlib.error):  # Not readable at all: the reader says so.
+    except (OSError, ValueError):  # Not readable at all: the reader says so.
         return
     fix = (
         "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or "
@@ -182,9 +180,10 @@ def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions that hold no cell
-            sheets = pandas.read_excel(
-                path, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
-            )
+            with inputs.opened(path) as file:
+                sheets = pandas.read_excel(
+                    file, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
+                )
     except FileNotFoundError:
         raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
     except ImportError:
@@ -192,6 +191,8 @@ def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
             f"{path}: Excel sheets are read through openpyxl, which is not installed. Run `pip install -r "
             "requirements-extra.txt` (or `make extra`), or save the sheet as CSV (UTF-8)."
         ) from None
+    except SeverityError:
+        raise
     except (ValueError, OSError, KeyError, TypeError, BadZipFile) as error:
         raise SeverityError(_sentence(f"{path} cannot be read as an Excel sheet: {error}.", fix)) from None
     filled = {name: sheet for name, sheet in sheets.items() if (sheet != "").any(axis=None)}

@@ -1,10 +1,11 @@
 """Tables as people have them, for the data set `own`: odd quotes, several labels a cell, other names, sheets."""
 
 import csv
-import importlib.util
 import inspect
 import io
 import re
+import sys
+import zipfile
 
 import numpy
 import pandas
@@ -13,7 +14,7 @@ import yaml
 from PIL import Image
 
 from severity.collections import column_names, label_cells
-from severity.core import params, tables
+from severity.core import params
 from severity.core.errors import SeverityError
 from severity.datasets import own
 from tests.test_own import OPTIONS, fails, make, states
@@ -217,18 +218,16 @@ def test_a_sheet_is_read_as_the_same_table(tmp_path):
     numpy.testing.assert_array_equal(found.table["age"], [45, numpy.nan, 3.5])
     sheet(tmp_path / "two.xlsx", first=rows, second=rows)
     assert "first, second" in refused(tmp_path, table="two.xlsx")
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("xl/workbook.xml", bytes(300 * 2**20))
+    assert "bomb.xlsx unfolds to more than" in refused(tmp_path, table="bomb.xlsx")
     (tmp_path / "broken.xlsx").write_bytes(b"PK\3\4 and nothing else")
     assert "broken.xlsx cannot be read" in refused(tmp_path, table="broken.xlsx")
 
 
 def test_a_sheet_without_openpyxl_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "labels.xlsx").touch()
-    if importlib.util.find_spec("openpyxl"):
-
-        def missing(*arguments, **options):
-            raise ImportError("Missing optional dependency 'openpyxl'.")
-
-        monkeypatch.setattr(tables.pandas, "read_excel", missing)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
     message = refused(tmp_path, table="labels.xlsx")
     assert "pip install -r requirements-extra.txt" in message and "CSV" in message
 

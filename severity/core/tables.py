@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import pandas
 
@@ -178,19 +178,26 @@ def _is_sheet(path: Path | str) -> bool:
 def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
     """All cells of the one sheet of an Excel file that holds something, as text, rows without any left out."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions that hold no cell
-            with inputs.opened(path) as file:
-                sheets = pandas.read_excel(
-                    file, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
-                )
-    except FileNotFoundError:
-        raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
+        import openpyxl  # noqa: F401 - before the file is looked at: what is missing is told first
     except ImportError:
         raise SeverityError(
             f"{path}: Excel sheets are read through openpyxl, which is not installed. Run `pip install -r "
             "requirements-extra.txt` (or `make extra`), or save the sheet as CSV (UTF-8)."
         ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions that hold no cell
+            with inputs.opened(path) as file:
+                if sum(part.file_size for part in ZipFile(file).infolist()) > inputs.SMALL * 4:
+                    raise SeverityError(
+                        f"{path} unfolds to more than {inputs.SMALL * 4 // inputs.MIB} MiB. Save it as CSV (UTF-8)."
+                    )
+                file.seek(0)
+                sheets = pandas.read_excel(
+                    file, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
+                )
+    except FileNotFoundError:
+        raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
     except SeverityError:
         raise
     except (ValueError, OSError, KeyError, TypeError, BadZipFile) as error:

@@ -19,10 +19,11 @@ def main() -> None:
     name = settings["data"]["name"]
     section = settings["datasets"][name]
     out = Path("data/raw") / name
-    collect = datasets.find(name).collect
-    # Collections that are drawn are drawn by several processes.
-    shared = {"workers"} & inspect.signature(collect).parameters.keys()
-    images = collect(section["root"], out, **section["collect"], **{key: settings["machine"][key] for key in shared})
+    collect = datasets.find(section.get("kind", name)).collect
+    # Collections that are drawn are drawn by several processes; those of one's own may go by any name.
+    known = {"workers": settings["machine"]["workers"], "section": f"datasets.{name}"}
+    shared = known.keys() & inspect.signature(collect).parameters.keys()
+    images = collect(section["root"], out, **section["collect"], **{key: known[key] for key in shared})
     print(f"{out}: {images} images")
 
 

@@ -11,7 +11,7 @@ Time    on 2 cores under a minute for 112,120 images of 64 x 64, of which 40 s g
 """
 
 from severity.collections import collection
-from severity.core import errors, files, params, tables, without_images
+from severity.core import errors, files, params, runs, tables, without_images
 from severity.datacard import datacard, duplicates
 from severity.datacard.figures import Card
 from severity.drawing import pictures, short_names
@@ -29,7 +29,7 @@ def main() -> None:
         print(why)
         return
     table = prepared.read_table("data/prepared")
-    summary = prepared.read_summary("data/prepared")
+    summary = prepared.read_summary("data/prepared") | {"dataset": runs.title(settings)}
     boxes = tables.read("data/prepared/boxes.csv", collection.BOX, collection.BOX[2:], prepared.REMAKE)
     images = decoded.open_images("data/images")
     workers = settings["machine"]["workers"]

@@ -1,14 +1,14 @@
 """Convert external predictions into a run.
 
 Reads   params.yaml; data/external_predictions/<run>.csv, .csv.gz or .npz, data/hierarchy/hierarchy.json, and the truth
-        that external.truth names: data/prepared, or data/collection
+        that external.truth names: data/prepared, or data/collection; data/ids.key, where data.hidden_names is true
 Writes  data/predictions/<run>.npz, in the form of a trained run's
 Run     python -m stages.external --run chexnet-bce-0     two seconds for 22,433 images of 14 classes
 """
 
 from pathlib import Path
 
-from severity.collections import external_files
+from severity.collections import external_files, hidden_names
 from severity.core import commands, errors, params, runs
 from severity.core.hierarchy import Hierarchy
 from severity.external import conversion
@@ -22,10 +22,14 @@ def main() -> None:
     options = dict(settings["external"])
     folder = options.pop("truth")
     options.pop("runs")
+    sheet = external_files.read(external_files.find("data/external_predictions", run))
+    truth = conversion.read_truth(folder)
+    if settings["data"]["hidden_names"]:
+        sheet = hidden_names.sheet(sheet, truth.frame["id"], hidden_names.read_key())
     predictions = conversion.convert(
         run,
-        external_files.read(external_files.find("data/external_predictions", run)),
-        conversion.read_truth(folder),
+        sheet,
+        truth,
         Hierarchy.read("data/hierarchy/hierarchy.json"),
         settings["data"]["name"],
         **options,

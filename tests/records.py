@@ -26,7 +26,7 @@ OPTIONS = {
 # What params.yaml says of the data of a record.
 SETTINGS = {
     "data": {"name": "phantom"},
-    "datasets": {"phantom": {"hierarchy": "chexpert_pleural"}},
+    "datasets": {"phantom": {"title": "phantom", "hierarchy": "chexpert_pleural"}},
     "cost": {"name": "lca_height"},
 }
 

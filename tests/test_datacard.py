@@ -479,9 +479,9 @@ def run(top, monkeypatch, **options):
     monkeypatch.chdir(top)
     values = DESCRIBE | options
     machine = {"workers": values.pop("workers")}
-    monkeypatch.setattr(
-        params, "load", lambda: {"external": {"truth": "data/prepared"}, "describe": values, "machine": machine}
-    )
+    settings = {"external": {"truth": "data/prepared"}, "describe": values, "machine": machine}
+    settings |= {"data": {"name": "made_up"}, "datasets": {"made_up": {"title": "tiny"}}}
+    monkeypatch.setattr(params, "load", lambda: settings)
     describe.main()
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*") if path.parent.name == "data"}
 

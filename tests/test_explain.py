@@ -216,6 +216,18 @@ def test_what_does_not_fit_is_told_and_leaves_nothing(study, changes, told):
     assert not study.exists()
 
 
+def test_a_wrong_id_takes_no_earlier_picture_away(study):
+    """Neither by the stage nor by DVC, which removes what a stage is about to write unless it is told to persist."""
+    (study / "net-hxe-0").mkdir(parents=True)
+    (study / "net-hxe-0/most_1.png").write_bytes(b"earlier")
+    change(ids=["image 99"])
+    with pytest.raises(SeverityError, match="no image 'image 99'"):
+        explain.main()
+    assert everything(study) == {"net-hxe-0/most_1.png": b"earlier"}
+    (out,) = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]["explain"]["outs"]
+    assert out["plots/explain"]["persist"]
+
+
 def test_images_of_another_collection_are_told(study):
     index = pandas.read_csv("data/images/index.csv")
     files.write_csv("data/images/index.csv", index.assign(id="other " + index["id"]))

@@ -84,6 +84,18 @@ def converted(tmp_path, columns: dict | None = None, truth: Truth | None = None,
 
 
 class TestForm:
+    @pytest.mark.parametrize(("separator", "decimal"), [(";", "."), (";", ","), ("\t", ","), ("\t", "."), (",", ".")])
+    def test_other_separators_and_decimal_commas(self, tmp_path, separator, decimal):
+        content = table({"true:a": [1.0, 0, numpy.nan] * 4})
+        content.to_csv(tmp_path / "a-b-0.csv", index=False)
+        plain = external_files.read(tmp_path / "a-b-0.csv")
+        content["true:a"] = content["true:a"].map({1: "1", 0: "0"})
+        content.to_csv(tmp_path / "c-d-0.csv", index=False, sep=separator, decimal=decimal)
+        found = external_files.read(tmp_path / "c-d-0.csv")
+        assert found.classes == plain.classes and found.ids.tolist() == plain.ids.tolist()
+        assert numpy.array_equal(found.numbers, plain.numbers)
+        assert numpy.array_equal(found.truth, plain.truth, equal_nan=True)
+
     def test_csv_gzip_and_arrays_say_the_same(self, tmp_path):
         truth = numpy.array([1.0, 0, numpy.nan] * 4)
         content = table({"patient": [f"p{n}" for n in range(IMAGES)], "split": ["validation", ""] * 6, "true:a": truth})
@@ -428,6 +440,29 @@ class TestImages:
         with pytest.raises(SeverityError, match="no test image"):
             converted(tmp_path, {"id": [f"x{n}" for n in range(IMAGES)]}, unknown_ids="leave_out", incomplete="allow")
 
+    @pytest.mark.parametrize("suffix", [".png", ".JPG", ".dcm"])
+    @pytest.mark.parametrize("theirs", [True, False])
+    def test_ids_are_joined_with_and_without_the_suffix_of_a_file(self, tmp_path, suffix, theirs):
+        named = [f"{image}{suffix}" for image in known().frame["id"]]
+        truth = known()
+        truth.frame["id"] = truth.frame["id"] if theirs else named
+        found = converted(tmp_path, {"id": [*named[:-2], "image10", "image11"]} if theirs else None, truth)
+        plain = converted(tmp_path)
+        assert numpy.array_equal(found.label_logits, plain.label_logits)
+        assert found.ids.tolist() == truth.frame["id"].tolist()
+        told = found.known["external"]
+        assert told["ids_matched_without_suffix"] == (10 if theirs else 12) and told["unknown_ids_left_out"] == 0
+        assert "ids matched without suffix" in conversion.statement(found)
+
+    def test_ids_that_two_files_may_be_are_refused(self, tmp_path):
+        twice = [*known().frame["id"][:-1], "image0.png"]
+        with pytest.raises(SeverityError, match="more than one image is called 'image0'"):
+            converted(tmp_path, {"id": twice})
+        truth = known()
+        truth.frame["id"] = ["image0.png", "image0.jpg", *truth.frame["id"][2:]]
+        with pytest.raises(SeverityError, match="more than one image is called 'image0'"):
+            converted(tmp_path, None, truth, unknown_ids="leave_out", incomplete="allow")
+
     def test_splits_are_the_data_sets_and_training_images_do_not_count(self, tmp_path):
         truth = known()
         truth.frame["split"] = ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
@@ -626,6 +661,20 @@ class TestLabelsAlone:
         found = labels_alone.read(tmp_path)
         assert found.table["patient"].tolist() == found.table["id"].tolist()
         assert found.notes == {"images without a patient, each taken as one of its own": IMAGES}
+
+    def test_a_file_that_cannot_be_read_is_left_out_and_told(self, tmp_path, capsys):
+        table({"true:a": [1.0] * IMAGES, "true:b1": [0.0] * IMAGES}).to_csv(tmp_path / "a-b-0.csv", index=False)
+        for name in ("notes.csv", "open.csv", "other.npz"):
+            (tmp_path / name).write_text('id,prob:a\nx,"0.5\n')
+        assert labels_alone.collect(tmp_path, tmp_path / "out") == IMAGES
+        found = labels_alone.read(tmp_path)
+        assert found.notes["files that cannot be read, left out"] == "notes.csv, open.csv, other.npz"
+        assert "left out: " in (told := capsys.readouterr().err) and "notes.csv, line 2: a quote" in told
+        (tmp_path / "a-b-0.csv").write_text("id;prob:a\nx;half\n")
+        with pytest.raises(
+            SeverityError, match="no file of predictions with columns true:<class>.*'half' is not a num"
+        ):
+            labels_alone.read(tmp_path)
 
     def test_files_that_disagree_or_have_no_labels_are_refused(self, tmp_path):
         sheet_of(tmp_path)

@@ -26,8 +26,9 @@ EXACT = ("train", "predict")
 # Modules found by name at run time: `${...}` in deps stands for one of them.
 BY_NAME = {
     "severity/losses/${item.loss}.py": "severity/losses",
-    "severity/datasets/${data.name}.py": "severity/datasets",
 }
+# Folders of modules found by name that a stage depends on as a whole: `kind` of a section says which reads it.
+FOUND = ("severity/datasets",)
 # What lies outside the graph on purpose: unfinished work, and times, which are no results.
 UNTRACKED = {"data/unfinished", "data/times"}
 FOLDER = r"(data|metrics|plots|report)(/[\w.]+)+/?"
@@ -132,7 +133,7 @@ def code_deps(stage: str) -> dict[str, set[Path]]:
 @cache
 def imports(stage: str) -> frozenset[Path]:
     """All files that a stage may import: its own, those of figures that it draws by name, those that `${...}` stands for."""
-    by_name = {path for dep in STAGES[stage]["deps"] if dep in BY_NAME for path in files_of(dep)}
+    by_name = {path for dep in STAGES[stage]["deps"] if dep in (*BY_NAME, *FOUND) for path in files_of(dep)}
     figures = {path_of(figure.drawn_by.partition(":")[0]) for figure in catalogue.of_stage(stage).values()}
     assert None not in figures, f"a figure of {stage} names a module that is not there"
     return frozenset(closure({Path(f"stages/{stage}.py")} | by_name | figures))

@@ -19,7 +19,7 @@ from severity.decoding import decoding
 from severity.tree import trees
 from tests.trees import TOP
 
-OPTIONS = {"table": "labels.csv", "columns": {}, "ignore": [], "views": []}
+OPTIONS = {"table": "labels.csv", "columns": {}, "ignore": [], "views": [], "label_separator": "|"}
 SINGLE = "path,class\na/1.png,Pneumonia\na/2.png,Normal\nb/1.png,Pneumonia\n"
 MULTI = """path,id,patient,split,view,sex,age,Effusion,Edema
 a/1.png,one,p1,train,PA,F,61,1,0
@@ -155,7 +155,7 @@ def test_a_column_that_is_ignored_is_not_there(tmp_path):
     [
         ({"columns": {"path": "file"}}, "the column 'file' is missing."),
         ({"columns": {"patient": "case"}}, "the column 'case' is missing. Did you mean 'class'?"),
-        ({"columns": {"paht": "path"}}, "`columns` has the unknown key 'paht'. Did you mean 'path'?"),
+        ({"columns": {"paht": "path"}}, "`columns` of datasets.own has the unknown key 'paht'. Did you mean 'path'?"),
         (
             {"ignore": ["clas"]},
             "has no column 'clas', which `ignore` of datasets.own in params.yaml names. Did you mean",
@@ -184,7 +184,10 @@ def test_views_select_rows(tmp_path):
     [
         ("Path", "is the column 'Path' the path? 'path' is taken for it."),
         (" SEX", "is the column 'SEX' the sex? 'sex' is taken for it."),
-        ("Class", "is the column 'Class' the class? It is not called 'class'. Say so in params.yaml, `columns` of"),
+        (
+            "Class",
+            "is the column 'Class' the class? Say so in params.yaml: `columns` of datasets.own.collect, {class: Class}",
+        ),
     ],
 )
 def test_a_column_that_is_all_but_called_right_is_no_label(tmp_path, name, told):
@@ -196,7 +199,7 @@ def test_a_column_that_is_all_but_called_right_is_no_label(tmp_path, name, told)
 def test_a_missing_path_column_names_the_nearest(tmp_path):
     with fails("the column 'path' is missing. Did you mean 'Path'?") as caught:
         read(make(tmp_path, SINGLE.replace("path", "Path")))
-    assert "`columns` of datasets.own, {path: ...}" in str(caught.value)
+    assert "`columns` of datasets.own.collect, {path: Path}" in str(caught.value)
 
 
 # Cells
@@ -214,7 +217,7 @@ def spoilt(column, value, text=MULTI):
     [
         ("Edema", "2", "line 4, column 'Edema': '2' is not one of blank, '1', '0', '-1', '1.0', '0.0', '-1.0', 'true', 'false'"),
         ("Edema", "2", "If these are not labels, list them under `ignore` of datasets.own in params.yaml: ['Edema']"),
-        ("Edema", "yes", "line 4, column 'Edema': 'yes' is not one of"),
+        ("Edema", "perhaps", "line 4, column 'Edema': 'perhaps' is not one of"),
         ("sex", "women", "line 4, column 'sex': 'women' is not one of blank, 'f', 'm', 'female', 'male', 'unknown'"),
         ("split", "dev", "line 4, column 'split': 'dev' is not one of blank, 'train', 'validation'"),
         ("age", "old", "line 4, column 'age': 'old' is not a number"),
@@ -263,7 +266,7 @@ def test_a_column_of_labels_that_is_all_blank(tmp_path):
 
 def test_both_a_class_and_labels(tmp_path):
     text = "path,class,Edema\n1.png,a,1\n2.png,b,0\n"
-    with fails("has the column 'class' as well as Edema. If each image has one class, list the latter under `ignore`"):
+    with fails("has the column 'class' as well as Edema. If the column 'class' has all classes, list the others under"):
         read(make(tmp_path, text))
     assert read(tmp_path, ignore=["Edema"]).labels == ("a", "b")
 

@@ -13,7 +13,7 @@ from tests.trees import TOP
 
 pytest.importorskip("setuptools", reason="the package cannot be built without setuptools")
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}  # where it is not the package's name
-ON_THEIR_OWN = {"medmnist"}  # requirements-extra.txt; the data set says so when it is missing
+ON_THEIR_OWN = {"medmnist", "openpyxl"}  # requirements-extra.txt; what needs one says so when it is missing
 CITATION = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
 
 

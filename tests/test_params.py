@@ -14,7 +14,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 from hypothesis import strategies
 
-from severity.core import params
+from severity.core import params, runs
 from severity.core.errors import SeverityError, nearest
 from tests.trees import TOP
 
@@ -114,6 +114,19 @@ def test_reading_is_quick_and_loads_neither_torch_nor_numpy():
         ("explain/layers", [], ["explain.layers is []", "auto or a list"]),
         # What concerns several values.
         ("grid/seed", [0, 0], ["grid.seed", "0 twice"]),
+        ("external/runs", ["tiny_resnet-ce-0"], ["external.runs", "tiny_resnet-ce-0", "which the grid trains"]),
+        ("external/truth", "data/collection", ["external.truth", "the grid has runs"]),
+        ("data/name", "mine", ["data.name is 'mine'", "Known:", "chexpert", "own"]),
+        ("evaluate/rules", ["argmax", "crm", "cmr"], ["evaluate.rules[2] is 'cmr'", "Did you mean 'crm'"]),
+        ("evaluate/multi_label", ["treshold"], ["evaluate.multi_label[0]", "Did you mean 'threshold'"]),
+        ("plot/configuration", "tiny_resnet-cee", ["plot.configuration", "Did you mean 'tiny_resnet-ce'"]),
+        ("explain/configuration", "resnet-ce", ["explain.configuration", "tiny_resnet-ce"]),
+        ("explain/seed", 3, ["explain.seed is 3", "0, 1, 2"]),
+        ("datasets/phantom/hierarchy", "flat@shuffled", ["datasets.phantom.hierarchy", "<tree>@shuffled_<seed>"]),
+        ("datasets/own/read/table", "a.csv", ["datasets.own.read.table", "label_separator"]),
+        ("datasets/own/collect/columns", {"paht": "x"}, ["datasets.own.collect.columns", "path"]),
+        ("datasets/second", REAL["datasets"]["own"] | {"kind": "ownn"}, ["datasets.second.kind is 'ownn'", "own"]),
+        ("datasets/Second", REAL["datasets"]["own"] | {"kind": "own"}, ["datasets.Second", "lower-case"]),
         ("external/runs", ["a-b-0", "a-b-0"], ["external.runs", "'a-b-0' twice"]),
         ("grid/loss", [], ["grid", "no run", "external.runs"]),
     ],
@@ -146,6 +159,16 @@ def test_every_problem_has_a_line(tmp_path):
     assert len(lines) == 3
     for line, words in zip(lines, ("decode.size is 0", "'cost' is missing", "train.epochs is None"), strict=True):
         assert words in line
+
+
+def test_collections_of_ones_own_lie_side_by_side_and_have_titles(tmp_path):
+    content = changed("data/name", "hospital_b")
+    content["datasets"]["hospital_b"] = REAL["datasets"]["own"] | {"kind": "own", "title": "Hospital B"}
+    assert runs.title(load(tmp_path, content)) == "Hospital B"
+    assert runs.description(runs.Run("a", "b", 0), content)["dataset"] == "Hospital B"
+    del content["datasets"]["hospital_b"]["kind"]
+    with pytest.raises(SeverityError, match="'datasets.hospital_b.kind' is missing"):
+        load(tmp_path, content)
 
 
 def test_predictions_alone_are_explained_by_no_rule(tmp_path):

@@ -211,15 +211,22 @@ def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path, of
     raw[list(LABELS)] = 0.0
     edema = {"test and alone": 72, "lateral and alone": 5, "uncertain and alone": 6, "with another": 8, "alone": 12}
     raw.loc[list(edema.values()), "Edema"] = [of_test, 1, -1, 1, 1]
-    raw.loc[8, "Healthy"] = 1
+    raw.loc[[8, 79], "Healthy"] = 1
     prepare(tmp_path / "out", raw, tmp_path / "raw", min_positives=0)
     examples = pandas.read_csv(tmp_path / "out/examples.csv", keep_default_na=False)
-    assert examples.values.tolist() == [["Healthy", "004_0"], ["Edema", chosen], ["Fracture", ""]]
+    assert examples.values.tolist() == [["Healthy", "039_1"], ["Edema", chosen], ["Fracture", ""]]
     images = numpy.load(tmp_path / "out/examples.npy")
     assert images.shape == (3, 256, 256) and images.dtype == numpy.uint8
     with Image.open(tmp_path / f"raw/{chosen}.png") as image:  # 20 x 14: 179 rows of 256, centred
         numpy.testing.assert_array_equal(images[1, 38:217], numpy.array(image.resize((256, 179), Image.BILINEAR)))
     assert images[1, :38].max() == images[1, 217:].max() == images[2].max() == 0
+
+
+def unlabelled(raw):
+    """Test images as a hospital brings them along: to be classified."""
+    table = raw.assign(split=["train"] * 40 + ["validation"] * 20 + ["test"] * 20)
+    table.loc[60:, list(LABELS)] = numpy.nan
+    return table
 
 
 @pytest.mark.parametrize(
@@ -229,6 +236,7 @@ def test_examples_show_their_label_alone_certain_and_from_the_front(tmp_path, of
         (lambda raw: raw, {"min_positives": 1000}, "prepare.min_positives in params.yaml"),
         (lambda raw: raw, {"validation_fraction": 0.0}, "The validation split has no image"),
         (lambda raw: raw, {"test_fraction": 0.0}, "The test split has no image"),
+        (unlabelled, {}, "test images has a positive label"),
         (
             lambda raw: raw.assign(split=["test", ""] + ["validation"] * 30 + [""] * 48),
             {},

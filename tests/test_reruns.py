@@ -29,8 +29,8 @@ PAGE = (TOP / "docs/graph.md").read_text(encoding="utf-8")
 EXTERNAL = "other-ce-0"
 # What an out does not depend on although its stage does: the tree is what it is whatever a mistake costs.
 APART = {"data/hierarchy": ("cost", "${cost.file}")}
-# Edits that change no out of the stages that they run: another collection's tree is looked through, and left.
-WITHOUT_EFFECT = {"data/hierarchies/nih14.yaml"}
+# Edits that change no out of the stages that they run: another collection's tree or reader is looked through, and left.
+WITHOUT_EFFECT = {"data/hierarchies/nih14.yaml", "severity/datasets/nih14.py"}
 LEFT_BY_EDITORS = (
     "severity/core/runs.py~", "severity/core/.runs.py.swp", "severity/core/#runs.py#", "severity/.DS_Store",
     "severity/core/__pycache__/runs.cpython-311.pyc", "data/hierarchies/.idea/workspace.xml", "data/costs/.costs.csv.swo",

@@ -12,6 +12,7 @@ from severity import losses, schema
 from severity.comparison import comparisons
 from severity.datacard import duplicates
 from severity.datasets import irma_phantom, medmnist, own
+from severity.decisions import class_rules, set_rules, temperature
 from severity.decoding import storage
 from severity.external import conversion
 from severity.irma import codes
@@ -79,10 +80,13 @@ def test_every_data_set_has_a_schema():
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_sets_sections_are_what_it_takes(name):
     module, fields = importlib.import_module(f"severity.datasets.{name}"), DATASETS[name].model_fields
-    assert set(fields["collect"].annotation.model_fields) == keywords(module.collect) - {"workers"}
+    given = {"workers", "section"}  # by the stage
+    collect, read = (set(fields[part].annotation.model_fields) for part in ("collect", "read"))
+    assert collect == keywords(module.collect) - given
     # Of the phantom, read as CheXpert is, valid.csv is always the test set, which is what the default says.
     default = {"valid"} if name == "phantom" else set()
-    assert set(fields["read"].annotation.model_fields) == keywords(module.read) - default
+    # What `collect` and `read` both take is said under `collect`.
+    assert read == keywords(module.read) - given - default - collect and not read & collect & keywords(module.read)
 
 
 def test_no_key_has_a_default():
@@ -101,6 +105,10 @@ def test_no_key_has_a_default():
 def test_words_and_bounds_that_the_code_has_too_are_the_same():
     assert set(get_args(Policy)) == {*labelling.POLICIES, labelling.SMOOTH}
     assert set(get_args(schema.scoring.Cost.model_fields["name"].annotation)) == {*costs.DERIVED, "file", "irma"}
+    assert set(schema.scoring.RULES) == set(class_rules.RULES) and temperature.split(f"crm{schema.scoring.SCALED}")[1]
+    assert set(schema.scoring.SET_RULES) == set(set_rules.RULES)
+    unmixed = [name for name in LOSSES if not importlib.import_module(f"severity.losses.{name}").Loss.mixes]
+    assert unmixed == ["haf"]
     assert get_args(Axis) == tuple(codes.AXES)
     assert get_args(MedmnistCollect.model_fields["size"].annotation) == medmnist.SIZES
     least = next(each.ge for each in IrmaPhantomCollect.model_fields["images"].metadata if hasattr(each, "ge"))

@@ -1,6 +1,7 @@
 """External predictions, as they lie in data/external_predictions: one file a run, its name that of the run.
 
-``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order:
+``<backbone>-<loss>-<seed>.csv`` (or ``.csv.gz``), one row an image, columns in any order, between commas,
+semicolons or tabs; between semicolons and tabs a number may have a decimal comma:
 
     id               the image's, as in the data set
     patient, split   optional; split is validation, test or train, blank means not stated
@@ -16,6 +17,7 @@ docs/external-predictions.md has more.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -33,6 +35,9 @@ ARRAYS, OPTIONAL = ("id", "classes", "prob"), ("patient", "split", "nodes", "nod
 PAIRS = (("nodes", "node"), ("labels", "true"))
 
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".npy")
+
+
 @dataclass(frozen=True)
 class Sheet:
     """One file. Rows are in its order, columns too; nothing has been joined or converted."""
@@ -47,6 +52,12 @@ class Sheet:
     node_numbers: numpy.ndarray  # (N, M) float64, finite
     labels: tuple[str, ...]  # (L,) of the truth; none without truth
     truth: numpy.ndarray  # (N, L) float64: 1, 0, NaN
+
+
+def stem(image: str) -> str:
+    """An id without the suffix of an image file."""
+    before, dot, suffix = image.rpartition(".")
+    return before if before and dot + suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def find(folder: Path | str, name: str) -> Path:
@@ -104,7 +115,8 @@ def read(path: Path | str) -> Sheet:
 
 
 def _read_table(path: Path) -> Sheet:
-    header = tables.header(path)
+    separator = tables.separator_of(path, "id")
+    header = tables.header(path, separator)
     wanted = [name for name in header if name.startswith(PROBABILITY)]
     nodes = [name for name in header if name.startswith(NODE)]
     stated = [name for name in header if name.startswith(TRUTH)]
@@ -117,7 +129,8 @@ def _read_table(path: Path) -> Sheet:
         )
     if not wanted:
         raise SeverityError(f"{path} has no column {PROBABILITY}<class>, one for each class.")
-    frame = tables.read_text(path, ["id", *dict.fromkeys(header)])
+    frame = tables.read_text(path, ["id", *dict.fromkeys(header)], separator)
+    numbers = partial(table_checks.numbers, path=path, separator=separator)
     table_checks.refuse(frame["id"] == "", frame["id"], "id", path, "is not an id")
     split = frame["split"] if "split" in header else pandas.Series("", index=frame.index)
     table_checks.refuse(~split.isin(["", *SPLITS]), split, "split", path, f"is not one of blank, {', '.join(SPLITS)}")
@@ -127,9 +140,9 @@ def _read_table(path: Path) -> Sheet:
         patients=frame["patient"].to_numpy(dtype=str) if "patient" in header else None,
         split=split.to_numpy(dtype=str),
         classes=tuple(name.removeprefix(PROBABILITY) for name in wanted),
-        numbers=numpy.stack([table_checks.numbers(frame[name], name, path) for name in wanted], axis=1),
+        numbers=numpy.stack([numbers(frame[name], name) for name in wanted], axis=1),
         nodes=tuple(name.removeprefix(NODE) for name in nodes),
-        node_numbers=_columns([table_checks.numbers(frame[name], name, path) for name in nodes], len(frame)),
+        node_numbers=_columns([numbers(frame[name], name) for name in nodes], len(frame)),
         labels=tuple(name.removeprefix(TRUTH) for name in stated),
         truth=_columns([table_checks.mapped(frame, name, STATES, path) for name in stated], len(frame)),
     )

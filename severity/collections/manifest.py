@@ -45,6 +45,17 @@ def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: I
         )
 
 
+def below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Paths relative to `root`, with forward slashes, of all files below it that have one of the suffixes, sorted."""
+    paths = [
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name.lower().endswith(suffixes)
+    ]
+    return sorted(paths)
+
+
 def _size(path: Path) -> int | None:
     try:
         return os.stat(path).st_size

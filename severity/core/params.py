@@ -10,12 +10,13 @@ from severity.core.errors import SeverityError, nearest
 
 # By name, so that no stage depends on it: a check that only refuses changes no result.
 SCHEMA = "severity.schema"
+PATH = "params.yaml"
 SHOWN = 10  # problems that one message lists
 
 Place = tuple[str | int, ...]  # keys and places in lists, from the top of the file
 
 
-def load(path: Path | str = "params.yaml") -> dict[str, Any]:
+def load(path: Path | str = PATH) -> dict[str, Any]:
     """Read and check params.yaml.
 
     Raises:
@@ -94,7 +95,7 @@ def _sentence(place: Place, error: dict[str, Any], schema: dict[str, Any]) -> st
     if error["type"] == "missing":
         return f"the key {key!r} is missing."
     if error["type"] == "value_error":  # raised by a validator of ours, whose message is complete
-        return f"{key} {error['ctx']['error']}".strip()
+        return f"{key} {error['ctx']['error']}".strip().removeprefix(f"{PATH}: ")
     right = _at(place, schema)
     if "[key]" in error["loc"]:
         value, right = place[-1], _keys(_at(place[:-1], schema))

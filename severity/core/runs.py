@@ -98,10 +98,15 @@ def from_arguments(parser: argparse.ArgumentParser) -> Run:
 
 
 def description(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a run's metrics are metrics of: its name and axes, the data set, the tree, the cost."""
-    data = settings["data"]["name"]
-    tree = settings["datasets"][data]["hierarchy"]
-    return {"run": run.name, **asdict(run), "dataset": data, "hierarchy": tree, "cost": settings["cost"]["name"]}
+    """What a run's metrics are metrics of: its name and axes, the data set's title, the tree, the cost."""
+    tree = settings["datasets"][settings["data"]["name"]]["hierarchy"]
+    about = {"dataset": title(settings), "hierarchy": tree, "cost": settings["cost"]["name"]}
+    return {"run": run.name, **asdict(run), **about}
+
+
+def title(settings: dict[str, Any]) -> str:
+    """What figures, tables and the report call the data set."""
+    return settings["datasets"][settings["data"]["name"]]["title"]
 
 
 def record(run: Run, settings: dict[str, Any], **inputs: Any) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from severity.core.errors import SeverityError, nearest
 
 SHOWN = 5  # how many offenders an error names
 OLDEST = 120  # years; an older age in a table is a typing error
+# An age as DICOM writes it, 045Y, 011M, 006W, 003D, or a bare number of years.
+AGE = r"^(.*?)\s*([YMWD])?$"
+YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 def line(row: int) -> int:
@@ -60,6 +63,19 @@ def plausible(ages: pandas.Series, youngest: float = 0) -> pandas.Series:
     return ages.where(ages.between(youngest, OLDEST))
 
 
+def ages(texts: pandas.Series, column: str, path: Path) -> pandas.Series:
+    """A column of ages as float64 years: 45, 045Y, 11M, 6W, 3D (years, months, weeks, days); blank is NaN.
+
+    Raises:
+        SeverityError: a text that is no age; the message names file, line and column.
+    """
+    parts = texts.str.upper().str.extract(AGE)
+    values = pandas.to_numeric(parts[0].replace("", "nan"), errors="coerce")
+    bad = values.isna() & ~(texts.isin(["", "nan"]))
+    refuse(bad, texts, column, path, "is not a number of years, nor of the form 045Y, 011M, 006W or 003D")
+    return values.astype("float64") * parts[1].map(YEARS).fillna(1.0)
+
+
 def mapped(frame: pandas.DataFrame, column: str, meaning: dict[str, object], path: Path) -> pandas.Series:
     """The values of one column, each replaced by its meaning.
 
@@ -71,13 +87,18 @@ def mapped(frame: pandas.DataFrame, column: str, meaning: dict[str, object], pat
     return frame[column].map(meaning)
 
 
-def numbers(texts: pandas.Series, column: str, path: Path) -> pandas.Series:
+def numbers(texts: pandas.Series, column: str, path: Path, *, separator: str = ",") -> pandas.Series:
     """A column of text as float64; blank is NaN.
+
+    Args:
+        separator: what parts the table's cells. Where it is no comma, a comma within a number is the decimal point of
+            programs that write both so.
 
     Raises:
         SeverityError: a text that is not a number; the message names file, line and column.
     """
-    values = pandas.to_numeric(texts.replace("", "nan"), errors="coerce")
+    plain = texts if separator == "," else texts.str.replace(r"^([^,.]*),([^,.]*)$", r"\1.\2", regex=True)
+    values = pandas.to_numeric(plain.replace("", "nan"), errors="coerce")
     refuse(values.isna() & ~texts.isin(["", "nan"]), texts, column, path, "is not a number")
     return values.astype("float64")
 

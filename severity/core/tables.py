@@ -1,14 +1,21 @@
-"""Reading CSV tables: every one is read here, under the same rules.
+"""Reading tables, CSV files and Excel sheets: every one is read here, under the same rules.
 
 The encoding is UTF-8, with or without a byte order mark. A name of a column or a cell such as NA is text, never
 "missing"; only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a required
 column must be there exactly once. Messages name the file and say what to do.
+
+A cell in quotes may hold separators and line breaks; a quote within it is doubled. In a table from outside a quote that
+is not closed so, or only rows later, is an error: it would swallow the rows between without a word.
 """
 
+import csv
+import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import pandas
 
@@ -16,6 +23,8 @@ from severity.core import inputs
 from severity.core.errors import SeverityError, nearest
 
 UTF8 = "Save it in the encoding UTF-8."
+SEPARATORS = (",", ";", "\t")
+SHEETS, OTHER_SHEETS = (".xlsx", ".xlsm"), (".xls", ".xlsb", ".ods", ".numbers")
 
 
 def find(root: Path, names: Sequence[str]) -> Path | None:
@@ -24,25 +33,44 @@ def find(root: Path, names: Sequence[str]) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
+def separator_of(path: Path | str, column: str) -> str:
+    """Of SEPARATORS the first with which the first line names the `column`, else the one that gives most columns.
+
+    Raises:
+        SeverityError: the file is missing or not a table.
+    """
+    if _is_sheet(path):
+        return SEPARATORS[0]
+    names = {separator: [name.strip() for name in header(path, separator)] for separator in SEPARATORS}
+    return max(SEPARATORS, key=lambda each: (column in names[each], len(names[each])))
+
+
 def header(path: Path | str, separator: str = ",", fix: str = "") -> list[str]:
-    """The cells of the first line of a CSV file, as they are. Raises SeverityError when it is not a CSV file."""
+    """The cells of the first line of a table, as they are. Raises SeverityError when it is not a table."""
+    if _is_sheet(path):
+        return _read_sheet(path, fix).iloc[0].tolist()
     return _read(path, fix, sep=separator, header=None, nrows=1, dtype=str).iloc[0].tolist()
 
 
 def read_text(path: Path | str, columns: Sequence[str], separator: str = ",", fix: str = "") -> pandas.DataFrame:
-    """Read a table from outside (gzip by its suffix); every cell is text, a blank one ''.
+    """Read a table from outside (gzip or Excel by its suffix); every cell is text, a blank one ''.
 
     Args:
         path: the file.
         columns: the columns that must be there; others are kept as they are.
-        separator: the character between two cells.
+        separator: the character between two cells, without effect on Excel sheets.
         fix: how to get the right file, for messages.
 
     Raises:
-        SeverityError: the file is missing or not a CSV file, or has no row; a column is missing or duplicated.
+        SeverityError: the file is missing or not a table, or has no row; a quote is not closed; a column is missing or
+            duplicated.
     """
     names = header(path, separator, fix)
-    frame = _read(path, fix, sep=separator, dtype=str)
+    if _is_sheet(path):
+        frame = _read_sheet(path, fix)[1:].set_axis(names, axis=1).reset_index(drop=True)
+    else:
+        frame = _read(path, fix, sep=separator, dtype=str)
+        _check_quotes(path, separator)
     _check_columns(path, columns, names, lambda column: nearest(column, names))
     if frame.empty:
         raise SeverityError(_sentence(f"{path} has a header but no row.", fix))
@@ -96,9 +124,91 @@ def _read(path: Path | str, fix: str, **options: Any) -> pandas.DataFrame:
     except SeverityError:
         raise
     except (ValueError, OSError, pandas.errors.ParserWarning) as error:
+        _check_quotes(path, options.get("sep", SEPARATORS[0]))  # It knows the line of a quote that swallows the rest.
         fix = UTF8 if isinstance(error, UnicodeDecodeError) else fix
         why = str(error).rstrip(".")
         raise SeverityError(_sentence(f"{path} cannot be read as a CSV table: {why}.", fix)) from None
+
+
+def _check_quotes(path: Path | str, separator: str) -> None:
+    """Raise SeverityError where a quote opens a cell and is not closed before the next separator or line end.
+
+    A cell that runs over several lines is taken for one that was meant so, unless it holds at least as many separators
+    as the rows that these lines would be: then it is rows that were swallowed.
+    """
+    try:
+        with inputs.table(path) as file:
+            content = file.read()
+        if b'"' not in content:
+            return
+        rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator, strict=True)
+    except (OSError, ValueError):  # Not readable at all: the reader says so.
+        return
+    fix = (
+        "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or "
+        "double it, or take the line breaks out of the cell."
+    )
+    line, columns = 1, 0
+    try:
+        for row in rows:
+            columns = columns or len(row)
+            for cell in row:
+                breaks = len(re.findall(r"\r\n?|\n", cell))
+                if 0 < breaks * (columns - 1) <= cell.count(separator):
+                    raise SeverityError(
+                        f"{path}, line {line}: a quote opens a cell that holds the following {breaks} lines too, which "
+                        f"look like rows of their own. {fix}"
+                    )
+                line += breaks
+            line = rows.line_num + 1
+    except csv.Error as error:
+        if "NUL" in str(error):  # Python before 3.11; pandas reads it.
+            return
+        raise SeverityError(f"{path}, line {line}: a quote opens a cell and is not closed ({error}). {fix}") from None
+
+
+def _is_sheet(path: Path | str) -> bool:
+    """Whether a file is an Excel sheet by its suffix. Raises SeverityError for sheets that cannot be read here."""
+    suffix = Path(path).suffix.lower()
+    if suffix in OTHER_SHEETS:
+        raise SeverityError(f"{path}: sheets of the form {suffix} are not read. Save it as CSV (UTF-8) or as .xlsx.")
+    return suffix in SHEETS
+
+
+def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
+    """All cells of the one sheet of an Excel file that holds something, as text, rows without any left out."""
+    try:
+        import openpyxl  # noqa: F401 - before the file is looked at: what is missing is told first
+    except ImportError:
+        raise SeverityError(
+            f"{path}: Excel sheets are read through openpyxl, which is not installed. Run `pip install -r "
+            "requirements-extra.txt` (or `make extra`), or save the sheet as CSV (UTF-8)."
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions that hold no cell
+            with inputs.opened(path) as file:
+                if sum(part.file_size for part in ZipFile(file).infolist()) > inputs.SMALL * 4:
+                    raise SeverityError(
+                        f"{path} unfolds to more than {inputs.SMALL * 4 // inputs.MIB} MiB. Save it as CSV (UTF-8)."
+                    )
+                file.seek(0)
+                sheets = pandas.read_excel(
+                    file, sheet_name=None, header=None, dtype=str, keep_default_na=False, engine="openpyxl"
+                )
+    except FileNotFoundError:
+        raise SeverityError(_sentence(f"{path} is missing.", fix)) from None
+    except SeverityError:
+        raise
+    except (ValueError, OSError, KeyError, TypeError, BadZipFile) as error:
+        raise SeverityError(_sentence(f"{path} cannot be read as an Excel sheet: {error}.", fix)) from None
+    filled = {name: sheet for name, sheet in sheets.items() if (sheet != "").any(axis=None)}
+    if len(filled) != 1:
+        raise SeverityError(
+            f"{path} has {len(filled)} sheets that hold something ({', '.join(filled)}). Keep one of them."
+        )
+    (sheet,) = filled.values()
+    return sheet[(sheet != "").any(axis=1)].reset_index(drop=True)
 
 
 def _check_columns(path: Path | str, columns: Sequence[str], names: Sequence[str], fix: Callable[[str], str]) -> None:

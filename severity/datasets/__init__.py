@@ -1,4 +1,4 @@
-"""One file a collection: raw files in, one tidy table out. The file's name is its name in params.yaml."""
+"""One file a kind of collection: raw files in, one tidy table out. Its name is that of its section in params.yaml."""
 
 import importlib
 import pkgutil

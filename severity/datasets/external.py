@@ -1,11 +1,13 @@
 """No images, only the labels in files of external predictions, so that published numbers can be scored without images.
 
 Form: files as `severity.collections.external_files` describes them; all that have columns ``true:<class>`` count, and
-where two know the same image they must agree. There is nothing to decode, so the stages after `read` are those that
+where two know the same image they must agree. A file that cannot be read is left out and told: if it is one of the
+runs, the stage `external` stops at it. There is nothing to decode, so the stages after `read` are those that
 read data/collection: `hierarchy`, `external`, and what scores. docs/external-predictions.md has the commands.
 Licence: that of the files.
 """
 
+import sys
 from pathlib import Path
 
 import numpy
@@ -43,12 +45,23 @@ def read(root: Path | str) -> Collection:
         as 1, 0 or NaN = not known; sex, age and view are not known. The path names no file: there is no image.
 
     Raises:
-        SeverityError: no file with labels, other labels in another file, or two files that disagree on an image.
+        SeverityError: no file with labels that can be read, other labels in another file, or two files that disagree on
+            an image.
     """
     root = Path(root)
-    sheets = [sheet for path in external_files.listed(root) if (sheet := external_files.read(path)).labels]
+    sheets, unread = [], {}
+    for path in external_files.listed(root):
+        try:
+            sheets += [sheet for sheet in [external_files.read(path)] if sheet.labels]
+        except SeverityError as error:
+            unread[path.name] = error
     if not sheets:
-        raise SeverityError(f"{root} has no file of predictions with columns true:<class>. See {FORM} for the form.")
+        why = "".join(f" {error}" for error in unread.values())
+        raise SeverityError(
+            f"{root} has no file of predictions with columns true:<class>. See {FORM} for the form.{why}"
+        )
+    for error in unread.values():
+        print(f"left out: {error}", file=sys.stderr)
     labels = sheets[0].labels
     frame = pandas.concat([_frame(sheet, sheets[0]) for sheet in sheets], ignore_index=True)
     frame = frame.drop_duplicates()
@@ -66,8 +79,11 @@ def read(root: Path | str) -> Collection:
         view="",
         path=[f"no-image/{row}" for row in range(len(frame))],
     ).reset_index(drop=True)
-    notes = {"images without a patient, each taken as one of its own": without_patient} if without_patient else {}
-    return Collection(table, labels, notes=notes)
+    notes = {
+        "images without a patient, each taken as one of its own": without_patient,
+        "files that cannot be read, left out": ", ".join(unread),
+    }
+    return Collection(table, labels, notes={words: note for words, note in notes.items() if note})
 
 
 def _frame(sheet: Sheet, first: Sheet) -> pandas.DataFrame:

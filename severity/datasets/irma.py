@@ -22,7 +22,6 @@ The classes are the codes of the training table, or one axis of them. A test ima
 its code is known, and `severity.metrics.irma_score` scores it.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +60,7 @@ def collect(root: Path | str, out: Path | str, *, images: int) -> int:
     manifest.check_root(root, "irma", LINK)
     paths = _find_images(root)
     manifest.check_count(len(paths), images, "irma")
-    manifest.write(out, root, images=paths.values(), label_tables=_below(root, TABLES))
+    manifest.write(out, root, images=paths.values(), label_tables=manifest.below(root, TABLES))
     return len(paths)
 
 
@@ -189,7 +188,7 @@ def _paths(table: pandas.DataFrame, images: dict[str, str], root: Path) -> panda
 def _find_images(root: Path) -> dict[str, str]:
     """File name without its suffix -> path relative to `root`, of every image below it."""
     paths: dict[str, str] = {}
-    for path in _below(root, IMAGES):
+    for path in manifest.below(root, IMAGES):
         name = Path(path).stem
         if name in paths:
             raise SeverityError(f"{root}: the image {name} is duplicated: {paths[name]} and {path}. Remove one.")
@@ -197,17 +196,6 @@ def _find_images(root: Path) -> dict[str, str]:
     if not paths:
         raise SeverityError(f"There is no image below {root}; images end in {', '.join(IMAGES)}.")
     return paths
-
-
-def _below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Paths relative to `root`, with forward slashes, of all files below it that have one of the suffixes, sorted."""
-    paths = [
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.lower().endswith(suffixes)
-    ]
-    return sorted(paths)
 
 
 def _counted(note: str, number: int) -> dict[str, int]:

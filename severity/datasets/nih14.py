@@ -57,8 +57,6 @@ SEX_COLUMNS = ("Patient Sex", "Patient Gender")  # The releases differ.
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
 VIEWS = ("PA", "AP")
 SEXES = {"F": "F", "M": "M", "": ""}
-# The first release writes ages as 058Y, 011M, 003D: years, months, days.
-YEARS = {"Y": 1.0, "M": 1 / 12, "D": 1 / 365.25, "": 1.0}
 
 BOXES = ("BBox_List_2017.csv",)
 # The header of that file is "Bbox [x,y,w,h]" and three empty names; its commas part columns within the brackets too.
@@ -114,7 +112,7 @@ def read(root: Path | str, *, views: list) -> Collection:
     raw = tables.read_text(path, COLUMNS)
     names = _file_names(raw["Image Index"], path)
     paths = _find_images(root)
-    stated = _ages(raw["Patient Age"], path)
+    stated = table_checks.ages(raw["Patient Age"], "Patient Age", path)  # The first release writes 058Y, 011M, 003D.
     tidy = {
         "id": names.str.replace(r"\.[^.]*$", "", regex=True),
         "path": names.map(paths),
@@ -195,11 +193,6 @@ def _sex_column(raw: pandas.DataFrame, path: Path) -> str:
         if column in raw.columns:
             return column
     raise SeverityError(f"{path}: the column {' or '.join(map(repr, SEX_COLUMNS))} is missing.")
-
-
-def _ages(texts: pandas.Series, path: Path) -> pandas.Series:
-    unit = texts.str.extract(r"([YMD])$", expand=False).fillna("")
-    return table_checks.numbers(texts.str.rstrip("YMD"), "Patient Age", path) * unit.map(YEARS)
 
 
 def _states(findings: pandas.Series, path: Path) -> pandas.DataFrame:

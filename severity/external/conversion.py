@@ -11,7 +11,7 @@ import scipy.special
 from severity.arrays import tree_model
 from severity.collections import splits
 from severity.collections.collection import UNCERTAIN, Collection
-from severity.collections.external_files import Sheet
+from severity.collections.external_files import Sheet, stem
 from severity.core import table_checks
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
@@ -350,12 +350,13 @@ def _joined(
     sheet: Sheet, truth: Truth, unknown_ids: str, incomplete: str
 ) -> tuple[numpy.ndarray, pandas.DataFrame, dict[str, int]]:
     """The rows of the file that count, in the data set's order, what the data set knows of them, and counts."""
-    place = pandas.Index(truth.frame["id"]).get_indexer(sheet.ids)
+    place, matched = _places(sheet, truth.frame["id"])
     unknown = place < 0
     if unknown.any() and unknown_ids == "error":
         raise SeverityError(
             f"{sheet.path}: {int(unknown.sum())} of {len(place)} images are not in {truth.folder}: "
-            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as {truth.frame['id'].iloc[0]!r}; or "
+            f"{table_checks.listed(sheet.ids[unknown])}. Ids must be written as there, such as "
+            f"{truth.frame['id'].iloc[0]!r}, with or without the suffix of an image file; or "
             f"set external.unknown_ids to leave_out in params.yaml. {_stale(truth)}"
         )
     rows = numpy.flatnonzero(~unknown)
@@ -372,11 +373,37 @@ def _joined(
             "Numbers on other images cannot be compared; predict them too, or set external.incomplete to allow in params.yaml."
         )
     counts = {
+        "ids_matched_without_suffix": matched,
         "unknown_ids_left_out": int(unknown.sum()),
         "train_images_left_out": int((~kept).sum()),
         "images_without_prediction": len(lacking),
     }
     return rows, frame, counts
+
+
+def _places(sheet: Sheet, ids: pandas.Series) -> tuple[numpy.ndarray, int]:
+    """(n,) the row of the data set that each id of the file names, -1 for none; how many were matched by their stems.
+
+    An id that the data set does not have as it is may have, or lack, the suffix of an image file.
+
+    Raises:
+        SeverityError: two ids of the file are one without their suffixes, or one of the data set could be either.
+    """
+    place = pandas.Index(ids).get_indexer(sheet.ids)
+    unknown = numpy.flatnonzero(place < 0)
+    stems, theirs = ids.map(stem), pandas.Series(sheet.ids[unknown], dtype=str).map(stem)
+    twice = set(stems[stems.duplicated()]) & set(theirs)
+    found = pandas.Index(stems.drop_duplicates()).get_indexer(theirs)
+    rows = numpy.where(found < 0, -1, stems.drop_duplicates().index.to_numpy()[found])
+    again = pandas.Series(rows)[(rows >= 0) & (pandas.Series(rows).duplicated() | numpy.isin(rows, place))]
+    if twice or len(again):
+        name = min(twice) if twice else stems[again.iloc[0]]
+        raise SeverityError(
+            f"{sheet.path}: more than one image is called {name!r} but for the suffix of its file. Write the ids as "
+            f"the data set has them, such as {ids.iloc[0]!r}."
+        )
+    place[unknown] = rows
+    return place, int((rows >= 0).sum())
 
 
 def _splits(sheet: Sheet, rows: numpy.ndarray, known: pandas.Series) -> numpy.ndarray:

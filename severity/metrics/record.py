@@ -411,8 +411,8 @@ class External(TypedDict):
     file: its name. kind: what its numbers are; detected: whether that was found out. complement: the class that was
     made the complement of the others, null for none. nodes_given: nodes that the file has numbers of. classes_left_out:
     columns that the tree does not have.
-    unknown_ids_left_out, train_images_left_out, images_without_prediction: images. divided: whether validation images
-    were taken from test images.
+    ids_matched_without_suffix, unknown_ids_left_out, train_images_left_out, images_without_prediction: images. divided:
+    whether validation images were taken from test images.
     """
 
     file: str
@@ -421,6 +421,7 @@ class External(TypedDict):
     complement: str | None
     nodes_given: list[str]
     classes_left_out: list[str]
+    ids_matched_without_suffix: int
     unknown_ids_left_out: int
     train_images_left_out: int
     images_without_prediction: int

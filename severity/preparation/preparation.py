@@ -55,7 +55,7 @@ def prepare(
 
     Raises:
         SeverityError: an option that does not fit the labels; the decoded images are not the collection's; a patient
-            is in two splits, a split is empty, a label has too few positives in train.
+            is in two splits, a split is empty, a label has too few positives in train, no test image has any.
     """
     labels = collection.labels
     table = _readable(collection.table, decoded)
@@ -65,6 +65,7 @@ def prepare(
     targets, violations = labelling.apply(table, labels, hierarchy, seed=seed, **policies)
     splits.check(targets)
     _check_positives(targets, labels, min_positives)
+    _check_truth(targets, labels)
     boxes = collection.boxes[collection.boxes["id"].isin(table["id"])]
     with files.replacing(out) as folder:
         folder.mkdir()
@@ -101,6 +102,16 @@ def _check_positives(table: pandas.DataFrame, labels: tuple[str, ...], min_posit
             f"The train split has fewer than {min_positives} positive images of "
             f"{', '.join(f'{label} ({count})' for label, count in rare.items())}. Such a class cannot be learnt; lower "
             "prepare.min_positives in params.yaml to go on all the same (0 allows none at all)."
+        )
+
+
+def _check_truth(table: pandas.DataFrame, labels: tuple[str, ...]) -> None:
+    test = table.loc[table["split"] == "test", list(labels)]
+    if not (test == 1).any(axis=None):
+        raise SeverityError(
+            f"None of the {len(test)} test images has a positive label, so nothing could be scored after training. "
+            "Give them labels, or take images without any out of the table: `python -m tools.classify` tells their "
+            "classes by a trained network."
         )
 
 

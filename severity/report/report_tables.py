@@ -68,8 +68,8 @@ def _markdown_value(row: Mapping[str, Any], key: str, best: BestRow | None) -> s
 def _about(study: Contents) -> str:
     """What the numbers are of: data set, tree, cost, how many images, patients and seeds."""
     settings = study.settings
-    name = settings["data"]["name"]
-    tree, cost = settings["datasets"][name]["hierarchy"], settings["cost"]["name"]
+    section = settings["datasets"][settings["data"]["name"]]
+    tree, cost = section["hierarchy"], settings["cost"]["name"]
     seeds = sorted(study.table["runs"].unique())
     runs = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]]))) or "no"
     scored = sorted({record["counts"]["scored"] for record in study.metrics.values()})
@@ -78,7 +78,7 @@ def _about(study: Contents) -> str:
     of = f" of {patients:,} patients" if patients is not None else ""
     return (
         f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test "
-        f"images{of}; data set {name}, tree {tree}, cost {cost}."
+        f"images{of}; data set {section['title']}, tree {tree}, cost {cost}."
     )
 
 

@@ -70,7 +70,7 @@ def run(study: Contents, shown_params: Sequence[str]) -> dict[str, Any]:
     params = {section: settings[section] for section in shown_params if section in settings}
     params["datasets"] = {name: settings["datasets"][name]}
     return {
-        "dataset": name,
+        "dataset": settings["datasets"][name]["title"],
         "classes": len(tree.classes),
         "hierarchy": settings["datasets"][name]["hierarchy"],
         "nodes": len(tree.names),

@@ -1,13 +1,15 @@
 """The data: collections and the options of their modules, decoding, division, the data card."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, ConfigDict, Field, create_model
 
 from severity.schema.kinds import (
     Count,
     Distinct,
     Empty,
+    Name,
     PartialShare,
     ProperShare,
     Section,
@@ -22,6 +24,17 @@ def _ascending(values: list[float]) -> list[float]:
     if values[0] > values[1]:
         raise ValueError(f"is {values}; the lower number comes first")
     return values
+
+
+def _derived(name: str) -> str:
+    if not re.fullmatch(r"[^@]+(@flat|@shuffled_[0-9]+)?", name):
+        raise ValueError(
+            f"is {name!r}; it must be the name of a tree, <tree>@flat, or <tree>@shuffled_<seed>, with a whole number"
+        )
+    return name
+
+
+Hierarchy = Annotated[Text, AfterValidator(_derived)]
 
 
 class Labels(Section):
@@ -94,12 +107,13 @@ class MedmnistRead(Section):
 
 class OwnCollect(Section):
     table: Text
-    columns: dict[Text, Text]
+    columns: dict[Literal["path", "class", "id", "patient", "split", "view", "sex", "age"], Text]
 
 
-class OwnRead(OwnCollect):
+class OwnRead(Section):
     ignore: Distinct[Text]
     views: Distinct[Text]
+    label_separator: str
 
 
 MADE = ("phantom", "irma_phantom", "medmnist")
@@ -108,7 +122,14 @@ MADE = ("phantom", "irma_phantom", "medmnist")
 def _dataset(name: str, collect: type[Section], read: type[Section]) -> type[Section]:
     # What `collect` makes itself lies where DVC looks for it.
     root = Literal[f"data/raw/{name}"] if name in MADE else Text
-    fields = {"root": root, "hierarchy": Text, "collect": collect, "read": read, "labels": Labels}
+    fields = {
+        "title": Text,
+        "root": root,
+        "hierarchy": Hierarchy,
+        "collect": collect,
+        "read": read,
+        "labels": Labels,
+    }
     return create_model(f"{name}_dataset", __base__=Section, **{field: (kind, ...) for field, kind in fields.items()})
 
 
@@ -123,6 +144,21 @@ DATASETS: dict[str, type[Section]] = {
     "own": _dataset("own", OwnCollect, OwnRead),
     "external": _dataset("external", Empty, Empty),
 }
+
+
+class AnotherOwn(DATASETS["own"]):
+    """Another collection of one's own, under any name."""
+
+    kind: Literal["own"]
+
+
+class Datasets(
+    create_model("NamedDatasets", __base__=Section, **{name: (kind, ...) for name, kind in DATASETS.items()})
+):
+    """The data sets that have a file of their own, and any number of the kind `own` beside them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Name, AnotherOwn]
 
 
 class Decode(Section):

@@ -1,7 +1,4 @@
-"""Costs, external predictions, metrics and comparisons.
-
-The words of decision rules are checked where the rules are (severity/decisions), so there is only one list of them.
-"""
+"""Costs, external predictions, metrics and comparisons."""
 
 from typing import Annotated, Literal
 
@@ -9,6 +6,15 @@ from pydantic import AfterValidator, Field
 
 from severity.core import runs
 from severity.schema.kinds import Count, Distinct, PartialShare, Positive, ProperShare, Section, Share, Text
+
+# The decision rules (severity/decisions), as they are and on temperature-scaled probabilities.
+RULES = ("argmax", "crm", "top_down", "crm_nodes", "hie")
+SET_RULES = ("threshold", "threshold_f1", "hbayes")
+SCALED = "_ts"
+
+
+def _words(rules: tuple[str, ...]) -> tuple[str, ...]:
+    return (*rules, *(rule + SCALED for rule in rules))
 
 
 class Cost(Section):
@@ -42,8 +48,8 @@ class External(Section):
 
 
 class Evaluate(Section):
-    rules: Distinct[Text]
-    multi_label: Distinct[Text]
+    rules: Distinct[Literal[_words(RULES)]]
+    multi_label: Distinct[Literal[_words(SET_RULES)]]
     climb_threshold: Share
     batch_size: Positive
     mistakes: Count

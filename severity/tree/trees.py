@@ -151,7 +151,8 @@ class _Nodes:
             first = self.parents[self._index[name]]
             raise SeverityError(
                 f"{self.path}: the node {name!r} has two parents: it is {under} and "
-                f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two."
+                f"{f'under {self.names[first]!r}' if first >= 0 else 'at the root'}. Keep one of the two, or "
+                "rename one if they are two nodes."
             )
         children = node.get("children")
         if children is not None and (not isinstance(children, list) or not children):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from severity.arrays import tree_model
 from severity.core import commands, errors, files, params, runs, tables
 from severity.links.links import SoftmaxLink
 from severity.networks import inference, models, processes
@@ -62,15 +63,19 @@ def predict(
     logits = inference.logits(
         network, images, rows, batch_size=batch_size, on=on, description=f"predict {run.name}", group=group
     ).double()  # several nearly certain labels differ by less than float32 holds
+    log_posterior, node_logits = loss.log_posterior(logits).numpy(), loss.node_logits(logits).numpy()
+    exclusive = isinstance(loss, SoftmaxLink)
+    if not exclusive:
+        log_posterior = tree_model.ranked(log_posterior, node_logits[:, hierarchy.class_nodes])
     chosen = table.frame.iloc[rows]
     return Predictions.of(
         hierarchy,
         ids=chosen["id"].to_numpy(dtype=str),
         patients=chosen["patient"].to_numpy(dtype=str),
         split=chosen["split"].to_numpy(dtype=str),
-        log_posterior=loss.log_posterior(logits).numpy(),
-        node_logits=loss.node_logits(logits).numpy(),
-        exclusive=isinstance(loss, SoftmaxLink),
+        log_posterior=log_posterior,
+        node_logits=node_logits,
+        exclusive=exclusive,
         truth=truth,
         run=run.name,
         dataset=dataset,

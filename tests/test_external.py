@@ -507,7 +507,7 @@ class TestImages:
     def test_a_trained_runs_own_predictions_come_back_with_its_own_metrics(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         trained = predictions(images=90)
-        posterior = tree_model.log_posterior_of_nodes(trained.node_logits, TREE).astype(numpy.float32)
+        posterior = tree_model.log_posterior_of_nodes(trained.node_logits, TREE)
         trained = replace(trained, log_posterior=posterior)  # of float32 logits, as the file has them
         names = list(TREE.classes)
         frame = pandas.DataFrame(trained.truth, columns=names).assign(

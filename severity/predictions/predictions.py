@@ -92,21 +92,18 @@ class Predictions:
             )
         if log_posterior is None:
             log_posterior = tree_model.log_posterior_of_nodes(node_logits, hierarchy)
-        exclusive = alone if exclusive is None else exclusive
-        log_posterior = log_posterior.astype(numpy.float64)
-        if not exclusive:
             log_posterior = tree_model.ranked(log_posterior, node_logits[:, hierarchy.class_nodes])
         return cls(
             ids=ids,
             patients=patients,
             split=split,
-            log_posterior=log_posterior,
+            log_posterior=log_posterior.astype(numpy.float64),
             node_logits=node_logits.astype(numpy.float32),
             truth=truth.astype(numpy.float32),
             classes=numpy.array(hierarchy.classes),
             nodes=numpy.array(hierarchy.names),
             label_nodes=hierarchy.stands_for,
-            exclusive=numpy.array(exclusive),
+            exclusive=numpy.array(alone if exclusive is None else exclusive),
             class_hash=numpy.array(hierarchy.class_hash),
             run=numpy.array(run),
             dataset=numpy.array(dataset),

@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from severity.core.commands import die_with_parent
 from severity.core.errors import SeverityError
+from severity.decoding import dicom
+from severity.decoding.levels import Unreadable, check_extent, scaled, too_large
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -28,10 +30,6 @@ STACK = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)\Z", re.DOTALL)
 REDUCED_TO = 2  # A reduced JPEG keeps at least this many times the pixels of its place in the square, along each edge.
 CHUNK_IMAGES = 64  # of a task: large enough to hide the cost of a task, small enough that little is lost with it
 CHUNK_BYTES = 1 << 22  # at most that many prepared pixels of a task, unless it is one image
-
-
-class Unreadable(SeverityError):
-    """An image file that gives no picture; the message is the reason, without the path."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
                 head = file.read(132)
                 file.seek(0)
                 if head[128:] == b"DICM" or os.fspath(path).lower().endswith(DICOM_SUFFIXES):
-                    return _read_dicom(file)
+                    gray = dicom.read(file)
+                    return Picture(gray, *gray.size)
                 return _read_picture(file, place)
     except (SeverityError, MemoryError):
         raise
@@ -96,7 +95,7 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
     except UnidentifiedImageError:
         raise Unreadable(f"not an image of a format read here ({', '.join(FORMATS)}, DICOM, a row of a .npy)") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large() from None
+        raise too_large() from None
     except Exception as error:  # On a damaged file Pillow, numpy and pydicom raise nearly anything.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unreadable((reason.splitlines() or [type(error).__name__])[0]) from None
@@ -136,7 +135,7 @@ def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Of 16-bit gray Pillow gives the bare numbers: it neither spreads 12 bits nor turns TIFF's "white is zero".
         tags = image.tag_v2 if image.format == "TIFF" else {}
-        gray = _scaled(numpy.asarray(image), 0, 2 ** tags.get(258, (16,))[0] - 1)
+        gray = scaled(numpy.asarray(image), 0, 2 ** tags.get(258, (16,))[0] - 1)
         return Image.fromarray(255 - gray if tags.get(262) == 0 else gray)
     if image.mode in ("I", "F"):
         raise Unreadable(f"32-bit gray levels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
@@ -146,26 +145,6 @@ def _to_gray(image: Image.Image) -> Image.Image:
     return image.convert(Image.getmodebase(image.mode)).convert("L")
 
 
-def _scaled(values: numpy.ndarray, lowest: float, highest: float) -> numpy.ndarray:
-    """Numbers from `lowest` to `highest` as uint8 from 0 to 255, rounded; all 0 where the two are equal."""
-    if highest == lowest:
-        return numpy.zeros(values.shape, numpy.uint8)
-    shares = (values.astype(numpy.float64) - lowest) / (highest - lowest)
-    return numpy.rint(255 * shares.clip(0, 1)).astype(numpy.uint8)
-
-
-def _too_large() -> Unreadable:
-    return Unreadable(f"more than {Image.MAX_IMAGE_PIXELS} pixels")
-
-
-def _check_extent(height: int, width: int) -> None:
-    """The checks that Pillow makes for its own formats."""
-    if not height or not width:
-        raise Unreadable("it has no pixel")
-    if height * width > Image.MAX_IMAGE_PIXELS:
-        raise _too_large()
-
-
 def _read_stack(file: str, row: int) -> Picture:
     status = os.stat(file)
     rows = _open_stack(file, status.st_mtime_ns, status.st_size)
@@ -173,7 +152,7 @@ def _read_stack(file: str, row: int) -> Picture:
         raise Unreadable(f"an array {rows.shape} of {rows.dtype}; a stack is (N, H, W) or (N, H, W, 3) of uint8")
     if row >= len(rows):
         raise Unreadable(f"the stack has {len(rows)} rows, counted from 0")
-    _check_extent(*rows.shape[1:3])
+    check_extent(*rows.shape[1:3])
     image = Image.fromarray(numpy.ascontiguousarray(rows[row])).convert("L")
     return Picture(image, *image.size)
 
@@ -182,72 +161,6 @@ def _read_stack(file: str, row: int) -> Picture:
 def _open_stack(file: str, mtime: int, size: int) -> numpy.ndarray:
     """Map a .npy file, once for all its rows; `mtime` and `size` distinguish a replaced file from the open one."""
     return numpy.load(file, mmap_mode="r", allow_pickle=False)
-
-
-def _read_dicom(file: BinaryIO) -> Picture:
-    try:
-        import pydicom
-        from pydicom import pixels
-    except ImportError:
-        raise SeverityError(
-            "There are DICOM images, and pydicom, which reads them, is not installed: "
-            "pip install -r requirements-extra.txt"
-        ) from None
-    data = pydicom.dcmread(file, force=True)  # force: older files have neither preamble nor DICM
-    if "PixelData" not in data:
-        raise Unreadable("not a DICOM image: it has no pixel data")
-    frames = int(data.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise Unreadable(f"a DICOM file of {frames} frames; only one is supported")
-    _check_extent(data.Rows, data.Columns)
-    if "TransferSyntaxUID" not in data.file_meta:
-        # Nothing but the three uncompressed forms can come without this element; pydicom has detected which it is.
-        implicit, little = data.original_encoding
-        explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
-    decoder = pixels.get_decoder(data.file_meta.TransferSyntaxUID)
-    if not decoder.is_available:
-        raise Unreadable(
-            f"its pixels are compressed as {decoder.UID.name}, and none of pydicom's decoders of that is installed "
-            f"({'; '.join(decoder.missing_dependencies)})"
-        )
-    image = _dicom_gray(pixels.pixel_array(data), data)
-    return Picture(image, *image.size)
-
-
-def _dicom_gray(stored: numpy.ndarray, data: Any) -> Image.Image:
-    kind = data.PhotometricInterpretation
-    if stored.ndim == 3 and stored.dtype == numpy.uint8:
-        return Image.fromarray(stored).convert("L")  # pydicom has converted it to RGB
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Unreadable(
-            f"{stored.dtype} pixels of photometric interpretation {kind}; it must be MONOCHROME1 or MONOCHROME2"
-        )
-    gray = _scaled(*_displayed(stored, data))
-    return Image.fromarray(255 - gray if kind == "MONOCHROME1" else gray)
-
-
-def _displayed(stored: numpy.ndarray, data: Any) -> tuple[numpy.ndarray, float, float]:
-    """The values that a DICOM viewer shows first, and those of them that it shows black and white (in MONOCHROME2).
-
-    DICOM PS3.3, C.11.1 (modality LUT) and C.11.2 (VOI LUT and window).
-    """
-    from pydicom import pixels
-
-    values = pixels.apply_modality_lut(stored, data)
-    lut = next(iter(data.get("VOILUTSequence") or ()), {})
-    if "LUTDescriptor" in lut and "LUTData" in lut:
-        entries, first, bits = lut.LUTDescriptor
-        # pydicom counts entries in the type of the LUT's output, without checking for overflow: of an 8-bit LUT it
-        # would reach only the first 256 entries.
-        lut.LUTDescriptor[2] = 16
-        inside = numpy.rint(values).astype(numpy.int64).clip(first, first + (entries or 1 << 16) - 1)
-        return pixels.apply_voi(inside, data), 0, 2**bits - 1
-    if data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
-        with numpy.errstate(over="ignore"):  # of the exponential of a sigmoid window
-            ends = pixels.apply_windowing(numpy.array([-1e30, 1e30]), data)
-            return pixels.apply_windowing(values, data), *ends
-    return values, values.min(), values.max()
 
 
 def layout(width: int, height: int, size: int, aspect: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

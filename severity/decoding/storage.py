@@ -19,7 +19,7 @@ from tqdm import tqdm
 from severity.collections.manifest import sha256
 from severity.core import files, runs, table_checks
 from severity.core.errors import SeverityError
-from severity.decoding import decoding
+from severity.decoding import decoding, dicom, levels
 
 
 def decode(
@@ -76,7 +76,7 @@ def _versions() -> dict[str, str | None]:
     except metadata.PackageNotFoundError:
         pydicom = None
     return {
-        "decoding.py": sha256(decoding.__file__),
+        **{each.__name__: sha256(each.__file__) for each in (decoding, dicom, levels)},
         "pillow": metadata.version("pillow"),
         "jpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "numpy": numpy.__version__,

@@ -32,6 +32,7 @@ def main() -> None:
         dataset=name,
         root=section["root"],
         policies=section["labels"],
+        sixteen_bits=settings["decode"]["sixteen_bits"],
         **settings["prepare"],
     )
     print(preparation.sentence(summary))

@@ -104,6 +104,7 @@ def card(
         "images": {name: len(part) for name, part in parts.items()},
         "unreadable": decoded["unreadable"],
         "image_size": decoded["size"],
+        **({"sixteen_bits": decoded["sixteen_bits"]} if "sixteen_bits" in decoded else {}),
         "patients": {name: int(part["patient"].nunique()) for name, part in parts.items()},
         "sex": {name: counted(part["sex"]) for name, part in parts.items()},
         "views": {name: counted(part["view"]) for name, part in parts.items()},
@@ -205,6 +206,16 @@ def _images(content: Mapping[str, Any]) -> Iterable[Block]:
     yield documents.table(["split", "images", "share", "patients"], rows)
     size = content["image_size"]
     yield paragraph(f"Prepared at {size} x {size} pixels; {content['unreadable']:,} more images could not be read.")
+    if "sixteen_bits" in content:
+        yield from _sixteen_bits(content["sixteen_bits"])
+
+
+def _sixteen_bits(files: Mapping[str, Any]) -> Iterable[Block]:
+    yield paragraph(
+        f"Files of 16-bit levels were read with decode.sixteen_bits: {files['range']}. How many of the 16 bits their "
+        "largest level needs; with `whole` a file that needs 12 keeps 16 gray levels of 256, one that needs 10 keeps 4."
+    )
+    yield documents.table(["bits", "images"], [[bits, count(images)] for bits, images in files["bits"].items()])
 
 
 def _people(content: Mapping[str, Any]) -> documents.Table:

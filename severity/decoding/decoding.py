@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import stat
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from severity.core.commands import die_with_parent
 from severity.core.errors import SeverityError
@@ -25,9 +26,25 @@ from severity.decoding import dicom
 from severity.decoding.levels import Unreadable, check_extent, scaled, too_large
 
 FORMATS = ("JPEG", "PNG", "TIFF")
+# The tag of orientation, where it is not 1, says what was done to the picture; this undoes it.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DICOM_SUFFIXES = (".dcm", ".dicom")
+MOST_SCANNED = 20  # of the pixels that an image may have, all scans of a progressive JPEG together; usual are 10 scans
+LONGEST_REASON = 300  # characters
 STACK = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)\Z", re.DOTALL)
 REDUCED_TO = 2  # A reduced JPEG keeps at least this many times the pixels of its place in the square, along each edge.
+# Of an image: width, height and `Picture.bits` of the original, or why it could not be read.
+Outcome = tuple[int, int, int | None] | str
+# How 16-bit gray levels become 8: `read_gray`.
+Range = Literal["whole", "file"] | int
 CHUNK_IMAGES = 64  # of a task: large enough to hide the cost of a task, small enough that little is lost with it
 CHUNK_BYTES = 1 << 22  # at most that many prepared pixels of a task, unless it is one image
 
@@ -40,6 +57,7 @@ class Picture:
     width: int  # pixels of the file
     height: int
     shrink: int = 1  # how many of the file's pixels are one of `image`, along each edge
+    bits: int | None = None  # that the largest level of a file of 16-bit levels needs; None of other files
 
 
 @dataclass(frozen=True)
@@ -47,31 +65,33 @@ class Chunk:
     """Some consecutive images of a collection, decoded."""
 
     images: numpy.ndarray  # (n, size, size) uint8, the readable ones; good until the next chunk is asked for
-    outcomes: list[tuple[int, int] | str]  # one a path: width and height of the original, or why it could not be read
+    outcomes: list[Outcome]  # one a path
     files: str  # `fingerprint` of the paths, taken before they were opened
 
 
-def read_gray(path: Path | str) -> Image.Image:
+def read_gray(path: Path | str, sixteen_bits: Range = "whole") -> Image.Image:
     """Read an image as 8-bit gray (mode L), whatever its own form.
 
-    JPEG, PNG, TIFF: colour becomes luma (ITU-R 601-2; gray stored as RGB stays exact), transparency is dropped, 16-bit
-    gray is scaled from its whole range to 0..255; of several pages the first is read.
+    JPEG, PNG, TIFF: colour becomes luma (ITU-R 601-2; gray stored as RGB stays exact), transparency is dropped; of
+    several pages the first is read; a picture is turned as its tag of orientation says. Of 16-bit gray levels
+    `sixteen_bits` says what is white: 65535 ('whole'), 2**n - 1 (a number n, for scanners that fill n of the 16 bits),
+    or the file's largest level ('file'; then its smallest is black).
 
     DICOM (DICM at byte 128, or the suffix .dcm or .dicom; pydicom reads it): modality LUT or rescale, then the first
-    VOI LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does.
-    MONOCHROME1, in which large is dark, is inverted.
+    VOI LUT or window, whose range becomes 0..255; without one, the smallest to the largest value stored does, padding
+    left out. MONOCHROME1, in which large is dark, is inverted; padding is black.
 
     ``<stack>.npy#<row>``: a row, counted from 0, of an array (N, H, W) or (N, H, W, 3) uint8.
 
     Raises:
-        Unreadable: the file is missing, truncated, damaged, absurdly large, without a pixel, of several frames, or of
-            none of these forms.
+        Unreadable: the file is missing, no regular file, truncated, damaged, absurdly large, without a pixel, of
+            several frames, of levels that `sixteen_bits` does not fit, or of none of these forms.
         SeverityError: a DICOM file, and pydicom is not installed.
     """
-    return _read(path).image
+    return _read(path, sixteen_bits=sixteen_bits).image
 
 
-def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
+def _read(path: Path | str, place: tuple[int, str] | None = None, sixteen_bits: Range = "whole") -> Picture:
     """`read_gray`, with the original's size. With a `place` (size, aspect) in view, JPEG may be decoded smaller."""
     try:
         with warnings.catch_warnings():
@@ -79,6 +99,7 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             stack = STACK.match(os.fspath(path))
+            _check_kind(stack["file"] if stack else path)
             if stack:
                 return _read_stack(stack["file"], int(stack["row"]))
             with open(path, "rb") as file:
@@ -87,26 +108,82 @@ def _read(path: Path | str, place: tuple[int, str] | None = None) -> Picture:
                 if head[128:] == b"DICM" or os.fspath(path).lower().endswith(DICOM_SUFFIXES):
                     gray = dicom.read(file)
                     return Picture(gray, *gray.size)
-                return _read_picture(file, place)
+                return _read_picture(file, place, sixteen_bits)
     except (SeverityError, MemoryError):
         raise
     except FileNotFoundError:
         raise Unreadable("no such file") from None
-    except UnidentifiedImageError:
-        raise Unreadable(f"not an image of a format read here ({', '.join(FORMATS)}, DICOM, a row of a .npy)") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise too_large() from None
     except Exception as error:  # On a damaged file Pillow, numpy and pydicom raise nearly anything.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unreadable((reason.splitlines() or [type(error).__name__])[0]) from None
+        raise Unreadable(" ".join(reason.split())[:LONGEST_REASON] or type(error).__name__) from None
 
 
-def _read_picture(file: BinaryIO, place: tuple[int, str] | None) -> Picture:
-    with Image.open(file, formats=FORMATS) as image:
+def _check_kind(path: Path | str) -> None:
+    """Refuse what is no regular file before it is opened: reading a FIFO or a device may never end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        raise Unreadable(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file")
+
+
+def _read_picture(file: BinaryIO, place: tuple[int, str] | None, sixteen_bits: Range) -> Picture:
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise Unreadable(_unidentified(file)) from None
+    with image:
+        _check_scans(image)
+        deep = "16" in _rawmode(image)
+        if image.format == "PNG":
+            image.load()  # A PNG's metadata may stand behind its pixels.
+        turn = TURNS.get(_orientation(image))
+        # A reduced picture's last column stands for fewer pixels than the others: turned, it would be the first.
+        shrink = _reduce(image, *place) if place and turn is None else 1
         width, height = image.size
-        shrink = _reduce(image, *place) if place else 1
-        gray = _to_gray(image)  # a TIFF may be turned now, as its tag of orientation says
-        return Picture(gray, *((width, height) if shrink > 1 else gray.size), shrink)
+        gray, bits = _to_gray(image, deep, sixteen_bits)
+        if turn is not None and image.format != "TIFF":  # Pillow turns TIFF as it reads the pixels.
+            gray = gray.transpose(turn)
+        return Picture(gray, *((width, height) if shrink > 1 else gray.size), shrink, bits)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The value of the tag of orientation, in EXIF or XMP; None without one that can be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Damaged metadata raise nearly anything; only the pixels count.
+        return None
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a progressive JPEG that goes over all of its pixels thousands of times: a bomb of time, not of memory."""
+    if "progressive" not in image.info:
+        return
+    image.fp.seek(0)
+    scans = image.fp.read().count(b"\xff\xda")
+    if scans * image.width * image.height > MOST_SCANNED * Image.MAX_IMAGE_PIXELS:
+        raise Unreadable(f"a progressive JPEG of {scans} scans")
+
+
+def _unidentified(file: BinaryIO) -> str:
+    """Why Pillow finds no picture in a file: the form of a TIFF that it does not read, or that it is none at all."""
+    try:
+        file.seek(0)
+        head = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = tags[TiffImagePlugin.BITSPERSAMPLE], tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+        extent = f"{tags[TiffImagePlugin.IMAGEWIDTH]} x {tags[TiffImagePlugin.IMAGELENGTH]} pixels"
+        return f"a TIFF of a form that is not read here: {extent}, each of {len(bits)} {_levels(bits, kind)}"
+    except Exception:  # It is no TIFF, or a damaged one.
+        return f"not an image of a format read here ({', '.join(FORMATS)}, DICOM, a row of a .npy)"
+
+
+def _levels(bits: tuple[int, ...], kind: tuple[int, ...]) -> str:
+    """Words for TIFF's BitsPerSample and SampleFormat."""
+    return f"{({1: 'unsigned', 2: 'signed', 3: 'floating-point'}).get(kind[0], 'unknown')} {bits[0]}-bit levels"
 
 
 def _reduce(image: Image.Image, size: int, aspect: str) -> int:
@@ -131,18 +208,45 @@ def _reduce(image: Image.Image, size: int, aspect: str) -> int:
     return round(width / drafted[1][2]) if drafted else 1
 
 
-def _to_gray(image: Image.Image) -> Image.Image:
+def _to_gray(image: Image.Image, deep: bool, sixteen_bits: Range) -> tuple[Image.Image, int | None]:
+    """A picture as mode L, and `Picture.bits`; `deep` says whether the file has 16-bit levels."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    bits, kind = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,)), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    if image.mode in ("I", "F") or kind[0] == 2:
+        raise Unreadable(f"{_levels(bits, kind)} have no agreed range; store unsigned levels of 8 or 16 bits")
     if image.mode.startswith("I;16"):
         # Of 16-bit gray Pillow gives the bare numbers: it neither spreads 12 bits nor turns TIFF's "white is zero".
-        tags = image.tag_v2 if image.format == "TIFF" else {}
-        gray = scaled(numpy.asarray(image), 0, 2 ** tags.get(258, (16,))[0] - 1)
-        return Image.fromarray(255 - gray if tags.get(262) == 0 else gray)
-    if image.mode in ("I", "F"):
-        raise Unreadable(f"32-bit gray levels (mode {image.mode}) have no agreed range; store 8 or 16 bits")
+        levels = numpy.asarray(image)
+        gray = scaled(levels, *_ends(levels, bits[0] if tags else 16, sixteen_bits))
+        return Image.fromarray(255 - gray if tags.get(262) == 0 else gray), int(levels.max()).bit_length()
     if image.mode == "L":
         image.load()  # From here on it does not need the file.
-        return image
-    return image.convert(Image.getmodebase(image.mode)).convert("L")
+        return image, None
+    gray = image.convert(Image.getmodebase(image.mode)).convert("L")
+    if deep and sixteen_bits != "whole":
+        raise Unreadable(
+            "16-bit colour or transparency, of which only the upper 8 bits are read, needs decode.sixteen_bits: whole; "
+            "store the gray levels alone"
+        )
+    return gray, 8 + gray.getextrema()[1].bit_length() if deep else None
+
+
+def _ends(levels: numpy.ndarray, bits: int, sixteen_bits: Range) -> tuple[int, int]:
+    """Which levels, of files of 9 to 16 `bits`, become 0 and 255."""
+    if sixteen_bits == "file":
+        return int(levels.min()), int(levels.max())
+    white = 2 ** (bits if sixteen_bits == "whole" else min(bits, sixteen_bits)) - 1
+    if levels.max() > white:
+        raise Unreadable(
+            f"its levels go up to {levels.max()}, beyond the {white} of decode.sixteen_bits: {sixteen_bits}"
+        )
+    return 0, white
+
+
+def _rawmode(image: Image.Image) -> str:
+    """How the file stores pixels, in Pillow's words (RGB;16B), before they are decoded."""
+    arguments = image.tile[0].args if image.tile else ""
+    return arguments if isinstance(arguments, str) else str(arguments[0])
 
 
 def _read_stack(file: str, row: int) -> Picture:
@@ -220,7 +324,15 @@ def fingerprint(root: Path | str, paths: Sequence[str]) -> str:
 
 
 def decode(
-    root: Path | str, paths: Sequence[str], *, size: int, aspect: str, reduced: bool, workers: int, buffer: Path
+    root: Path | str,
+    paths: Sequence[str],
+    *,
+    size: int,
+    aspect: str,
+    reduced: bool,
+    workers: int,
+    buffer: Path,
+    sixteen_bits: Range = "whole",
 ) -> Iterator[Chunk]:
     """Read images in parallel; yield them in order, chunk by chunk, the same whatever the number of workers.
 
@@ -230,6 +342,7 @@ def decode(
         size, aspect: of the square that each is laid out in (see `layout`).
         reduced: have large JPEGs decoded at a fraction of their size (see `_reduce`), several times as fast; gray
             levels differ by 10 of 255 at most, on average by less than one.
+        sixteen_bits: what is white in 16-bit gray, see `read_gray`.
         workers: processes; 0 is one a core, 1 decodes in this process.
         buffer: file through which processes hand over pixels; must not exist, and is left behind.
 
@@ -238,7 +351,8 @@ def decode(
     """
     length = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size**2))
     tasks = [
-        (str(root), paths[start : start + length], size, aspect, reduced) for start in range(0, len(paths), length)
+        (str(root), paths[start : start + length], size, aspect, reduced, sixteen_bits)
+        for start in range(0, len(paths), length)
     ]
     workers = min(workers or _cores(), len(tasks))
     if workers > 1:
@@ -280,7 +394,7 @@ def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent reports it.
 
 
-def _chunk(images: numpy.ndarray, outcomes: list[tuple[int, int] | str], files: str) -> Chunk:
+def _chunk(images: numpy.ndarray, outcomes: list[Outcome], files: str) -> Chunk:
     readable = sum(not isinstance(each, str) for each in outcomes)
     return Chunk(images[:readable], outcomes, files)
 
@@ -295,21 +409,27 @@ def _open_rooms(buffer: str, shape: tuple[int, ...]) -> numpy.ndarray:
 
 
 def _decode_chunk(
-    images: numpy.ndarray, root: str, paths: Sequence[str], size: int, aspect: str, reduced: bool
-) -> tuple[list[tuple[int, int] | str], str]:
+    images: numpy.ndarray,
+    root: str,
+    paths: Sequence[str],
+    size: int,
+    aspect: str,
+    reduced: bool,
+    sixteen_bits: Range,
+) -> tuple[list[Outcome], str]:
     """Decode into the first rows of `images`; return the other fields of Chunk."""
     files = fingerprint(root, paths)
     place = (size, aspect) if reduced else None
-    outcomes: list[tuple[int, int] | str] = []
+    outcomes: list[Outcome] = []
     readable = 0
     for path in paths:
         try:
-            picture = _read(os.path.join(root, path), place)
+            picture = _read(os.path.join(root, path), place, sixteen_bits)
         except Unreadable as error:
             outcomes.append(str(error))
         else:
             images[readable] = squared(picture, size, aspect)
-            outcomes.append((picture.width, picture.height))
+            outcomes.append((picture.width, picture.height, picture.bits))
             readable += 1
     return outcomes, files
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import metadata
@@ -21,6 +22,8 @@ from severity.core import files, runs, table_checks
 from severity.core.errors import SeverityError
 from severity.decoding import decoding, dicom, levels
 
+NARROW = 14  # bits: an image whose largest level needs no more is at most a quarter of white
+
 
 def decode(
     out: Path | str,
@@ -33,6 +36,7 @@ def decode(
     reduced: bool,
     max_unreadable: int,
     workers: int,
+    sixteen_bits: decoding.Range = "whole",
     scratch: Path | str = "data/unfinished",
 ) -> dict[str, Any]:
     """Decode the images of a collection and write the folder `out` whole; severity/prepared/decoded.py describes it.
@@ -49,7 +53,7 @@ def decode(
         dataset: name of the collection.
         root: folder that the paths are relative to.
         size, aspect: of the squares, see `severity.decoding.decoding.layout`.
-        reduced, workers: see `severity.decoding.decoding.decode`.
+        reduced, sixteen_bits, workers: see `severity.decoding.decoding.decode`.
         max_unreadable: how many unreadable images are tolerated; one more ends the work.
         scratch: folder for unfinished work, best on the disk of `out`.
 
@@ -60,13 +64,15 @@ def decode(
         SeverityError: too many images are unreadable; the disk is too small; another process is decoding the same.
     """
     paths = table["path"].tolist()
-    options = {"size": size, "aspect": aspect, "reduced": reduced}
+    options = {"size": size, "aspect": aspect, "reduced": reduced, "sixteen_bits": sixteen_bits}
     determined_by = {"root": str(Path(root).resolve()), "paths": paths, "versions": _versions(), **options}
     folder = Path(scratch) / f"decode-{dataset}-{runs.fingerprint(determined_by)}"
     _check_room(folder, len(paths), size)
     with runs.held(folder, "Another process is decoding these images", "decoding resumes where it was"):
         outcomes, digest = _decode_all(folder, root, paths, max_unreadable, workers=workers, **options)
-        return _publish(out, folder, table, outcomes, digest, {"dataset": dataset, "size": size, "aspect": aspect})
+        return _publish(
+            out, folder, table, outcomes, digest, {"dataset": dataset, "size": size, "aspect": aspect}, sixteen_bits
+        )
 
 
 def _versions() -> dict[str, str | None]:
@@ -99,7 +105,7 @@ def _check_room(folder: Path, images: int, size: int) -> None:
 
 def _decode_all(
     folder: Path, root: Path | str, paths: list[str], max_unreadable: int, **options: Any
-) -> tuple[list[tuple[int, int] | str], Any]:
+) -> tuple[list[decoding.Outcome], Any]:
     """Bring images.npy of the folder of unfinished work to its end.
 
     images.npy grows by a chunk at a time, in the order of the paths, and log.jsonl by a line after it; so whatever
@@ -139,9 +145,9 @@ def _decode_all(
 
 def _resume(
     images: BinaryIO, log: BinaryIO, root: Path | str, paths: list[str], size: int
-) -> tuple[list[tuple[int, int] | str], Any]:
+) -> tuple[list[decoding.Outcome], Any]:
     """What is decoded already, up to the first chunk that is incomplete or whose files changed; cut off the rest."""
-    outcomes: list[tuple[int, int] | str] = []
+    outcomes: list[decoding.Outcome] = []
     header = _header(len(paths), size)
     digest, end, logged = hashlib.sha256(header), len(header), 0
     images.seek(end)
@@ -172,7 +178,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _unreadable(outcomes: Sequence[tuple[int, int] | str], first: int) -> list[int]:
+def _unreadable(outcomes: Sequence[decoding.Outcome], first: int) -> list[int]:
     """The rows that could not be read, the first of `outcomes` being row `first`."""
     return [row for row, each in enumerate(outcomes, start=first) if isinstance(each, str)]
 
@@ -193,12 +199,13 @@ def _publish(
     out: Path | str,
     folder: Path,
     table: pandas.DataFrame,
-    outcomes: list[tuple[int, int] | str],
+    outcomes: list[decoding.Outcome],
     digest: Any,
     about: dict[str, Any],
+    sixteen_bits: decoding.Range,
 ) -> dict[str, Any]:
     unread = numpy.array([isinstance(each, str) for each in outcomes])
-    widths, heights = zip(*(each for each in outcomes if not isinstance(each, str)), strict=True)
+    widths, heights, bits = zip(*(each for each in outcomes if not isinstance(each, str)), strict=True)
     with open(folder / "images.npy", "r+b") as images:
         images.write(_header(len(widths), about["size"]))
     with files.replacing(out) as temporary:
@@ -217,6 +224,9 @@ def _publish(
                 "index.csv": sha256(temporary / "index.csv"),
             },
         }
+        needed = Counter(each for each in bits if each is not None)
+        if needed:
+            summary["sixteen_bits"] = {"range": sixteen_bits, "bits": {str(n): needed[n] for n in sorted(needed)}}
         files.write_json(temporary / "summary.json", summary)
     return summary
 
@@ -239,5 +249,15 @@ def _header(images: int, size: int) -> bytes:
 
 
 def sentence(summary: dict[str, Any]) -> str:
-    """One line that says what was decoded."""
-    return "{dataset}: {images} images at {size} x {size} ({aspect}); {unreadable} unreadable".format(**summary)
+    """What was decoded, in one line; and a second one where 16-bit images do not fill their range."""
+    said = "{dataset}: {images} images at {size} x {size} ({aspect}); {unreadable} unreadable".format(**summary)
+    deep = summary.get("sixteen_bits", {"range": None})
+    narrow = (
+        sum(images for bits, images in deep["bits"].items() if int(bits) <= NARROW) if deep["range"] == "whole" else 0
+    )
+    if not narrow:
+        return said
+    return (
+        f"{said}\n{narrow} images of 16-bit levels fill {NARROW} bits or fewer, so they are dark and lose gray levels: "
+        "see decode.sixteen_bits in params.yaml"
+    )

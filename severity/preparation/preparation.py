@@ -33,6 +33,7 @@ def prepare(
     test_fraction: float,
     seed: int,
     min_positives: int,
+    sixteen_bits: decoding.Range = "whole",
 ) -> dict[str, Any]:
     """Divide and label the decoded images of a collection, and write the folder `out` whole.
 
@@ -49,6 +50,7 @@ def prepare(
         validation_fraction, test_fraction, seed: see `severity.collections.splits.divide`; the seed is the policies' as
             well.
         min_positives: how many positive train images each label must have.
+        sixteen_bits: what is white in 16-bit example images, see `severity.decoding.decoding.read_gray`.
 
     Returns:
         What summary.json holds.
@@ -71,7 +73,7 @@ def prepare(
         folder.mkdir()
         files.write_csv(folder / "table.csv", targets[[*METADATA, *labels]])
         files.write_csv(folder / "boxes.csv", boxes[list(BOX)])
-        _write_examples(folder, root, table, targets, labels)
+        _write_examples(folder, root, table, targets, labels, sixteen_bits)
         summary = {
             "dataset": dataset,
             "images": len(table),
@@ -116,7 +118,12 @@ def _check_truth(table: pandas.DataFrame, labels: tuple[str, ...]) -> None:
 
 
 def _write_examples(
-    folder: Path, root: Path | str, table: pandas.DataFrame, targets: pandas.DataFrame, labels: tuple[str, ...]
+    folder: Path,
+    root: Path | str,
+    table: pandas.DataFrame,
+    targets: pandas.DataFrame,
+    labels: tuple[str, ...],
+    sixteen_bits: decoding.Range,
 ) -> None:
     """For each label the image that shows it best, and if possible no other label."""
     images = numpy.zeros((len(labels), EXAMPLE_SIZE, EXAMPLE_SIZE), numpy.uint8)
@@ -125,7 +132,8 @@ def _write_examples(
         row = _example(table, targets, labels, label)
         ids.append("" if row is None else table["id"].iloc[row])
         if row is not None:
-            images[index] = decoding.padded(decoding.read_gray(Path(root) / table["path"].iloc[row]), EXAMPLE_SIZE)
+            original = decoding.read_gray(Path(root) / table["path"].iloc[row], sixteen_bits)
+            images[index] = decoding.padded(original, EXAMPLE_SIZE)
     numpy.save(folder / "examples.npy", images)
     files.write_csv(folder / "examples.csv", pandas.DataFrame({"label": labels, "id": ids}))
 

@@ -6,7 +6,8 @@ The folder holds
     index.csv      N rows, those of images.npy, in the order of the collection's table: id, path, width, height (pixels
                    of the original)
     unreadable.csv    id, path, reason: the images that could not be read; they are in none of the other files
-    summary.json   data set, size and aspect of the squares, counts, SHA-256 of images.npy and index.csv
+    summary.json   data set, size and aspect of the squares, counts, SHA-256 of images.npy and index.csv; of files of
+                   16-bit levels, if there are any, the option `range` and how many need so many `bits`
 """
 
 from pathlib import Path

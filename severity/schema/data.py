@@ -165,6 +165,7 @@ class Decode(Section):
     size: Annotated[int, Field(ge=1, le=8192)]
     aspect: Literal["squash", "crop", "pad"]
     reduced: bool
+    sixteen_bits: Literal["whole", "file"] | Annotated[int, Field(ge=9, le=16)]
     max_unreadable: Count
 
 

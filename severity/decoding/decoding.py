@@ -121,7 +121,14 @@ def _read(path: Path | str, place: tuple[int, str] | None = None, sixteen_bits: 
 
 
 def _check_kind(path: Path | str) -> None:
-    """Refuse what is no regular file before it is opened: reading a FIFO or a device may never end."""
+    """Refuse what is no regular file before it is opened: reading a FIFO or a device may never end.
+
+    A name that is not UTF-8 is refused as well, since no table could hold it.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise Unreadable("its name is not UTF-8; rename it") from None
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}

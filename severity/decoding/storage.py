@@ -22,6 +22,8 @@ from severity.core import files, runs, table_checks
 from severity.core.errors import SeverityError
 from severity.decoding import decoding, dicom, levels
 
+# What reads DICOM: an image that could not be read without one of these is tried again with it.
+OPTIONAL = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyjpegls")
 NARROW = 14  # bits: an image whose largest level needs no more is at most a quarter of white
 
 
@@ -77,17 +79,20 @@ def decode(
 
 def _versions() -> dict[str, str | None]:
     """What, besides the files and the options, determines the gray levels."""
-    try:
-        pydicom = metadata.version("pydicom")
-    except metadata.PackageNotFoundError:
-        pydicom = None
     return {
         **{each.__name__: sha256(each.__file__) for each in (decoding, dicom, levels)},
         "pillow": metadata.version("pillow"),
         "jpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "numpy": numpy.__version__,
-        "pydicom": pydicom,
+        **{name: _version(name) for name in OPTIONAL},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _check_room(folder: Path, images: int, size: int) -> None:
@@ -178,6 +183,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
 
 
+def _shown(name: str) -> str:
+    """A name that may not be UTF-8, so that it can be written."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _unreadable(outcomes: Sequence[decoding.Outcome], first: int) -> list[int]:
     """The rows that could not be read, the first of `outcomes` being row `first`."""
     return [row for row, each in enumerate(outcomes, start=first) if isinstance(each, str)]
@@ -187,12 +197,14 @@ def _check_unreadable(unreadable: list[int], outcomes: Sequence, paths: list[str
     if len(unreadable) > max_unreadable:
         raise SeverityError(
             f"{len(unreadable)} of the first {len(outcomes)} images cannot be read ({len(paths)} in all): "
-            f"{table_checks.listed(f'{paths[row]} ({outcomes[row]})' for row in unreadable)}. Fix these files, or "
+            f"{table_checks.listed(f'{_shown(paths[row])} ({outcomes[row]})' for row in unreadable)}. Fix these files, or "
             f"raise decode.max_unreadable in params.yaml (now {max_unreadable}) to go on without them; what is decoded "
             "is kept."
         )
     if len(unreadable) == len(paths):
-        raise SeverityError(f"None of the {len(paths)} images can be read; the first: {paths[0]} ({outcomes[0]}).")
+        raise SeverityError(
+            f"None of the {len(paths)} images can be read; the first: {_shown(paths[0])} ({outcomes[0]})."
+        )
 
 
 def _publish(
@@ -212,7 +224,7 @@ def _publish(
         temporary.mkdir()
         files.write_csv(temporary / "index.csv", table[~unread].assign(width=widths, height=heights))
         reasons = [each for each in outcomes if isinstance(each, str)]
-        files.write_csv(temporary / "unreadable.csv", table[unread].assign(reason=reasons))
+        files.write_csv(temporary / "unreadable.csv", table[unread].map(_shown).assign(reason=reasons))
         _share(folder / "images.npy", temporary / "images.npy")
         summary = {
             **about,

@@ -770,7 +770,7 @@ def counted(monkeypatch):
     """Count the images that this process decodes from now on."""
     seen = []
     read = decoding._read
-    monkeypatch.setattr(decoding, "_read", lambda path, place=None: seen.append(Path(path).name) or read(path, place))
+    monkeypatch.setattr(decoding, "_read", lambda path, *rest: seen.append(Path(path).name) or read(path, *rest))
     return seen
 
 

@@ -29,7 +29,7 @@ from tests.trees import TOP
 # A section -> the function whose keyword-only arguments it holds, but for those that come from elsewhere.
 SECTIONS = {
     "decode": (storage.decode, {"dataset", "root", "workers", "scratch"}),
-    "prepare": (preparation.prepare, {"dataset", "root", "policies"}),
+    "prepare": (preparation.prepare, {"dataset", "root", "policies", "sixteen_bits"}),
     "describe": (duplicates.find, {"workers"}),
     "cost": (costs.build, {"hierarchy", "irma"}),
     "train": (training.fit, {"device", "compile", "cost", "after_epoch"}),

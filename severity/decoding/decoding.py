@@ -147,8 +147,8 @@ def _read_picture(file: BinaryIO, place: tuple[int, str] | None, sixteen_bits: R
             image.load()  # A PNG's metadata may stand behind its pixels.
         turn = TURNS.get(_orientation(image))
         # A reduced picture's last column stands for fewer pixels than the others: turned, it would be the first.
-        shrink = _reduce(image, *place) if place and turn is None else 1
         width, height = image.size
+        shrink = _reduce(image, *place) if place and turn is None else 1
         gray, bits = _to_gray(image, deep, sixteen_bits)
         if turn is not None and image.format != "TIFF":  # Pillow turns TIFF as it reads the pixels.
             gray = gray.transpose(turn)

@@ -1,7 +1,5 @@
 """Backbones by name: from timm, and from torchvision where timm has none."""
 
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torchvision
 
 from severity.core.errors import SeverityError, nearest
 from severity.links.links import LOSS_PREFIX, Link
+from severity.networks import checkpoints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,8 +33,7 @@ class Backbone(torch.nn.Module):
 
     def classifiers(self) -> list[torch.nn.Module]:
         """The layers that give the logits; all others give features."""
-        names = self.network.pretrained_cfg["classifier"]
-        return [self.network.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+        return [self.network.get_submodule(name) for name in _classifier(self.network)]
 
 
 def build(*, model: str, pretrained: bool | str, outputs: int, size: int | None = None) -> Backbone:
@@ -44,7 +42,8 @@ def build(*, model: str, pretrained: bool | str, outputs: int, size: int | None 
     Args:
         model: a name that timm or torchvision knows (timm first).
         pretrained: False: random weights; True: the library downloads its own; else the path of a checkpoint of this
-            model (``.safetensors``, or a ``torch.save`` of plain tensors). Its classifier is dropped.
+            model (``.safetensors``, such as a trained run's weights, or a ``torch.save`` of plain tensors; see
+            `severity.networks.checkpoints`). Its classifier is dropped.
         outputs: number of logits, ``loss.outputs``.
         size: side of the images in pixels. A timm model that is made for one size is made for this one (pretrained
             position embeddings are resampled); None leaves the model's own.
@@ -80,7 +79,7 @@ def load(path: Path | str, *, model: str, outputs: int, size: int | None = None,
     try:
         weights = safetensors.torch.load_file(path)
         own = {name: weights.pop(name) for name in list(weights) if name.startswith(LOSS_PREFIX)}
-        network.load_state_dict(weights)
+        network.load_state_dict(checkpoints.versioned(weights, network))
         (loss or torch.nn.Module()).load_state_dict({name.removeprefix(LOSS_PREFIX): own[name] for name in own})
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise SeverityError(
@@ -112,37 +111,63 @@ def _from_timm(model: str, pretrained: bool | str, outputs: int, size: int | Non
     own = timm.get_pretrained_cfg(model)  # None of a model without any weights to download
     if size is not None and own is not None and own.fixed_input_size and own.input_size[-2:] != (size, size):
         sized = {"img_size": size}
-    arguments: dict[str, Any] = {"pretrained": bool(pretrained), **sized}
     if isinstance(pretrained, str):
-        # timm's own reading of a file would unpickle whatever it holds.
-        arguments["pretrained_cfg_overlay"] = {"state_dict": _checkpoint(pretrained)}
-    before = torch.get_rng_state()
+        return _from_timms_file(model, pretrained, outputs, sized)
     with _explained(model, pretrained):
-        network = timm.create_model(model, num_classes=outputs, in_chans=1, **arguments)
-    if isinstance(pretrained, str):
-        torch.set_rng_state(before)
-        _check_loaded(network, timm.create_model(model, num_classes=outputs, in_chans=1, **sized), pretrained)
+        network = timm.create_model(model, num_classes=outputs, in_chans=1, pretrained=pretrained, **sized)
+    return _normalising(network)
+
+
+def _from_timms_file(model: str, path: str, outputs: int, sized: dict[str, Any]) -> Backbone:
+    before = torch.get_rng_state()
+    fresh = timm.create_model(model, num_classes=outputs, in_chans=1, **sized)
+    classifier = _classifier(fresh)
+    start = {name: value for name, value in fresh.state_dict().items() if not checkpoints.within(name, classifier)}
+    found = checkpoints.find(path, start.keys()).without(classifier)
+    checkpoints.check_larger(found, start, path)
+    # timm's own reading of a file would unpickle whatever it holds. No number of classes is this one, so that it does
+    # not miss the classifier.
+    overlay = {"state_dict": dict(found.tensors), "num_classes": -1}
+    torch.set_rng_state(before)
+    with _explained(model, path):
+        network = timm.create_model(
+            model, num_classes=outputs, in_chans=1, pretrained=True, pretrained_cfg_overlay=overlay, **sized
+        )
+    loaded = network.state_dict()
+    # timm only logs what is missing: it still equals the start. What starts as ones or zeros may be trained to them.
+    missing = [
+        name
+        for name, value in start.items()
+        if value.is_floating_point()
+        and torch.equal(loaded[name], value)
+        and (name not in found.tensors or value.min() < value.max())
+    ]
+    if missing:
+        raise checkpoints.absent(missing, found.where, path)
+    _check_finite(loaded, path)
+    return _normalising(network)
+
+
+def _classifier(network: torch.nn.Module) -> tuple[str, ...]:
+    """The names of the modules that give the logits."""
+    names = network.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], path: str) -> None:
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise SeverityError(
+                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} holds numbers that are not "
+                f"finite. {checkpoints.FALSE}"
+            )
+
+
+def _normalising(network: torch.nn.Module) -> Backbone:
     configuration = network.pretrained_cfg
     # timm sums a pretrained stem over its colour channels, so the one channel is normalised by the mean of the three.
     mean, std = (tuple(configuration[key]) for key in ("mean", "std"))
     return Backbone(network, (sum(mean) / len(mean),), (sum(std) / len(std),))
-
-
-def _check_loaded(network: torch.nn.Module, fresh: torch.nn.Module, path: str) -> None:
-    """Refuse a checkpoint with missing tensors, which timm only logs: they still equal the random start."""
-    classifier = network.pretrained_cfg.get("classifier") or ()
-    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    start = dict(fresh.named_parameters())
-    untouched = [
-        name
-        for name, value in network.named_parameters()
-        if not name.startswith(classifier) and torch.equal(value, start[name]) and value.min() < value.max()
-    ]
-    if untouched:
-        raise SeverityError(
-            f"params.yaml: backbones: {len(untouched)} tensors of this model are missing from the checkpoint {path!r}, "
-            f"the first {untouched[0]!r}. Give a checkpoint of the same model, or set 'pretrained' to false."
-        )
 
 
 def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backbone:
@@ -153,42 +178,42 @@ def _from_torchvision(model: str, pretrained: bool | str, outputs: int) -> Backb
             network = torchvision.models.get_model(model, weights="DEFAULT")
         else:
             network = torchvision.models.get_model(model, weights=None, **arguments)
-        if isinstance(pretrained, str):
-            network.load_state_dict(_checkpoint(pretrained))
     if getattr(network, "aux_logits", False):
         # The auxiliary classifiers would make the training output a tuple; their loss is not part of the comparison.
         network.aux_logits = False
         network.aux1 = network.aux2 = None
-    _replace_classifier(network, model, outputs)
+    classifier = _last_linear(network, model)
+    if isinstance(pretrained, str):
+        _load_file(network, pretrained, classifier)
+    _replace_classifier(network, classifier, outputs)
     return Backbone(network, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _replace_classifier(network: torch.nn.Module, model: str, outputs: int) -> None:
+def _load_file(network: torch.nn.Module, path: str, classifier: str) -> None:
+    own = {name: value for name, value in network.state_dict().items() if not checkpoints.within(name, [classifier])}
+    found = checkpoints.find(path, own.keys()).without([classifier])
+    checkpoints.check(found, own, path)
+    tensors = {name: found.tensors[name] for name in own if name in found.tensors}
+    _check_finite(tensors, path)
+    network.load_state_dict(checkpoints.versioned(tensors, network), strict=False)
+
+
+def _last_linear(network: torch.nn.Module, model: str) -> str:
     """torchvision's classifiers end in a linear layer, but SqueezeNet's; its place differs from family to family."""
-    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
     if not linear:
         raise SeverityError(
             f"params.yaml: backbones: torchvision's {model!r} does not end in a linear layer that could be replaced. "
             "Choose another model."
         )
-    name, last = linear[-1]
+    return linear[-1]
+
+
+def _replace_classifier(network: torch.nn.Module, name: str, outputs: int) -> None:
     parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, torch.nn.Linear(last.in_features, outputs))
+    features = network.get_submodule(name).in_features
+    setattr(network.get_submodule(parent), leaf, torch.nn.Linear(features, outputs))
     network.pretrained_cfg = {"classifier": name}  # where timm's models say the same
-
-
-def _checkpoint(path: str) -> dict[str, torch.Tensor]:
-    if not Path(path).is_file():
-        raise SeverityError(f"params.yaml: backbones: the checkpoint {path!r} of 'pretrained' is missing.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What torch thinks of an odd file follows as an error, if it matters.
-            return timm.models.load_state_dict(path, weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
-        raise SeverityError(
-            f"{path} is not a checkpoint of plain tensors ({str(error).splitlines()[0]}). Only safetensors and files "
-            "that torch.load reads with weights_only=True are accepted: others could run code."
-        ) from None
 
 
 class _explained:  # noqa: N801 - used as a context manager, reads as a word
@@ -204,8 +229,7 @@ class _explained:  # noqa: N801 - used as a context manager, reads as a word
         if not self.pretrained or not isinstance(error, Exception) or isinstance(error, SeverityError):
             return
         source = "its library's download" if self.pretrained is True else f"the file {self.pretrained!r}"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SeverityError(
-            f"params.yaml: backbones: {self.model!r} could not be given the weights from {source}: {reason}. "
-            "Set 'pretrained' to the path of a checkpoint of this model, or to false."
+            f"params.yaml: backbones: {self.model!r} could not be given the weights from {source}: "
+            f"{checkpoints.reason(error)}. {checkpoints.FALSE}"
         ) from error

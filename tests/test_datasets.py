@@ -15,7 +15,8 @@ from PIL import Image
 
 from severity import datasets
 from severity.arrays import labelsets
-from severity.collections import collection, manifest, splits
+from severity.collections import collection, splits
+from severity.core import files
 from severity.core.errors import SeverityError
 from severity.datasets import chexpert, nih14
 from severity.decoding import decoding
@@ -727,7 +728,7 @@ def test_labels_do_not_repeat(name):
 def test_sha256_of_a_file_longer_than_a_block(tmp_path):
     content = os.urandom((1 << 20) + 17)
     (tmp_path / "file").write_bytes(content)
-    assert manifest.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert files.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 # Real images and labels

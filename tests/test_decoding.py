@@ -848,7 +848,7 @@ def stop_after(monkeypatch, chunks):
     dumps = json.dumps
 
     def dumps_or_die(record, **options):
-        if "files" in record:
+        if "check" in record:
             lines.append(record)
             if len(lines) > chunks:
                 raise Killed
@@ -893,6 +893,12 @@ def zeros_for_a_line(state):
     (state / "log.jsonl").write_bytes(b"".join(whole[:-1]) + bytes(len(whole[-1])) + b"\n")
 
 
+def another_width(state):
+    whole = (state / "log.jsonl").read_bytes()
+    at = whole.rindex(b"[18, ")
+    (state / "log.jsonl").write_bytes(whole[:at] + b"[19" + whole[at + 3 :])
+
+
 def lost_pixels(state):
     """What a power cut may leave: the file is as long as it should be, a page of it is not written."""
     with open(state / "images.npy", "r+b") as images:
@@ -915,6 +921,7 @@ def more_pixels(state):
         (no_line_end, 2),
         (half_a_line, 2),
         (zeros_for_a_line, 2),
+        (another_width, 2),
         (lost_pixels, 2),
         (short_pixels, 2),
         (more_pixels, 3),

@@ -106,8 +106,34 @@ def test_what_does_not_fit_together_is_told(tmp_path):
         models.read(tmp_path / "model")
     change()
     shutil.copy(tmp_path / "other/weights.safetensors", tmp_path / "model/weights.safetensors")
+    with pytest.raises(SeverityError, match=r"weights\.safetensors .*SHA-256"):
+        models.read(tmp_path / "model")
+    change(sha256={})
     with pytest.raises(SeverityError, match=r"and this loss: .*rows\.0"):
         models.read(tmp_path / "model")
     numpy.save(tmp_path / "model/lca_height.npy", numpy.array([object()]), allow_pickle=True)
     with pytest.raises(SeverityError, match="not a complete folder"):
         models.read(tmp_path / "model")
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "lca_height.npy", "hierarchy.json", "history.csv"])
+def test_a_flipped_bit_is_noticed_and_the_file_named(tmp_path, file):
+    """Of the weights the last byte, which no format checks."""
+    trained(tmp_path, "ce")
+    path = tmp_path / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(SeverityError, match=rf"{file.replace('.', '[.]')} .*SHA-256"):
+        models.read(tmp_path)
+    path.write_bytes(whole)
+    models.read(tmp_path)
+
+
+def test_the_same_weights_give_the_same_record(tmp_path):
+    for name in ("one", "two"):
+        trained(tmp_path / name, "haf")
+    records = [(tmp_path / name / "record.json").read_bytes() for name in ("one", "two")]
+    assert records[0] == records[1]
+    assert sorted(json.loads(records[0])["sha256"]) == [
+        "hierarchy.json", "history.csv", "lca_height.npy", "weights.safetensors"
+    ]  # fmt: skip

@@ -627,10 +627,13 @@ def test_a_state_that_cannot_be_read_starts_afresh(tmp_path, monkeypatch, capsys
     whole, _ = fit(tmp_path)
     save_always(monkeypatch)
     fit(tmp_path)
-    for content in (b"", b"half a file", (tmp_path / "state.pt").read_bytes()[:-700]):
+    good = (tmp_path / "state.pt").read_bytes()
+    flipped = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in (len(good) // 3, len(good) // 2, -1)]
+    for content in (b"", b"half a file", good[:-700], *flipped):
         (tmp_path / "state.pt").write_bytes(content)
         again, _ = fit(tmp_path)
-        assert "cannot be read" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "state.pt" in said and "damaged" in said and "scratch" in said
         assert every(torch.equal(whole[key], again[key]) for key in whole)
 
 

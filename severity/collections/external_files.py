@@ -24,7 +24,7 @@ import numpy
 import pandas
 
 from severity.collections.splits import SPLITS
-from severity.core import archives, table_checks, tables
+from severity.core import archives, files, table_checks, tables
 from severity.core.errors import SeverityError, nearest
 
 PROBABILITY, NODE, TRUTH = "prob:", "node:", "true:"
@@ -65,9 +65,10 @@ def find(folder: Path | str, name: str) -> Path:
     candidates = [path for suffix in SUFFIXES if os.path.lexists(path := Path(folder) / f"{name}{suffix}")]
     if not candidates:
         known = [_stem(path) for path in listed(folder)]
+        beside = "".join(files.beside_copy(Path(folder) / f"{name}{suffix}") for suffix in SUFFIXES)
         raise SeverityError(
             f"{folder} has no predictions of the run {name!r} of external.runs in params.yaml: no {name}.csv, .csv.gz "
-            f"or .npz. {nearest(name, known)}"
+            f"or .npz. {nearest(name, known)}{beside}"
         )
     if len(candidates) > 1:
         raise SeverityError(f"{folder} has {', '.join(path.name for path in candidates)}. Keep one of them.")

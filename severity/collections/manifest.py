@@ -4,7 +4,6 @@ The images stay where they are. The manifest lists each with its size, and the S
 changed collection gives a changed manifest, and everything that depends on it runs again.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +40,7 @@ def write(out: Path | str, root: Path, *, images: Iterable[str], label_tables: I
         files.write_csv(folder / "manifest.csv", pandas.DataFrame({"path": images, "bytes": sizes}))
         files.write_csv(
             folder / "tables.csv",
-            pandas.DataFrame({"path": label_tables, "sha256": [sha256(root / path) for path in label_tables]}),
+            pandas.DataFrame({"path": label_tables, "sha256": [files.sha256(root / path) for path in label_tables]}),
         )
 
 
@@ -63,21 +62,12 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def sha256(path: Path | str) -> str:
-    """SHA-256 of a file, in hex, read block by block."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def check_root(root: Path, name: str, link: str) -> None:
     """Raise SeverityError unless the folder of the collection `name` is there."""
     if not root.is_dir():
         raise SeverityError(
             f"There is no folder {root}. Set datasets.{name}.root in params.yaml to the folder of the collection; "
-            f"it is available at {link}"
+            f"it is available at {link}.{files.beside_copy(root)}"
         )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -118,6 +119,33 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sha256(path: Path | str, size: int | None = None) -> str:
+    """SHA-256 of a file or of its first `size` bytes, in hex, read block by block."""
+    digest, left = hashlib.sha256(), float("inf") if size is None else size
+    with open(path, "rb") as file:
+        while block := file.read(int(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def beside_copy(path: Path | str) -> str:
+    """The end of a message that `path` is missing: where it is, and how it gets into the copy of a queue.
+
+    DVC runs --queue and --temp in a copy of the project below .dvc/tmp, with what git and DVC track and nothing else.
+    '' in the project itself, and where the path is missing there as well.
+    """
+    here = Path.cwd()
+    project = next((each.parent for each in here.parents if each.name == ".dvc"), None)
+    if project is None or Path(path).is_absolute() or not (project / path).exists():
+        return ""
+    return (
+        f" {path} is in {project}, but DVC runs --queue and --temp in a copy of what git and DVC track. Give images "
+        f"an absolute root in params.yaml; `git add` a tree; add `--copy-paths {path}` to `dvc exp run` for anything "
+        "else that is small."
+    )
 
 
 def write_json(path: Path | str, content: Any) -> None:

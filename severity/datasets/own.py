@@ -43,7 +43,7 @@ import yaml
 
 from severity.collections import collection, column_names, label_cells, manifest
 from severity.collections.collection import Collection
-from severity.core import table_checks, tables
+from severity.core import files, table_checks, tables
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError, nearest
 
@@ -203,7 +203,7 @@ def _open(root: Path, table: str, columns: dict, ignore: list, section: str) -> 
     if not root.is_dir():
         raise SeverityError(
             f"There is no folder {root}. Set {section}.root in params.yaml to the folder that holds the images and "
-            f"{table}."
+            f"{table}.{files.beside_copy(root)}"
         )
     for ours in columns:
         if ours not in COLUMNS:

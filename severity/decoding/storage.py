@@ -17,7 +17,6 @@ import pandas
 from PIL import features
 from tqdm import tqdm
 
-from severity.collections.manifest import sha256
 from severity.core import files, runs, table_checks
 from severity.core.errors import SeverityError
 from severity.decoding import decoding, dicom, levels
@@ -80,7 +79,7 @@ def decode(
 def _versions() -> dict[str, str | None]:
     """What, besides the files and the options, determines the gray levels."""
     return {
-        **{each.__name__: sha256(each.__file__) for each in (decoding, dicom, levels)},
+        **{each.__name__: files.sha256(each.__file__) for each in (decoding, dicom, levels)},
         "pillow": metadata.version("pillow"),
         "jpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "numpy": numpy.__version__,
@@ -139,7 +138,7 @@ def _decode_all(
                 images.flush()
                 digest.update(chunk.images.data)
                 record = {"files": chunk.files, "outcomes": chunk.outcomes, "sha256": digest.hexdigest()}
-                log.write(json.dumps(record).encode() + b"\n")
+                log.write(json.dumps(record | {"check": runs.fingerprint(record)}).encode() + b"\n")
                 log.flush()
                 unreadable += _unreadable(chunk.outcomes, len(outcomes))
                 outcomes += chunk.outcomes
@@ -176,11 +175,13 @@ def _resume(
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of log.jsonl; None if it is incomplete."""
+    """A line of log.jsonl; None if it is not as it was written."""
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        record = json.loads(line)
+        check = record.pop("check")
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    return record if line.endswith(b"\n") and check == runs.fingerprint(record) else None
 
 
 def _shown(name: str) -> str:
@@ -232,8 +233,8 @@ def _publish(
             "unreadable": len(reasons),
             "sha256": {
                 # Images left out are missing in the header too, with which `digest` began.
-                "images.npy": sha256(temporary / "images.npy") if reasons else digest.hexdigest(),
-                "index.csv": sha256(temporary / "index.csv"),
+                "images.npy": files.sha256(temporary / "images.npy") if reasons else digest.hexdigest(),
+                "index.csv": files.sha256(temporary / "index.csv"),
             },
         }
         needed = Counter(each for each in bits if each is not None)

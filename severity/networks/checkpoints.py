@@ -17,6 +17,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from severity.core import files
 from severity.core.errors import SeverityError
 
 # Which of several entries is meant: the average of the weights, as timm prefers, before the weights.
@@ -94,7 +95,9 @@ def read(path: str) -> Any:
         SeverityError: it is missing, damaged or could run code.
     """
     if not Path(path).is_file():
-        raise SeverityError(f"params.yaml: backbones: the checkpoint {path!r} of 'pretrained' is missing.")
+        raise SeverityError(
+            f"params.yaml: backbones: the checkpoint {path!r} of 'pretrained' is missing.{files.beside_copy(path)}"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # What torch thinks of an odd file follows as an error, if it matters.

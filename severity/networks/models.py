@@ -4,7 +4,8 @@ The folder holds
 
     weights.safetensors   the network's, and under ``loss.`` the loss's where it has any
     record.json           run, params, versions; `classes` in the order of the probabilities and their hash; `input`:
-                          size and scaling of the images; `outputs`: how many logits the network gives
+                          size and scaling of the images; `outputs`: how many logits the network gives; `sha256` of the
+                          other files, against which they are checked when they are read
     hierarchy.json        the label tree
     lca_height.npy        the cost that some losses aim at
     history.csv           one row an epoch
@@ -76,17 +77,20 @@ def write(
         files.write_csv(temporary / "history.csv", history)
         hierarchy.write(temporary / "hierarchy.json")
         numpy.save(temporary / "lca_height.npy", cost)
-        files.write_json(temporary / "record.json", described)
+        sums = {path.name: files.sha256(path) for path in sorted(temporary.iterdir())}
+        files.write_json(temporary / "record.json", described | {"sha256": sums})
 
 
 def read(folder: Path | str) -> Model:
     """Build network and loss from such a folder, and nothing else. On the CPU, in evaluation mode.
 
     Raises:
-        SeverityError: a file is missing, belongs to another run, or names a backbone or a loss that no longer exists.
+        SeverityError: a file is missing, damaged, belongs to another run, or names a backbone or a loss that no longer
+            exists.
     """
     folder = Path(folder)
     record = files.read_json(folder / "record.json", "class_hash", "losses", "backbones", "input")
+    _check_sums(folder, record)
     hierarchy = Hierarchy.read(folder / "hierarchy.json")
     try:
         if hierarchy.class_hash != record["class_hash"]:
@@ -110,3 +114,16 @@ def read(folder: Path | str) -> Model:
     # As in training, whatever the library thinks of this model today.
     network.mean, network.std = scaling["mean"], scaling["std"]
     return Model(network.eval(), loss.eval(), hierarchy, size, record)
+
+
+def _check_sums(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse files that are not those which training wrote: a flipped byte of weights would go unnoticed."""
+    for name, expected in record.get("sha256", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise SeverityError(f"{path} is missing. Run `dvc repro train`.")
+        if files.sha256(path) != expected:
+            raise SeverityError(
+                f"{path} is not the file that training wrote: its SHA-256 differs from that in record.json. Remove "
+                f"{folder} and run `dvc repro train`, which restores it from DVC's cache or trains again."
+            )

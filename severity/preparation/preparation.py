@@ -9,7 +9,6 @@ import pandas
 
 from severity.collections import splits
 from severity.collections.collection import BOX, Collection
-from severity.collections.manifest import sha256
 from severity.core import files
 from severity.core.columns import METADATA
 from severity.core.errors import SeverityError
@@ -82,7 +81,7 @@ def prepare(
             "violations": violations,
             "notes": collection.notes,
             "facts": collection.facts,
-            "sha256": {"table.csv": sha256(folder / "table.csv")},
+            "sha256": {"table.csv": files.sha256(folder / "table.csv")},
         }
         files.write_json(folder / "summary.json", summary)
     return summary

@@ -13,6 +13,7 @@ from severity.core import files
 # many times as long as saving took: it never costs more than two per cent.
 SECONDS = 20.0
 TIMES = 50
+DIGITS = 64  # of the SHA-256, at the end of the file: torch loads a flipped byte without a word
 
 
 class Checkpoint:
@@ -31,17 +32,26 @@ class Checkpoint:
         start = time.monotonic()
         with files.replacing(self.path) as temporary:
             torch.save(state, temporary)
-            with open(temporary, "rb") as file:
+            digest = files.sha256(temporary)
+            with open(temporary, "ab") as file:
+                file.write(digest.encode())  # torch passes over what follows its archive
+                file.flush()
                 os.fsync(file.fileno())  # The new name must not reach the disk before what it names.
         self.saved = time.monotonic()
         self.took = self.saved - start
 
     def load(self) -> dict[str, Any] | None:
-        """The last state saved, on the CPU; None where there is none that can be read."""
+        """The last state saved, on the CPU; None where there is none, or one that is not as it was saved."""
         try:
+            with open(self.path, "rb") as file:
+                file.seek(-DIGITS, os.SEEK_END)
+                end, said = file.tell(), file.read()
+            if files.sha256(self.path, end) != said.decode():
+                raise ValueError("its SHA-256 is not the one that was saved with it")
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
         except Exception as error:  # A damaged file fails in as many ways as it can be damaged.
-            print(f"{self.path} cannot be read ({type(error).__name__}): starting from scratch")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print(f"{self.path} is damaged ({reason}): training starts from scratch")
             return None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from severity.core import yaml_files
+from severity.core import files, yaml_files
 from severity.core.errors import SeverityError, nearest
 from severity.core.hierarchy import Hierarchy
 from severity.irma import facts as irma_facts
@@ -98,7 +98,9 @@ def _load(path: Path) -> dict[str, Any]:
         content = yaml_files.read(path, words=True)
     except FileNotFoundError:
         known = [FLAT, IRMA, *(each.stem for each in path.parent.glob("*.yaml"))]
-        raise SeverityError(f"There is no hierarchy {path}. {nearest(path.stem, known)}") from None
+        raise SeverityError(
+            f"There is no hierarchy {path}. {nearest(path.stem, known)}{files.beside_copy(path)}"
+        ) from None
     _check_keys(path, "the file", content, required={"source", "tree"}, optional={"excluded"})
     return content
 

@@ -6,7 +6,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from severity.decoding import decoding
+from severity.decoding import decoding, dicom
 from tests.test_decoding import RAMP, levels_of, lut, window, write_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install -r requirements-extra.txt")
@@ -226,6 +226,26 @@ def test_the_decoder_that_every_installation_has_is_asked_first(tmp_path):
     write_dicom(tmp_path / "a.dcm", levels, bits=8, syntax=pydicom.uid.JPEGBaseline8Bit, pixels=jpeg.getvalue())
     expected = (levels - float(levels.min())) / (float(levels.max()) - levels.min()) * 255
     numpy.testing.assert_allclose(levels_of(tmp_path / "a.dcm"), expected, atol=0.5 + 1e-6)
+
+
+def test_a_decoder_that_crashes_or_never_ends_takes_one_image_with_it(tmp_path, monkeypatch):
+    """Pillow stands for those that do: it is always there."""
+    jpeg = io.BytesIO()
+    Image.fromarray((RAMP >> 4).astype(numpy.uint8)).save(jpeg, "JPEG")
+    levels, path = numpy.asarray(Image.open(jpeg)), str(tmp_path / "a.dcm")
+    write_dicom(path, levels, bits=8, syntax=pydicom.uid.JPEGBaseline8Bit, pixels=jpeg.getvalue())
+    numpy.testing.assert_array_equal(dicom._in_helper(path, "pillow"), levels)
+    helper = dicom._helper()
+    helper.process.kill()
+    helper.process.join()
+    with pytest.raises(decoding.Unreadable, match="pillow, crashed on it"):
+        dicom._in_helper(path, "pillow")
+    with monkeypatch.context() as patch, pytest.raises(decoding.Unreadable, match="pillow, did not end within 0 s"):
+        patch.setattr(dicom, "SECONDS", 0)
+        dicom._in_helper(path, "pillow")
+    numpy.testing.assert_array_equal(dicom._in_helper(path, "pillow"), levels)
+    with pytest.raises(decoding.Unreadable, match="no decoder|gone|valid|plugin"):
+        dicom._in_helper(path, "gone")
 
 
 # Real images

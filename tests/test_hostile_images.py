@@ -176,6 +176,20 @@ def test_a_picture_under_a_wrong_suffix_is_that_picture(tmp_path, form, actual):
     assert decoding.read_gray(tmp_path / form).size == (60, 40)
 
 
+def test_a_deflated_dicom_file_may_not_fill_the_memory(tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install -r requirements-extra.txt")
+    write_dicom(tmp_path / "a.dcm", numpy.zeros((8, 8), numpy.uint16))
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "small.dcm")
+    assert decoding.read_gray(tmp_path / "small.dcm").size == (8, 8)
+    data.add_new(0x00091001, "OB", bytes(500_000_000))
+    data.save_as(tmp_path / "bomb.dcm")
+    assert (tmp_path / "bomb.dcm").stat().st_size < 1_000_000
+    with limited(SECONDS), pytest.raises(decoding.Unreadable, match="deflated from more than"):
+        decoding.read_gray(tmp_path / "bomb.dcm")
+
+
 # What is no file
 
 

@@ -4,16 +4,26 @@ An optional element that is there without a value counts as absent (slope 1, int
 write such elements, and viewers pass over them.
 """
 
+import functools
+import os
+import signal
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, BinaryIO
 
 import numpy
 from PIL import Image
 
 from severity.core.errors import SeverityError
+from severity.core.runs import die_with_parent
 from severity.decoding.levels import Unreadable, check_extent, scaled
 
+MOST_INFLATED = 4 * (Image.MAX_IMAGE_PIXELS or 1)  # bytes: colour of the most pixels that are read
+SECONDS = 20  # that a decoder which may hang is given for one image
+CRASHING = ("gdcm", "pylibjpeg", "pyjpegls")  # abort the process, or never end, on some damaged files
 # Which of pydicom's decoders of a compression is asked first: Pillow, whose levels do not depend on what else is
 # installed; and those that only some installations have come after.
 DECODERS = ("pydicom", "pillow", "gdcm", "pylibjpeg", "pyjpegls")
@@ -33,6 +43,7 @@ def read(file: BinaryIO) -> Image.Image:
             "There are DICOM images, and pydicom, which reads them, is not installed: "
             "pip install -r requirements-extra.txt"
         ) from None
+    _check_deflated(file)
     data = pydicom.dcmread(file, force=True)  # force: older files have neither preamble nor DICM
     if "PixelData" not in data:
         raise Unreadable("not a DICOM image: it has no pixel data")
@@ -46,6 +57,21 @@ def read(file: BinaryIO) -> Image.Image:
         explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
     return _gray(_stored(data), data)
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated data set that would fill the memory: pydicom inflates it whole, whatever it becomes."""
+    from pydicom import filereader, uid
+
+    if file.read(132)[128:] == b"DICM":
+        meta = filereader.read_file_meta_info(file.name)
+        if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+            file.seek(132 + 12 + meta.FileMetaInformationGroupLength)  # 12: of the element that holds the length
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            inflater.decompress(file.read(), MOST_INFLATED)
+            if not inflater.eof:
+                raise Unreadable(f"its data set is deflated from more than {MOST_INFLATED} bytes, or truncated")
+    file.seek(0)
 
 
 def _stored(data: Any) -> numpy.ndarray:
@@ -76,13 +102,69 @@ def _decompressed(data: Any) -> numpy.ndarray:
             f"its pixels are compressed as {decoder.UID.name}, and none of pydicom's decoders of that is installed "
             f"({'; '.join(decoder.missing_dependencies)})"
         )
-    plugins = sorted(decoder.available_plugins, key=DECODERS.index) or [""]  # "": nothing is compressed
-    for plugin in plugins[:-1]:
+    reasons = []
+    for plugin in sorted(decoder.available_plugins, key=DECODERS.index) or [""]:  # "": nothing is compressed
         try:
+            if plugin in CRASHING:
+                return _in_helper(data.filename, plugin)
             return pixels.pixel_array(data, decoding_plugin=plugin)
-        except Exception:  # noqa: S112 - JPEG of 12 bits, for example, is beyond Pillow; the last one's word counts
-            continue
-    return pixels.pixel_array(data, decoding_plugin=plugins[-1])
+        except Exception as error:  # JPEG of 12 bits, for example, is beyond Pillow, but not beyond others
+            reasons.append(str(error) or type(error).__name__)
+    raise Unreadable(" ".join(" ".join(reasons).split()))
+
+
+def _in_helper(path: str, plugin: str) -> numpy.ndarray:
+    """Decompress in a process of its own, which a damaged file may abort or never let end."""
+    helper = _helper()
+    try:
+        helper.requests.send((path, plugin))
+        if not helper.requests.poll(SECONDS):
+            raise Unreadable(f"its decoder, {plugin}, did not end within {SECONDS} s")
+        result = helper.requests.recv()
+    except (EOFError, OSError, Unreadable) as error:
+        helper.process.kill()
+        _helper.cache_clear()
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"its decoder, {plugin}, crashed on it") from None
+    if isinstance(result, str):
+        raise Unreadable(result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Helper:
+    process: Any
+    requests: Connection
+
+
+@functools.lru_cache(maxsize=1)
+def _helper() -> _Helper:
+    spawned = get_context("spawn")
+    ours, theirs = spawned.Pipe()
+    process = spawned.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+    process.start()
+    theirs.close()
+    return _Helper(process, ours)
+
+
+def _serve(requests: Connection, parent: int) -> None:
+    """Answer paths of DICOM files and names of decoders with pixels, or with why there are none, until none is asked."""
+    import pydicom
+    from pydicom import pixels
+
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one reports it.
+    while True:
+        try:
+            path, plugin = requests.recv()
+        except EOFError:
+            return
+        try:
+            answer = pixels.pixel_array(pydicom.dcmread(path, force=True), decoding_plugin=plugin)
+        except Exception as error:
+            answer = str(error) or type(error).__name__
+        requests.send(answer)
 
 
 def _gray(stored: numpy.ndarray, data: Any) -> Image.Image:

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy
 from PIL import Image
 
+from severity.core.commands import die_with_parent
 from severity.core.errors import SeverityError
-from severity.core.runs import die_with_parent
 from severity.decoding.levels import Unreadable, check_extent, scaled
 
 MOST_INFLATED = 4 * (Image.MAX_IMAGE_PIXELS or 1)  # bytes: colour of the most pixels that are read

@@ -89,7 +89,7 @@ def read(folder: Path | str) -> Model:
             exists.
     """
     folder = Path(folder)
-    record = files.read_json(folder / "record.json", "class_hash", "losses", "backbones", "input")
+    record = files.read_json(folder / "record.json", "class_hash", "losses", "backbones", "input", "sha256")
     _check_sums(folder, record)
     hierarchy = Hierarchy.read(folder / "hierarchy.json")
     try:
@@ -118,7 +118,9 @@ def read(folder: Path | str) -> Model:
 
 def _check_sums(folder: Path, record: dict[str, Any]) -> None:
     """Refuse files that are not those which training wrote: a flipped byte of weights would go unnoticed."""
-    for name, expected in record.get("sha256", {}).items():
+    if not isinstance(record["sha256"], dict):
+        raise SeverityError(f"{folder / 'record.json'} is damaged: sha256 is not a mapping. Run `dvc repro train`.")
+    for name, expected in record["sha256"].items():
         path = folder / name
         if not path.is_file():
             raise SeverityError(f"{path} is missing. Run `dvc repro train`.")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from severity.collections import collection, manifest, splits
+from severity.collections import collection, splits
+from severity.core import files
 from severity.core.errors import SeverityError
 from severity.datasets import own
 from severity.decoding import decoding
@@ -408,7 +409,7 @@ def test_collect_writes_sizes_and_hashes(tmp_path):
     assert listed["path"].tolist() == ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"]
     assert listed["bytes"].tolist() == [os.path.getsize(root / path) for path in listed["path"]]
     hashed = pandas.read_csv(tmp_path / "out/tables.csv")
-    assert hashed.to_numpy().tolist() == [["labels.csv", manifest.sha256(root / "labels.csv")]]
+    assert hashed.to_numpy().tolist() == [["labels.csv", files.sha256(root / "labels.csv")]]
 
 
 def test_collect_asks_nothing_of_labels(tmp_path):

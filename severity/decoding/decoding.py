@@ -37,7 +37,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 DICOM_SUFFIXES = (".dcm", ".dicom")
-MOST_SCANNED = 20  # of the pixels that an image may have, all scans of a progressive JPEG together; usual are 10 scans
+MOST_SCANNED = 12  # of the pixels that an image may have, all scans of a progressive JPEG together; usual are 10 scans
 LONGEST_REASON = 300  # characters
 STACK = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)\Z", re.DOTALL)
 REDUCED_TO = 2  # A reduced JPEG keeps at least this many times the pixels of its place in the square, along each edge.

@@ -25,7 +25,7 @@ REMAKE = "Remove the folder and run `dvc repro decode`."
 
 def read_summary(folder: Path | str) -> dict[str, Any]:
     """Read summary.json of a decoded folder. Raises SeverityError when it is not there."""
-    return files.read_json(Path(folder) / "summary.json", "images", "size", "aspect")
+    return files.read_json(Path(folder) / "summary.json", "images", "size")
 
 
 def read_index(folder: Path | str) -> pandas.DataFrame:

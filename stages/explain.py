@@ -44,7 +44,7 @@ def main() -> None:
     if not runs.grid(settings):
         print(without_images.leave_out("plots/explain", without_images.UNTRAINED))
         return
-    records = record.read_runs("metrics/runs", runs.grid(settings), [])
+    records = record.of_study(record.read_runs("metrics/runs", runs.grid(settings), []), settings)
     with files.replacing("plots/explain") as out:
         summary = explain(records, out, threads=settings["machine"]["threads"], **settings["explain"])
     print(summary)

@@ -15,7 +15,7 @@ from typing import Any, NotRequired, TypedDict
 
 from severity.core import files
 from severity.core.errors import SeverityError
-from severity.core.runs import Run
+from severity.core.runs import STUDY, Run, description
 from severity.metrics import catalogue
 
 VERSION = 3
@@ -122,8 +122,8 @@ class Decision(TypedDict):
     _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
     severity_skewness: third standardised moment, null where all severities are equal. levels: severity, as text with
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
-    distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
-    with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
+    distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, six digits, without zeros;
+    an image with n true classes counts 1/n for each. least, most: the least and the most severe mistakes, as many as
     evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors
     included. by_truths: 1, 2, 3+ most specific true classes -> images, and the metrics of `Brief` on them; without
     those that no image has.
@@ -145,7 +145,7 @@ class Decision(TypedDict):
     batches: Batches
     labels: dict[str, LabelSeverity]
     distance_curve: list[float]
-    confusion: dict[str, dict[str, int]]
+    confusion: dict[str, dict[str, float]]
     least: list[Mistake]
     most: list[Mistake]
     any: Brief
@@ -463,7 +463,7 @@ class Record(Measured):
     """A run's record.
 
     version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost:
-    names, as in params.yaml. external: of external predictions only. training: see `Training`, null for external
+    names, as in params.yaml. patients: of the scored test images. external: of external predictions only. training: see `Training`, null for external
     predictions. lab: see `Lab`.
     """
 
@@ -475,6 +475,7 @@ class Record(Measured):
     dataset: str
     hierarchy: str
     cost: str
+    patients: NotRequired[int]
     external: NotRequired[External]
     training: Training | None
     lab: Lab
@@ -513,6 +514,23 @@ def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> 
         for rule in rules:
             if rule not in records[run]["rules"] and rule not in records[run]["not_available"]:
                 raise SeverityError(f"{path} has no metrics for the rule {rule!r}. {REMEDY}")
+    return records
+
+
+def of_study(records: dict[Run, Record], settings: dict[str, Any]) -> dict[Run, Record]:
+    """The records, which must be of the study that params name: numbers under another tree or cost are not its own.
+
+    Raises:
+        SeverityError: a record is of another data set, label tree or cost.
+    """
+    for run, record in records.items():
+        wanted = description(run, settings)
+        for key in STUDY:
+            if record[key] != wanted[key]:
+                raise SeverityError(
+                    f"The metrics of the run {run.name} are of another study: {key} {record[key]!r}, while params.yaml names "
+                    f"{wanted[key]!r}. {REMEDY}"
+                )
     return records
 
 

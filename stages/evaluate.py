@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from severity.core import errors, files, params, runs
+from severity.core import errors, files, params, runs, stale
 from severity.core.hierarchy import Hierarchy
 from severity.irma.facts import IrmaFacts
 from severity.metrics import class_metrics, evaluation
@@ -19,6 +19,7 @@ from severity.tree import costs
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     cost = costs.read("data/cost/cost.csv", hierarchy.classes)
     irma = IrmaFacts.read("data/cost/irma.json")

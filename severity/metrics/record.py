@@ -524,14 +524,19 @@ def of_study(records: dict[Run, Record], settings: dict[str, Any]) -> dict[Run, 
         SeverityError: a record is of another data set, label tree or cost.
     """
     for run, record in records.items():
-        wanted = description(run, settings)
-        for key in STUDY:
-            if record[key] != wanted[key]:
-                raise SeverityError(
-                    f"The metrics of the run {run.name} are of another study: {key} {record[key]!r}, while params.yaml names "
-                    f"{wanted[key]!r}. {REMEDY}"
-                )
+        if not is_of_study(run, record, settings):
+            own, wanted = ([about[key] for key in STUDY] for about in (record, description(run, settings)))
+            raise SeverityError(
+                f"The metrics of the run {run.name} are of another study ({', '.join(own)}) than params.yaml names "
+                f"({', '.join(wanted)}). {REMEDY}"
+            )
     return records
+
+
+def is_of_study(run: Run, record: Record, settings: dict[str, Any]) -> bool:
+    """Whether a record has the data set, the tree and the cost that params name."""
+    wanted = description(run, settings)
+    return all(record[key] == wanted[key] for key in STUDY)
 
 
 def read_existing(folder: Path | str, runs: Iterable[Run]) -> dict[Run, Record]:

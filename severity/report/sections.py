@@ -26,6 +26,8 @@ ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the axes of the grid are headed.
 AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
 PLURALS = {"backbone": "backbones", "loss": "losses", "seed": "seeds"}
+# What the headline says that it is of.
+FACTS = ("collection", "tree", "cost", "images", "patients")
 # The figure that the section on mistakes shows.
 MISTAKES = Path("plots/images/mistakes")
 
@@ -43,6 +45,7 @@ def lead(study: Contents) -> dict[str, Any]:
         "counts": " and ".join(counts),
         "rules": rules,
         "headline": headline,
+        "facts": {name: headline[name] for name in FACTS if name in headline},
         "decided": [
             {
                 "rule": rule,
@@ -140,7 +143,7 @@ def missing(study: Contents) -> dict[str, Any]:
 
 
 def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
-    """The table of configurations, which rows are best in it, and the baselines."""
+    """The table of configurations and baselines, and which rows are best in it."""
     if study.table.empty:
         return {"table": None}
     headings = best_rows.columns(study.table)
@@ -154,20 +157,8 @@ def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
             for (row, key), each in best.items()
         ],
         "for_a_paper": for_a_paper,
-        "baselines": _baselines(study),
+        "baselines": bool((study.table["backbone"] == catalogue.NO_IMAGE).any()),
     }
-
-
-def _baselines(study: Contents) -> dict[str, Any] | None:
-    """What deciding without looking at the image would give; it is the same for every run."""
-    if not study.metrics:
-        return None
-    run, record = next(iter(study.metrics.items()))
-    rules = record.get("baselines", {}).get("single_decision", {})
-    if not rules:
-        return None
-    headings = {metric.name: metric.heading for metric in catalogue.baselines()}
-    return {"table": page_tables.baselines(rules, headings), "path": f"metrics/runs/{run.name}.json"}
 
 
 def comparisons(study: Contents) -> dict[str, Any]:

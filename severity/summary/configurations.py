@@ -96,7 +96,8 @@ def comparison(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.Da
 def whole_table(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.DataFrame:
     """`comparison`, and below it the baselines: what a row must be better than to mean something."""
     networks, trivial = comparison(records, rules), baselines.rows(records)
-    return pandas.concat([networks, trivial.reindex(columns=networks.columns)], ignore_index=True)
+    known = [column for column in networks if column in trivial]
+    return pandas.concat([networks, trivial[known]], ignore_index=True)
 
 
 def facts(records: Iterable[Record]) -> dict[str, Any]:

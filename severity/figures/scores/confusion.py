@@ -26,6 +26,7 @@ NUMBERED = 20  # up to this many classes, the matrix of mistakes has numbers
 PANELS = 4  # rules whose mistakes are shown
 LEVELS = 6  # up to this many costs, each has its contour
 BANDS = 4  # else the contours of this many bands of equal width
+SEVERAL = ". An image counts for each of its truths with its share: off the diagonal it may be decided rightly"
 SIDE = 7.0  # inches of a matrix, at most
 
 
@@ -56,7 +57,7 @@ def draw_confusion(
     rules = list(records[0]["rules"])
     counts = {rule: _counts(records, rule, classes) for rule in rules[:PANELS]}
     table = pandas.concat([_confusion_table(rule, each, ordered, classes) for rule, each in counts.items()])
-    truths = next(iter(counts.values())).sum(axis=0)  # The same under every rule.
+    truths = {rule: each.sum(axis=0) for rule, each in counts.items()}
 
     side = min(max(0.31 * len(classes), 2.8), SIDE)
     named = len(classes) <= limit
@@ -75,11 +76,11 @@ def draw_confusion(
     # The diagonal's own contour would cover it where cells are small.
     levels, line, box = (levels, 0.9, 2.4) if named else (numpy.maximum(levels, 1), 0.4, 1.2)
     for axes, (rule, each) in zip(panels, counts.items(), strict=False):
-        _draw_confusion_of_rule(axes, each, truths, norm, colours)
+        _draw_confusion_of_rule(axes, each, truths[rule], norm, colours)
         _draw_costs(axes, levels, groups, line=line, box=box)
         axes.set_title(rule, weight="bold")
         places = range(len(classes)) if named else [(first + last) / 2 for _, first, last in groups]
-        sums = _sums(truths, groups, named)
+        sums = _sums(truths[rule], groups, named)
         ticks = [f"{name} ({_digits(images)})" for name, images in zip(names, sums, strict=True)]
         axes.set_xticks(places, ticks, rotation=90, fontsize=size)
         axes.set_yticks(places, names, fontsize=size)
@@ -94,20 +95,22 @@ def draw_confusion(
         Line2D([], [], color="black", linewidth=line, label=f"the cost changes ({level_words})"),
         Line2D([], [], color="black", linewidth=box, label="group below the root"),
     ]
-    if not truths.all():
+    if not all(each.all() for each in truths.values()):
         empty = {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "////", "linewidth": 0}
         handles.append(Patch(**empty, label="n/a: of no image the most specific truth"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    several = any(values["by_truths"].keys() - {"1"} for values in records[0]["rules"].values())
     pictures.title(
         figure,
         f"Decision against truth: {configurations.name(records[0])}",
-        f"{facts}, {_of_seeds(len(records))}. No column is a sensitivity: a label decided elsewhere may be decided rightly",
+        f"{facts}, {_of_seeds(len(records))}{SEVERAL if several else ''}",
     )
     caption = _confusion_caption(
         records,
-        [name for name, images in zip(classes, truths, strict=True) if not images],
+        [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())],
         facts=facts,
         level_words=level_words,
+        several=several,
         rest=len(rules) - len(counts),
         named=named,
         limit=limit,
@@ -223,6 +226,7 @@ def _confusion_caption(
     *,
     facts: str,
     level_words: str,
+    several: bool,
     rest: int,
     named: bool,
     limit: int,
@@ -230,9 +234,11 @@ def _confusion_caption(
     classes = len(records[0]["classes"])
     return pictures.sentences(
         f"Share (%) of the images of each truth (column) that were decided as each class (row), of {facts}: "
-        f"{configurations.name(records[0])}, {_of_seeds(len(records))} (metrics/runs). An image with several most specific "
-        "true classes counts for each of them, with one over their number: off the diagonal it may be decided rightly, as "
-        "another of its classes, so that no column is a sensitivity.",
+        f"{configurations.name(records[0])}, {_of_seeds(len(records))} (metrics/runs).",
+        "An image with several most specific true classes counts for each of them, with one over their number: off the "
+        "diagonal it may be decided rightly, as another of its classes, so that no column is a sensitivity."
+        if several
+        else "",
         f"Thin lines: the cost changes ({level_words}); thick boxes: groups below the root of the tree; no interval is "
         "drawn.",
         f"Of no image the most specific truth: {listed(empty)}." if empty else "",

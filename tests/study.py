@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from severity.comparison import comparisons, conclusions
-from severity.core import documents, files, runs
+from severity.core import documents, files, runs, stale
 from severity.core.documents import Document
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
@@ -96,7 +96,7 @@ def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: di
     )
     for name, table in study.tables.items():
         files.write_csv(folder / f"metrics/comparisons/{name}.csv", table)
-    _write_page(folder / "metrics/comparisons", "comparisons", conclusions.page(study))
+    _write_page(folder / "metrics/comparisons", "comparisons", conclusions.page(study, stale.facts(params)))
     images = documents.table(["split", "images"], [["all", documents.count(120)]])
     note = documents.paragraph("a ", documents.code("note"), " of the collection")
     card = Document("Data card: phantom", (documents.Heading("Images"), images, note))

@@ -544,6 +544,20 @@ def read_existing(folder: Path | str, runs: Iterable[Run]) -> dict[Run, Record]:
     return {run: read(_path(folder, run)) for run in runs if _path(folder, run).exists()}
 
 
+def tied(decision: Decision, end: str) -> tuple[int, float] | None:
+    """How many mistakes have the severity of the least or the most severe one, and that severity; None without a mistake.
+
+    Args:
+        decision: of a rule. end: least or most.
+    """
+    if not decision[end]:
+        return None
+    severity = decision[end][0]["severity"]
+    images = decision["levels"][f"{severity:g}"]
+    right = round((1 - decision["top1_error"]) * decision["images"]) if severity == 0 else 0
+    return images - right, severity
+
+
 def _path(folder: Path | str, run: Run) -> Path:
     return Path(folder) / f"{run.name}.json"
 

@@ -16,6 +16,7 @@ from severity.figures import catalogue
 from severity.metrics import catalogue as catalogue_of_metrics
 from severity.metrics.record import is_of_study, read_existing
 from severity.report import best_rows
+from severity.summary import configurations
 
 # The tables of the stage `compare`, with their titles.
 COMPARISONS = {
@@ -320,10 +321,10 @@ def label_positives(study: Contents, split: str) -> dict[str, int]:
 
 
 def shown_run(study: Contents) -> Run | None:
-    """The run shown in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
-    scores = {
-        run: record["validation"]["macro_auroc"] or 0.0
+    """The run shown in detail: of the headline's configuration the one seed that figures and explanations show as well."""
+    seeds = [
+        record
         for run, record in study.metrics.items()
         if f"{run.backbone}-{run.loss}" == study.headline.get("configuration")
-    }
-    return max(scores, key=scores.__getitem__) if scores else None
+    ]
+    return runs.named(configurations.best_seed(seeds)["run"]) if seeds else None

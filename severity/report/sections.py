@@ -13,6 +13,7 @@ import yaml
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.metrics import catalogue
+from severity.metrics.record import tied
 from severity.report import best_rows, contents, page_tables, pictures
 from severity.report.best_rows import AXES
 from severity.report.contents import Contents, Figure
@@ -202,14 +203,27 @@ def mistakes(study: Contents, images: Images | None) -> dict[str, Any]:
         "run": run.name,
         "path": f"metrics/runs/{run.name}.json",
         "cost": record["cost"],
+        "others": [name for name in study.explained if name != run.name],
         "with_images": study.images,
         "galleries": [
-            {"rule": rule, "end": end, "heading": heading, "mistakes": _with_pictures(values[end], images)}
+            {
+                "rule": rule,
+                "end": end,
+                "heading": heading,
+                "mistakes": _with_pictures(values[end], images),
+                "tied": _tied(values, end),
+            }
             for rule, values in record["rules"].items()
             for end, heading in ENDS.items()
         ],
         "figure": next((_figure(each) for each in study.figures if each.stem == MISTAKES), None),
     }
+
+
+def _tied(decision: dict[str, Any], end: str) -> dict[str, Any] | None:
+    """How many mistakes are as severe as the first one shown, where not all of them are; else None."""
+    many, severity = tied(decision, end) or (0, 0)
+    return {"images": many, "severity": severity} if many > len(decision[end]) else None
 
 
 def _with_pictures(wrong: Sequence[dict[str, Any]], images: Images | None) -> list[dict[str, Any]]:

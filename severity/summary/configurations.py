@@ -231,6 +231,12 @@ def choose(records: Mapping[Run, Record], configuration: str, where: str) -> lis
     return known[configuration]
 
 
+def best_seed(seeds: Sequence[Record]) -> Record:
+    """Of the records of a configuration the one that is shown in detail: the highest validation macro-AUROC, the first of
+    equals. Mistakes, explained decisions and report all show this seed."""
+    return max(seeds, key=lambda record: record["validation"]["macro_auroc"] or 0.0)
+
+
 def headline(records: Mapping[Run, Record], rules: Sequence[str]) -> dict[str, Any]:
     """The few numbers of an experiment: what they are of, the configuration chosen on validation images, its test medians,
     what the baselines have; and a warning where none of them is beaten.

@@ -20,6 +20,7 @@ from severity.figures import catalogue
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
 from severity.tree import costs
+from stages import evaluate
 from tests import records
 from tests.trees import TOP, six_classes
 
@@ -85,11 +86,13 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
 def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: dict[Run, Predictions]) -> None:
     cost = costs.lca_height(known)
     evaluated = {
-        run: records.of(each, known, cost, settings=params, **params["evaluate"]) for run, each in predictions.items()
+        run: records.of(each, known, cost, settings=params, **params["evaluate"])
+        | {"patients": evaluate.scored_patients(each)}
+        for run, each in predictions.items()
     }
     for run, metrics in evaluated.items():
         files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)
-    files.write_csv(folder / "metrics/table.csv", configurations.comparison(evaluated, RULES))
+    files.write_csv(folder / "metrics/table.csv", configurations.whole_table(evaluated, RULES))
     files.write_json(folder / "metrics/headline.json", configurations.headline(evaluated, RULES))
     study = comparisons.compare(
         predictions.get, list(predictions), known, cost, rules=RULES, batch_size=16, **params["compare"]

@@ -77,11 +77,16 @@ def _about(study: Contents) -> str:
     images = " or ".join(f"{count:,}" for count in scored) or "no"
     patients = sorted({record["patients"] for record in study.metrics.values() if "patients" in record})
     of = f" with a true class, of {' or '.join(f'{count:,}' for count in patients)} patients" if patients else ""
+    classes = len(study.hierarchy.classes)
+    constant = "".join(
+        f" {metric.heading} is left out: of {classes} classes it is the same for every ranking."
+        for metric in catalogue.constant(classes)
+    )
     warning = f"{study.headline['warning']} " if "warning" in study.headline else ""
     return warning + (
         f"Medians over {runs} seed{'' if runs == '1' else 's'}{'' if runs == '1' else ', with minimum and maximum'}, on "
         f"{images} test images{of}; data set {section['title']}, tree {tree}, cost {cost}. Rows of {catalogue.NO_IMAGE}: decisions that "
-        "look at none (0 runs)."
+        f"look at none (0 runs).{constant}"
     )
 
 

@@ -158,6 +158,8 @@ def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
             for (row, key), each in best.items()
         ],
         "for_a_paper": for_a_paper,
+        "several": bool((study.table["runs"] > 1).any()),
+        "constant": [metric.heading for metric in catalogue.constant(len(study.hierarchy.classes))],
         "baselines": bool((study.table["backbone"] == catalogue.NO_IMAGE).any()),
     }
 

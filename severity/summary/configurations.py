@@ -95,9 +95,13 @@ def comparison(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.Da
 
 def whole_table(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.DataFrame:
     """`comparison`, and below it the baselines: what a row must be better than to mean something."""
-    networks, trivial = comparison(records, rules), baselines.rows(records)
-    known = [column for column in networks if column in trivial]
-    return pandas.concat([networks, trivial[known]], ignore_index=True)
+    return with_baselines(comparison(records, rules), records)
+
+
+def with_baselines(networks: pandas.DataFrame, records: Mapping[Run, Record]) -> pandas.DataFrame:
+    """A table of configurations, and below it a row a baseline, in the same columns."""
+    every = [*networks.to_dict("records"), *baselines.rows(records).to_dict("records")]
+    return pandas.DataFrame(every, columns=networks.columns).astype(networks.dtypes)
 
 
 def facts(records: Iterable[Record]) -> dict[str, Any]:

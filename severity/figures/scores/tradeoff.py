@@ -90,7 +90,8 @@ def draw_tradeoff(
     """
     networks, metrics = _tradeoff_table(records, rules, intervals), catalogue.drawn()
     medians, seeds = networks[networks["seed"].isna()], networks[networks["seed"].notna()]
-    trivial = _baselines(records, networks)
+    table = configurations.with_baselines(networks, records)
+    trivial = table[table["backbone"] == catalogue.NO_IMAGE]
     backbones = list(dict.fromkeys(networks["backbone"]))
     losses, looks = pictures.loss_looks(run.loss for run in records), pictures.rule_looks(rules)
     figure, panels = _tradeoff_panels(len(backbones), len(metrics), entries=len(losses) + len(rules) + 10)
@@ -126,7 +127,6 @@ def draw_tradeoff(
         _baselines_caption(trivial, metrics),
         baselines.warning(records),
     )
-    table = pandas.concat([networks, trivial], ignore_index=True).astype(networks.dtypes.to_dict())
     return Picture(figure, table, caption)
 
 
@@ -164,12 +164,6 @@ def _tradeoff_table(
     whole = whole[[*keys, "seed", "runs", *(column for column in medians if column not in (*keys, "runs"))]]
     counts = {"seed": "Int64", "runs": "Int64", **{f"{metric.key}_front": "Int64" for metric in metrics}}
     return whole.astype(counts)
-
-
-def _baselines(records: Mapping[Run, Record], networks: pandas.DataFrame) -> pandas.DataFrame:
-    """A row a baseline, with the columns of `networks`."""
-    trivial = baselines.rows(records)
-    return trivial[[column for column in networks if column in trivial]].dropna(axis=1, how="all")
 
 
 def _draw_baselines(panels: Sequence[Axes], trivial: pandas.DataFrame, measure: str) -> None:

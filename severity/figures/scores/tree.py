@@ -50,7 +50,7 @@ def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int
     highest = int(table["height"].max())
     width, height = max(left + step * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
     figure = Figure(figsize=(width, height))
-    # One step of the x axis is an inch, so that text can be fitted between nodes.
+    # One unit of the x axis is an inch, so that text can be fitted between nodes.
     axes = figure.add_axes((0, bottom / height, 1, 1 - (top + bottom) / height))
     axes.set_xlim(-left, width - left)
     axes.set_ylim(len(leaves) - 0.4, -0.8)

@@ -26,6 +26,7 @@ from severity.figures.images import curves, mistakes
 from severity.figures.scores import batches, confusion, tradeoff
 from severity.figures.scores import cost as cost_figure
 from severity.figures.scores import levels as level_figure
+from severity.figures.scores import tree as tree_figure
 from severity.figures.shared import panels
 from severity.figures.shared import trees as tree_rows
 from severity.figures.shared.study import ImageStudy, ScoreStudy
@@ -781,6 +782,34 @@ def test_classes_beyond_the_limit_are_shown_by_groups(study):
     totals = [float(label.get_text().rpartition("(")[2].strip(")")) for label in axes.get_xticklabels()]
     assert sum(totals) == pytest.approx(70, abs=0.1 * len(totals))
     assert "14 classes, more than plot.classes = 13, are named in the table only" in few.caption
+
+
+def test_labels_are_not_written_over_one_another():
+    assert confusion._legible([0, 1, 2, 3, 10], 2) == [0, 2, 4]
+    assert confusion._legible(range(14), 0.5) == list(range(14))
+    points = {"rule": ["a", "b", "c"], "top1_error": [0.5, 0.6, 0.7], "hd_at_1": [1.02, 1.0, 2.0]}
+    found = tradeoff._labels(pandas.DataFrame(points), "hd_at_1", apart=0.05)
+    assert found == [("b, a", 0.6, 1.0), ("c", 0.7, 2.0)]
+
+
+def test_severities_have_as_few_digits_as_keep_them_apart():
+    assert level_figure._distinct([0, 1 / 14, 2 / 14]) == ["0", "0.0714", "0.143"]
+    assert level_figure._distinct([1.0001, 1.0002]) == ["1.0001", "1.0002"]
+
+
+def test_the_tree_names_its_axis_a_cost_only_where_it_is_the_studys(study):
+    for unit, said in (("lca_height", "costs that"), ("path", "costs what path says, not this height")):
+        given = {"limit": 60, "facts": "made up", "unit": unit}
+        assert said in tree_figure.draw_tree(study["hierarchy"], {}, **given).caption
+
+
+def test_ties_at_the_end_of_the_mistakes_are_counted(study):
+    record = next(iter(study["records"].values()))
+    picture = mistakes.draw_mistakes(record, study["images"], study["ids"], count=1, facts="made up")
+    decision = record["rules"]["argmax"]
+    severity = decision["most"][0]["severity"]
+    many = decision["levels"][f"{severity:g}"]
+    assert many > 1 and f"most severe by argmax: {many} of severity {severity:g}" in picture.caption
 
 
 def test_groups_of_the_tree_stand_together_whatever_the_order_of_the_classes():

@@ -82,8 +82,9 @@ def draw_confusion(
         places = range(len(classes)) if named else [(first + last) / 2 for _, first, last in groups]
         sums = _sums(truths[rule], groups, named)
         ticks = [f"{name} ({_digits(images)})" for name, images in zip(names, sums, strict=True)]
-        axes.set_xticks(places, ticks, rotation=90, fontsize=size)
-        axes.set_yticks(places, names, fontsize=size)
+        legible = _legible(places, 1.25 * size / 72 * len(classes) / side)
+        axes.set_xticks([places[k] for k in legible], [ticks[k] for k in legible], rotation=90, fontsize=size)
+        axes.set_yticks([places[k] for k in legible], [names[k] for k in legible], fontsize=size)
         axes.set_xlabel("Truth (n)" if named else "Truth, by groups of the tree (n)")
     for axes in panels[::columns]:
         axes.set_ylabel("Decision" if named else "Decision, by groups of the tree")
@@ -111,6 +112,7 @@ def draw_confusion(
         facts=facts,
         level_words=level_words,
         several=several,
+        unnamed=len(names) - len(legible),
         rest=len(rules) - len(counts),
         named=named,
         limit=limit,
@@ -127,6 +129,15 @@ def _counts(records: Sequence[Mapping], rule: str, classes: Sequence[str]) -> nu
             for decision, images in decided.items():
                 counts[place[decision], place[truth]] += images / len(records)
     return counts
+
+
+def _legible(places: Sequence[float], apart: float) -> list[int]:
+    """Which of the labels at ascending places are written, so that none is over another: `apart` is a label's height."""
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if not kept or place - places[kept[-1]] >= apart:
+            kept.append(number)
+    return kept
 
 
 def _of_seeds(count: int) -> str:
@@ -227,6 +238,7 @@ def _confusion_caption(
     facts: str,
     level_words: str,
     several: bool,
+    unnamed: int,
     rest: int,
     named: bool,
     limit: int,
@@ -243,5 +255,6 @@ def _confusion_caption(
         "drawn.",
         f"Of no image the most specific truth: {listed(empty)}." if empty else "",
         "" if named else f"{classes} classes, more than plot.classes = {limit}, are named in the table only.",
+        f"Groups too close together to be named: {unnamed}." if unnamed else "",
         f"Rules left out: {rest}." if rest > 0 else "",
     )

@@ -184,21 +184,27 @@ def _draw_baselines(panels: Sequence[Axes], trivial: pandas.DataFrame, measure: 
     for axes in panels:
         for row in known[inside].drop(nearest.index).itertuples():
             axes.plot(row.top1_error, getattr(row, measure), **TRIVIAL)
-        for (x, y), rows in known[inside].groupby(["top1_error", measure], sort=False):
-            axes.annotate(
-                ", ".join(rows["rule"]),
-                (x, y),
-                (-5, -5),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                fontsize=6.5,
-            )
+        for names, x, y in _labels(known[inside], measure, apart=0.05 * (top - bottom)):
+            look = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 6.5}
+            axes.annotate(names, (x, y), (-5, -5), **look)
         if outside:
             words = f"outside: {'; '.join(outside)}"
             axes.text(
                 0.99, 0.02, words, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5, **NOT_AVAILABLE
             )
+
+
+def _labels(points: pandas.DataFrame, measure: str, *, apart: float) -> list[tuple[str, float, float]]:
+    """Names and place of each label: points less than `apart` above one another share one, at the lowest of them."""
+    labels: list[tuple[str, float, float]] = []
+    for row in points.sort_values(measure, kind="stable").itertuples():
+        y = getattr(row, measure)
+        if labels and y - labels[-1][2] < apart:
+            names, *place = labels[-1]
+            labels[-1] = f"{names}, {row.rule}", *place
+        else:
+            labels.append((row.rule, row.top1_error, y))
+    return labels
 
 
 def _baselines_caption(trivial: pandas.DataFrame, metrics: Sequence[Metric]) -> str:

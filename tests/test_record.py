@@ -81,9 +81,9 @@ DELETED = object()
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("version", DELETED, "version None, not 3"),
-        ("version", 0, "version 0, not 3"),
-        ("version", 2, "version 2, not 3"),
+        ("version", DELETED, "version None, not 4"),
+        ("version", 0, "version 0, not 4"),
+        ("version", 3, "version 3, not 4"),
         ("cost", DELETED, "cost is missing"),
         ("seed", "0", "seed is not of type int: '0'"),
         ("seed", True, "seed is not of type int: True"),

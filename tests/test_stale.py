@@ -2,13 +2,14 @@
 
 import yaml
 
-from severity.core import files, stale
+from severity.core import files, runs, stale
 from tests.checks import every
 from tests.study import inside
 from tests.trees import TOP
 
 PARAMS = yaml.safe_load((TOP / "params.yaml").read_text())
-HEADLINE = {"collection": "phantom", "tree": "chexpert_pleural", "cost": "lca_height", "configuration": "r-ce"}
+OWN = runs.title(PARAMS | {"data": {"name": "own"}})
+HEADLINE = {"collection": runs.title(PARAMS), "tree": "chexpert_pleural", "cost": "lca_height", "configuration": "r-ce"}
 TABLE = "Collection phantom.\n\n| a |\n| --- |\n"
 PAGE = "<!DOCTYPE html>\n<body>\n<header>\n<h1>Severity: phantom</h1>\n<p>runs</p>\n</body>\n"
 
@@ -36,7 +37,7 @@ def test_results_of_the_same_study_stay_as_they_are(tmp_path):
 def test_another_collection_tree_or_cost_marks_headline_table_and_report(tmp_path):
     datasets = PARAMS["datasets"] | {"phantom": PARAMS["datasets"]["phantom"] | {"hierarchy": "nih14"}}
     changes = ({"data": {"name": "own"}}, {"datasets": datasets}, {"cost": {"name": "path", "file": ""}})
-    for change, word in zip(changes, ("collection own", "tree nih14", "cost path"), strict=True):
+    for change, word in zip(changes, (f"collection {OWN}", "tree nih14", "cost path"), strict=True):
         leave(tmp_path)
         with inside(tmp_path):
             said = stale.mark(PARAMS | change)

@@ -341,12 +341,13 @@ def _auroc(study: Study) -> list[Block]:
 
 def _batches(study: Study) -> list[Block]:
     rows = study.tables["distribution"].dropna(subset="mean")
-    size, images = int(rows["batch_size"].iloc[0]), len(study.scores.truth)
-    rest = images % size
+    size = int(rows["batch_size"].iloc[0])
+    # A decision that nobody can call right or wrong is in no batch, so that runs may have different ones.
+    images = study.scores.determined.sum(axis=2)
     ratio = (rows["batch_mean_sd"] / rows["batch_mean_sd_by_chance"]).dropna()
     sentences = [
         f"Means of {size:,} consecutive test images, in the order of the data set. All are medians over seeds.",
-        _whole_batches(images // size, rest),
+        _whole_batches(images // size, images % size),
     ]
     if len(ratio):
         sentences.append(
@@ -374,9 +375,11 @@ def _batches(study: Study) -> list[Block]:
     ]
 
 
-def _whole_batches(whole: int, rest: int) -> str:
-    """Which batches the numbers are over."""
-    if not whole:
-        return f"There is no whole batch: the only one has {rest:,} images, so there is no standard deviation."
-    last = f"; the medians of medians also have the last one, of {rest:,} images" if rest else ""
-    return f"Range and standard deviation are over the {whole:,} whole batches{last}."
+def _whole_batches(whole: numpy.ndarray, rest: numpy.ndarray) -> str:
+    """Which batches the numbers are over; of every run and rule how many are whole, and how many images are left over."""
+    if not whole.any():
+        return "There is no whole batch, only a smaller one, so there is no standard deviation."
+    count = f"{whole.min():,}" if whole.min() == whole.max() else f"{whole.min():,} to {whole.max():,}"
+    left = f"{rest.min():,}" if rest.min() == rest.max() else f"{rest.min():,} to {rest.max():,}"
+    last = f"; the medians of medians also have the last, smaller one (of {left} images)" if rest.any() else ""
+    return f"Range and standard deviation are over the {count} whole batches{last}."

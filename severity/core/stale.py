@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from severity.core import files
+from severity.core import files, runs
 from severity.core.errors import SeverityError
 
 HEADLINE, TABLE, PAGE = Path("metrics/headline.json"), Path("metrics/table.md"), Path("report/report.html")
@@ -22,9 +22,8 @@ FACTS = ("collection", "tree", "cost")
 
 def facts(settings: Mapping[str, Any]) -> dict[str, str]:
     """What makes the study of params.yaml, by the names that the headline has for it."""
-    name = settings["data"]["name"]
-    values = (name, settings["datasets"][name]["hierarchy"], settings["cost"]["name"])
-    return dict(zip(FACTS, values, strict=True))
+    tree = settings["datasets"][settings["data"]["name"]]["hierarchy"]
+    return dict(zip(FACTS, (runs.title(settings), tree, settings["cost"]["name"]), strict=True))
 
 
 def difference(headline: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from severity.core.errors import SeverityError
 from severity.core.runs import STUDY, Run, description
 from severity.metrics import catalogue
 
-VERSION = 3
+VERSION = 4
 REMEDY = "Run `dvc repro evaluate`."
 
 

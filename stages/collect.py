@@ -11,11 +11,12 @@ import inspect
 from pathlib import Path
 
 from severity import datasets
-from severity.core import errors, params
+from severity.core import errors, params, stale
 
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     name = settings["data"]["name"]
     section = settings["datasets"][name]
     out = Path("data/raw") / name

@@ -9,7 +9,7 @@ Run     python -m stages.compare     seconds; a minute for 45 runs of 22,433 ima
 from pathlib import Path
 
 from severity.comparison import comparisons, conclusions
-from severity.core import errors, files, params, runs
+from severity.core import errors, files, params, runs, stale
 from severity.core.hierarchy import Hierarchy
 from severity.predictions.predictions import Predictions
 from severity.tree import costs
@@ -31,7 +31,7 @@ def main() -> None:
         folder.mkdir()
         for name, table in study.tables.items():
             files.write_csv(folder / f"{name}.csv", table)
-        page = conclusions.page(study)
+        page = conclusions.page(study, stale.facts(settings))
         files.write_text(folder / "comparisons.md", page.markdown())
         page.write(folder / "page.json")
     print(f"metrics/comparisons: {', '.join(f'{len(table)} {name}' for name, table in study.tables.items())}")

@@ -9,12 +9,13 @@ Time    on 2 cores, 224 px: CheXpert-v1.0-small 2 to 3 minutes (1,500 images/s a
 """
 
 from severity.collections import collection
-from severity.core import errors, params, without_images
+from severity.core import errors, params, stale, without_images
 from severity.decoding import storage
 
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     if without_images.without_images(settings):
         print(without_images.leave_out("data/images"))
         return

@@ -44,7 +44,7 @@ def main() -> None:
     if not runs.grid(settings):
         print(without_images.leave_out("plots/explain", without_images.UNTRAINED))
         return
-    records = record.read_runs("metrics/runs", runs.grid(settings), [])
+    records = record.of_study(record.read_runs("metrics/runs", runs.grid(settings), []), settings)
     with files.replacing("plots/explain") as out:
         summary = explain(records, out, threads=settings["machine"]["threads"], **settings["explain"])
     print(summary)
@@ -68,7 +68,8 @@ def explain(
 
     Args:
         records: of every run of the grid.
-        configuration, seed: the run: see `configurations.choose`; one of the configuration's seeds, None for the first.
+        configuration, seed: the run: see `configurations.choose`; one of the configuration's seeds, None for the one that
+            `configurations.best_seed` chooses.
         rule, mistakes, ids: see `explained_images.find`.
         cam, layers: see `explanation.choose`.
         maps: how many feature maps of each layer are shown; 0 leaves these pictures out.
@@ -126,7 +127,7 @@ def choose_run(records: dict[runs.Run, Record], configuration: str, seed: int | 
     """The record of one seed of a configuration. Raises SeverityError when the grid has no such run."""
     seeds = {each["seed"]: each for each in configurations.choose(records, configuration, "explain.configuration")}
     if seed is None:
-        return next(iter(seeds.values()))
+        return configurations.best_seed(list(seeds.values()))
     if seed not in seeds:
         raise SeverityError(f"params.yaml: explain.seed is {seed!r}. {errors.nearest(seed, seeds)}")
     return seeds[seed]

@@ -9,7 +9,7 @@ Run     python -m stages.external --run chexnet-bce-0     two seconds for 22,433
 from pathlib import Path
 
 from severity.collections import external_files, hidden_names
-from severity.core import commands, errors, params, runs
+from severity.core import commands, errors, params, runs, stale
 from severity.core.hierarchy import Hierarchy
 from severity.external import conversion
 
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="a name of external.runs in params.yaml")
     run = runs.named(parser.parse_args().run).name
     settings = params.load()
+    stale.mark(settings)
     options = dict(settings["external"])
     folder = options.pop("truth")
     options.pop("runs")

@@ -9,13 +9,14 @@ Run     python -m stages.hierarchy     about a second
 
 import numpy
 
-from severity.core import errors, files, params
+from severity.core import errors, files, params, stale
 from severity.irma.facts import IrmaFacts
 from severity.tree import costs, trees
 
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     name = settings["datasets"][settings["data"]["name"]]["hierarchy"]
     # What is known before any image is decoded: external predictions need no more.
     about = files.read_json("data/collection/collection.json", "labels", "facts")

@@ -26,10 +26,11 @@ def main() -> None:
         pictures.write_all({name: pictures.left_out(name, without_images.WHY) for name in names}, "plots/images")
         print(without_images.WHY)
         return
+    records = record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"])
     data, trained = Path("data/prepared"), runs.grid(settings)
     section, table = settings["plot"], prepared.read_table(data)
     study = ImageStudy(
-        records=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        records=record.of_study(records, settings),
         configuration=section["configuration"],
         configurations_shown=section["configurations_shown"],
         classes=section["classes"],

@@ -33,10 +33,11 @@ COMPARISONS = {
 
 def main() -> None:
     settings = params.load()
+    records = record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"])
     hierarchy = Hierarchy.read("data/hierarchy/hierarchy.json")
     section = settings["plot"]
     study = ScoreStudy(
-        records=record.read_runs("metrics/runs", runs.scored(settings), settings["evaluate"]["rules"]),
+        records=record.of_study(records, settings),
         configuration=section["configuration"],
         configurations_shown=section["configurations_shown"],
         classes=section["classes"],

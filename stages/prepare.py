@@ -8,7 +8,7 @@ Time    seconds
 """
 
 from severity.collections.collection import Collection
-from severity.core import errors, params, without_images
+from severity.core import errors, params, stale, without_images
 from severity.preparation import preparation
 from severity.prepared import decoded
 from severity.tree import trees
@@ -16,6 +16,7 @@ from severity.tree import trees
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     if without_images.without_images(settings):
         print(without_images.leave_out("data/prepared"))
         return

@@ -11,11 +11,12 @@ import inspect
 
 from severity import datasets
 from severity.collections import collection, hidden_names
-from severity.core import errors, params
+from severity.core import errors, params, stale
 
 
 def main() -> None:
     settings = params.load()
+    stale.mark(settings)
     name = settings["data"]["name"]
     section = settings["datasets"][name]
     read = datasets.find(section.get("kind", name)).read

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from severity.comparison import comparisons, conclusions
-from severity.core import documents, files, runs
+from severity.core import documents, files, runs, stale
 from severity.core.documents import Document
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
@@ -20,6 +20,7 @@ from severity.figures import catalogue
 from severity.predictions.predictions import Predictions
 from severity.summary import configurations
 from severity.tree import costs
+from stages import evaluate
 from tests import records
 from tests.trees import TOP, six_classes
 
@@ -85,18 +86,20 @@ def make(folder: Path, *, grid: dict[str, list], classes: tuple[str, ...] = ()) 
 def _write_metrics(folder: Path, params: dict, known: Hierarchy, predictions: dict[Run, Predictions]) -> None:
     cost = costs.lca_height(known)
     evaluated = {
-        run: records.of(each, known, cost, settings=params, **params["evaluate"]) for run, each in predictions.items()
+        run: records.of(each, known, cost, settings=params, **params["evaluate"])
+        | {"patients": evaluate.scored_patients(each)}
+        for run, each in predictions.items()
     }
     for run, metrics in evaluated.items():
         files.write_json(folder / f"metrics/runs/{run.name}.json", metrics)
-    files.write_csv(folder / "metrics/table.csv", configurations.comparison(evaluated, RULES))
+    files.write_csv(folder / "metrics/table.csv", configurations.whole_table(evaluated, RULES))
     files.write_json(folder / "metrics/headline.json", configurations.headline(evaluated, RULES))
     study = comparisons.compare(
         predictions.get, list(predictions), known, cost, rules=RULES, batch_size=16, **params["compare"]
     )
     for name, table in study.tables.items():
         files.write_csv(folder / f"metrics/comparisons/{name}.csv", table)
-    _write_page(folder / "metrics/comparisons", "comparisons", conclusions.page(study))
+    _write_page(folder / "metrics/comparisons", "comparisons", conclusions.page(study, stale.facts(params)))
     images = documents.table(["split", "images"], [["all", documents.count(120)]])
     note = documents.paragraph("a ", documents.code("note"), " of the collection")
     card = Document("Data card: phantom", (documents.Heading("Images"), images, note))

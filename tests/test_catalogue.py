@@ -95,7 +95,7 @@ def test_an_added_metric_is_in_records_table_headline_comparisons_figure_and_rep
     assert len(known) == len(table) and known["lower"].notna().all()
 
     picture = tradeoff.draw_tradeoff(study, RULES, compared["intervals"], level=0.95, facts="made up", unit="cost")
-    drawn = picture.table[picture.table["seed"].isna()]
+    drawn = picture.table[picture.table["seed"].isna() & (picture.table["runs"] > 0)]
     assert drawn["far"].tolist() == pytest.approx(table["far"].tolist()) and drawn["far_lower"].notna().all()
     front = drawn[drawn["far_front"] == 1]
     best = front["far"].max() if added.better == "more" else front["far"].min()
@@ -127,4 +127,6 @@ def test_entries_fit_together():
 def test_the_catalogue_imports_nothing_that_takes_time():
     tree = ast.parse((TOP / "severity/metrics/catalogue.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules == {"dataclasses", "typing"} and not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+    assert modules == {"collections.abc", "dataclasses", "typing"} and not [
+        n for n in ast.walk(tree) if isinstance(n, ast.Import)
+    ]

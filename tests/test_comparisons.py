@@ -35,6 +35,9 @@ NOISE = {"ce": 3.0, "hxe": 1.4}
 TABLES = ("rules", "losses", "backbones", "labels")
 
 
+FACTS = {"collection": "made up", "tree": "six", "cost": "lca_height"}
+
+
 def predictions(run: Run, images: int = 120, noise: float | None = None) -> Predictions:
     """A third validation, two thirds test, three images a patient; hxe sees better than ce."""
     common, own = numpy.random.default_rng(0), numpy.random.default_rng(list(run.name.encode()))
@@ -223,7 +226,9 @@ def test_intervals_of_labels(whole):
     assert len(table) == 4 * 3 * len(TREE.classes)
     for row in table.to_dict("records"):
         assert row["patients"] >= resampling.FEWEST_PATIENTS, row
-        assert row["severity_lower"] <= row["severity"] <= row["severity_upper"], row
+        alike = resampling.ALIKE in row["note"]  # Every image with the label is decided rightly.
+        assert alike == (row["severity"] == 0) == numpy.isnan(row["severity_lower"]), row
+        assert alike or row["severity_lower"] <= row["severity"] <= row["severity_upper"], row
         assert row["auroc_lower"] <= row["auroc"] <= row["auroc_upper"], row
         other = rows(whole.tables["labels"], backbone=row["backbone"], loss=row["loss"], label=row["label"])
         if row["rule"] != "argmax":
@@ -232,7 +237,8 @@ def test_intervals_of_labels(whole):
             side = "B"
         assert other[f"value_{side}"].to_numpy() == pytest.approx(row["severity"])
         assert other[["images", "patients"]].drop_duplicates().to_numpy().tolist() == [[row["images"], row["patients"]]]
-        assert row["note"] == ""
+        assert alike or row["note"] == ""
+    assert 0 < table["severity_lower"].isna().sum() < len(table) / 2
     drawn = profiles.draw_patients(whole.scores, predictions, whole.settings)
     again = drawn.labels([3, 4, 5])
     lower, upper = comparisons.resampling.interval(again, clusters=drawn.patients, level=0.95)
@@ -275,7 +281,7 @@ def test_the_one_that_sees_better_is_milder_and_the_page_says_so(whole):
     assert (rows(whole.tables["losses"], metric="top1_error", rule="argmax")["verdict"] == "A errs less").all()
     backbones = rows(whole.tables["backbones"], metric="hierarchical_distance_at_1")
     assert (backbones["verdict"] == "no difference shown").all()
-    page = conclusions.page(whole).markdown()
+    page = conclusions.page(whole, FACTS).markdown()
     assert "- hd@1: of 6 comparisons A milder in 6. As these networks: A milder in 6." in page
     assert "- macro-AUROC: of 2 comparisons A higher in 2." in page
     assert page.count("Question: these methods") == 2 and page.count("Question: these networks") >= 4
@@ -327,7 +333,7 @@ class TestWhatIsMissing:
         a, b = (evaluated[Run("one", loss, 1)]["rules"]["argmax"]["severity_mean"] for loss in ("hxe", "ce"))
         assert row["networks_difference"] == pytest.approx(a - b) and row["networks_p"] > 0
         assert (rows(found.tables["rules"], backbone="one", loss="ce")["seeds"] == 2).all()
-        assert "Runs without predictions: one-ce-0, one-hxe-2." in conclusions.page(found).markdown()
+        assert "Runs without predictions: one-ce-0, one-hxe-2." in conclusions.page(found, FACTS).markdown()
 
     def test_a_cell_without_runs_and_seeds_that_never_meet(self):
         found = study(
@@ -347,7 +353,7 @@ class TestWhatIsMissing:
         for name in ("correlation", "distribution", "intervals", "label_intervals"):
             assert (rows(found.tables[name], backbone="one", loss="ce")["note"] == "no run").all()
             assert (rows(found.tables[name], backbone="two", loss="ce")["note"] == "one seed").all()
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert "Configurations without any run: one-ce." in page
         assert "Configurations of one seed, whose spread over seeds is unknown: two-ce." in page
         assert "n/a: no run of B" in page
@@ -368,7 +374,7 @@ class TestWhatIsMissing:
         assert alone[["severity", "severity_lower", "auroc", "auroc_upper"]].isna().all(axis=None)
         correlation = found.tables["correlation"]
         assert (correlation["left_out"] == TREE.classes[3]).all() and (correlation["labels"] == 5).all()
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert f"Labels without a positive test image: {TREE.classes[3]}." in page
         assert (
             f"Labels without AUROC, left out of its mean and of its correlation with severity: {TREE.classes[3]}."
@@ -390,7 +396,7 @@ class TestWhatIsMissing:
         assert found.tables["distribution"]["skewness"].isna().all()
         assert found.tables["correlation"]["spearman"].isna().all()
         assert (rows(found.tables["intervals"], metric="mistake_severity")["note"] == "no mistake").all()
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert "n/a: A makes no mistake; B makes no mistake" in page and "no severity at all" in page
 
     def test_few_mistakes_leave_some_resamples_without_one(self):
@@ -417,7 +423,7 @@ class TestWhatIsMissing:
         compared = rows(found.tables["labels"], label=TREE.classes[3])
         assert compared["lower"].isna().all() and (compared["verdict"] == comparisons.FEW_DIFFER).all()
         assert compared["note"].str.contains("fewer than 10 patients; no patient differs: no p below 0.05 is").all()
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert f"Labels of fewer than 10 patients, without intervals: {TREE.classes[3]}." in page
 
     def test_two_seeds_a_side_say_nothing_of_methods(self, whole):
@@ -426,14 +432,14 @@ class TestWhatIsMissing:
         assert (losses["verdict"] == comparisons.FEW_SEEDS).all()
         assert losses[["p", "p_holm", "lower", "upper", "degrees_of_freedom"]].isna().all(axis=None)
         assert losses["networks_p"].notna().all() and (losses["networks_verdict"] == "A milder").any()
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert "- hd@1: of 6 comparisons not shown: too few seeds in 6. As these networks: " in page
         assert "Verdicts about methods where a configuration has fewer than 3 seeds" in page
 
     def test_one_rule_alone(self):
         found = study(rules=["argmax"])
         assert found.tables["rules"].empty and found.tables["labels"].empty
-        page = conclusions.page(found).markdown()
+        page = conclusions.page(found, FACTS).markdown()
         assert "evaluate.rules names no other" in page and "There is nothing to compare" in page
 
     def test_one_patient(self):
@@ -446,8 +452,8 @@ class TestWhatIsMissing:
         assert (by_image(losses)["networks_verdict"] == comparisons.FEW_DIFFER).all()
 
     def test_more_comparisons_than_permutations_can_tell_apart(self, whole):
-        assert "to show a difference" not in conclusions.page(whole).markdown()
-        few = conclusions.page(study(permutations=19)).markdown()
+        assert "to show a difference" not in conclusions.page(whole, FACTS).markdown()
+        few = conclusions.page(study(permutations=19), FACTS).markdown()
         assert "losses.csv, hd@1: 6 comparisons are too many to show a difference with 19 permutations" in few
 
 
@@ -486,7 +492,7 @@ def test_a_rule_that_a_run_cannot_have_is_named_and_in_no_comparison():
     found = study(lambda run: predictions(run).part("test"), rules=["argmax", "crm", "crm_ts"])
     assert found.scores.rules == ("argmax", "crm")
     assert set(found.tables["rules"]["A"]) == {"crm"}
-    page = conclusions.page(found).markdown()
+    page = conclusions.page(found, FACTS).markdown()
     names = ", ".join(run.name for run in GRID)
     assert f"The rule crm_ts is in no comparison: {names} have no validation images to fit it on." in page
     with pytest.raises(SeverityError, match="compare.baseline_rule is 'crm_ts', but one-ce-0"):
@@ -576,18 +582,20 @@ def test_methods_where_nothing_varies_or_too_little_is_known():
     assert numpy.isnan(methods.difference(replace(same, patients=9), other, level=0.95).p)
 
 
-def test_why_the_mean_mistake_is_milder_where_hd_at_1_is_not():
-    """A errs on all images and costs 1 each; B on a third of them, and costs 2."""
-    rows_ = [
-        {"metric": metric, "difference": difference, "value_A": 1.0, "value_B": 2.0, "A": "a", "B": "b", "seeds": 2}
-        | {"images": 90, "patients": 30, "undefined": 0, "differing": 30}
-        for metric, difference in (("hierarchical_distance_at_1", 1 / 3), ("mistake_severity", -1.0))
-    ]
-    settings = resampling.Settings(10, 99, 0.95, 0)
-    distance, mistakes = comparisons._noted(rows_, [], settings)
-    assert distance["note"] == "" and mistakes["note"] == comparisons.APART
-    rows_[0]["difference"] = -0.1
-    assert [row["note"] for row in comparisons._noted(rows_, [], settings)] == ["", ""]
+def test_one_rule_says_in_note_and_sentence_where_the_mean_mistake_is_milder_and_hd_at_1_does_not_show_it():
+    """The verdicts decide, whatever the signs of the differences."""
+    shown, open_ = (-1.5, -0.5, 0.0001), (-1.0, 0.5, 0.5)  # lower, upper, p
+    for of_mistakes, of_distance, said in ((shown, open_, True), (shown, shown, False), (open_, open_, False)):
+        rows_ = [
+            {"backbone": "r", "loss": "ce", "metric": metric, "difference": -1.0, "A": "a", "B": "b", "seeds": 2}
+            | {"value_A": 1.0, "value_B": 2.0, "images": 90, "patients": 30, "undefined": 0, "differing": 30}
+            | dict(zip(("lower", "upper", "p"), numbers, strict=True))
+            for metric, numbers in (("hierarchical_distance_at_1", of_distance), ("mistake_severity", of_mistakes))
+        ]
+        noted = comparisons._noted(rows_, resampling.Settings(10, 99, 0.95, 0))
+        table = comparisons._judged(noted, ["backbone", "loss", *comparisons.COLUMNS], level=0.95)
+        assert (comparisons.APART in table["note"].iloc[1]) == said and table["note"].iloc[0] == ""
+        assert conclusions._apart(table).startswith("In 1 comparisons") == said
 
 
 def test_what_few_patients_can_show_at_most():

@@ -275,11 +275,28 @@ class TestCells:
         assert text[2].startswith("| r | ce | crm | 2 | 0.500 (0.250 to 0.750) | n/a | 0.500")
 
     def test_the_words_over_the_table_have_the_images_and_the_floors_of_its_runs(self, found):
-        text = configurations.about(found.values())
+        text = configurations.about({run: each | {"patients": 17} for run, each in found.items()})
         counts = {each["counts"]["scored"] for each in found.values()}
         floors = [each["distance_floor"]["5"] for each in found.values()]
-        assert text.startswith(f"Of {min(counts)}") and "not tested" in text
-        assert f"hd@5 {min(floors):.3f}" in text
+        assert text.startswith("Collection phantom, tree chexpert_pleural, cost lca_height: ")
+        assert (
+            f": {min(counts)} to {max(counts)} test images with a true class, of 17 patients." in text
+            and "not tested" in text
+        )
+        assert f"hd@5 {min(floors):.3f}" in text and "hd@20 is left out: with 6 classes" in text
+
+    def test_records_of_another_study_are_refused(self, found):
+        settings = records.SETTINGS
+        assert record.of_study(found, settings) is found
+        for changed in ({"cost": {"name": "path"}}, {"datasets": {"phantom": {"hierarchy": "flat"}}}):
+            with pytest.raises(SeverityError, match="another study .*lca_height.*Run `dvc repro evaluate`"):
+                record.of_study(found, settings | changed)
+
+    def test_one_seed_is_shown_in_detail_the_best_on_validation(self, found):
+        seeds = list(found.values())[:3]
+        for score, of_seed in zip((0.6, 0.9, None), seeds, strict=True):
+            of_seed["validation"]["macro_auroc"] = score
+        assert configurations.best_seed(seeds) is seeds[1]
 
     def test_the_best_cell_is_chosen_on_validation_not_on_test(self, found):
         for run, of_run in found.items():

@@ -81,9 +81,9 @@ DELETED = object()
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("version", DELETED, "version None, not 3"),
-        ("version", 0, "version 0, not 3"),
-        ("version", 2, "version 2, not 3"),
+        ("version", DELETED, "version None, not 4"),
+        ("version", 0, "version 0, not 4"),
+        ("version", 3, "version 3, not 4"),
         ("cost", DELETED, "cost is missing"),
         ("seed", "0", "seed is not of type int: '0'"),
         ("seed", True, "seed is not of type int: True"),
@@ -95,7 +95,7 @@ DELETED = object()
         ("rules.crm.mistake_severity", "low", "rules.crm.mistake_severity is not of type float or int"),
         ("rules.crm.severity_mean", None, "rules.crm.severity_mean is not of type float or int"),
         ("rules.crm.batches.means", [0.5, None], "rules.crm.batches.means is not of type float or int"),
-        ("rules.crm.confusion", {"a": {"b": 0.5}}, "rules.crm.confusion.a.b is not of type int"),
+        ("rules.crm.confusion", {"a": {"b": "1"}}, "rules.crm.confusion.a.b is not of type float or int"),
         ("rules.crm.least", [{"id": "image0"}], "rules.crm.least.* is missing"),
         ("null_hierarchies.flat.rules.crm.remade", {}, "null_hierarchies.flat.rules.crm.remade.* is missing"),
         ("lab.val_time", 3, "lab.val_time is not of type NoneType"),

@@ -171,7 +171,9 @@ def test_every_number_of_the_summary_is_the_one_in_the_file_that_it_names(small)
     assert len(cells) == len(table) * len(best_rows.columns(table))
     for cell in cells:
         line, column = re.fullmatch(r"metrics/table\.csv, line (\d+), column (\w+)", cell["title"]).groups()
-        assert float(cell["data-v"]) == pytest.approx(table.loc[int(line) - 2, column], rel=1e-9)
+        there = table.loc[int(line) - 2, column]
+        assert (cell["data-v"] == "") == pandas.isna(there), cell
+        assert cell["data-v"] == "" or float(cell["data-v"]) == pytest.approx(there, rel=1e-9)
 
 
 def test_every_line_of_a_comparison_is_the_one_in_the_file_that_it_names(small):
@@ -351,10 +353,58 @@ def test_a_study_without_its_tree_is_an_error_that_names_the_file(copy):
         stage.main()
 
 
+def test_a_warning_that_nothing_was_learnt_stands_at_the_head_of_page_and_tables(copy):
+    path = copy / "metrics/headline.json"
+    assert 'class="warning"' not in write_report(copy)
+    warning = "Nothing shows that anything was learnt: <b>."
+    files.write_json(path, {"warning": warning, **files.read_json(path)})
+    page = write_report(copy)
+    head = page[: page.index("<nav")]
+    assert 'class="warning">Nothing shows that anything was learnt: &lt;b&gt;.' in head
+    assert r"\caption{Nothing shows that anything was learnt" in (copy / "report/tables/summary.tex").read_text()
+    assert warning in (copy / "report/tables/summary.md").read_text()
+
+
+def test_numbers_of_another_study_are_left_out_and_named(copy):
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["cost"]["name"] = "path"
+    files.write_text(copy / "params.yaml", yaml.safe_dump(params))
+    with study.inside(copy):
+        whole = contents.read(params)
+    assert not whole.metrics and not whole.headline and whole.table.empty
+    missing = section(write_report(copy), "missing")
+    assert "cost lca_height; params.yaml now names" in missing and "cost path" in missing
+    assert "the metrics of resnet18-ce-0" in missing
+
+
+def test_baselines_are_rows_of_the_summary_and_never_its_best(copy):
+    table = pandas.read_csv(copy / "metrics/table.csv", keep_default_na=False, na_values=[""])
+    trivial = table["runs"] == 0
+    assert trivial.sum() == 3
+    table.loc[trivial, "hd_at_1"] = -1.0
+    table["loss"] = table["loss"].fillna("")
+    best = best_rows.find(table, {})
+    (row,) = [number for number, key in best if key == "hd_at_1"]
+    assert table.loc[row, "runs"] > 0
+    summary = section(write_report(copy), "summary")
+    assert all(name in summary for name in ("no image", "majority", "least_risk", "random"))
+
+
+def test_a_number_that_is_not_there_has_its_own_reason(copy):
+    table = pandas.read_csv(copy / "metrics/table.csv")
+    star = table.iloc[[0]].assign(rule="irma_star", hd_at_1=float("nan"))
+    table.loc[1, "macro_auroc"] = None
+    files.write_csv(copy / "metrics/table.csv", pandas.DataFrame([*table.to_dict("records"), *star.to_dict("records")]))
+    missing = section(write_report(copy), "missing")
+    assert "n/a, because the rule decides no class: hd@1 of resnet18-ce-irma_star." in missing
+    assert "n/a, because a seed has no label with an AUROC: macro-AUROC of resnet18-ce-crm." in missing
+
+
 def test_a_cell_without_a_value_is_named_and_has_no_number(copy):
     table = pandas.read_csv(copy / "metrics/table.csv")
     table.loc[0, ["mistake_severity", "mistake_severity_min", "mistake_severity_max"]] = None
-    files.write_csv(copy / "metrics/table.csv", table.iloc[:-2])
+    last = table[table["runs"] > 0].index[-2:]
+    files.write_csv(copy / "metrics/table.csv", table.drop(index=last))
     page = write_report(copy)
     missing = section(page, "missing")
     assert "n/a, because a seed has no value: mistake severity of resnet18-ce-argmax." in missing
@@ -649,12 +699,18 @@ def test_the_latex_tables_have_as_many_cells_in_each_row_and_closed_groups(which
 
 
 def test_captions_tell_images_patients_and_seeds(small, big):
-    for folder, seeds in ((small, "2 seeds"), (big, "1 seed")):
+    """The same number of patients in every table, those of the images with a true class."""
+    for folder, seeds in ((small, "2 seeds, with minimum and maximum"), (big, "1 seed")):
         for name in ("summary.tex", "summary.md"):
             text = (folder / "report/tables" / name).read_text(encoding="utf-8")
-            assert f"Medians over {seeds}, with minimum and maximum, on 78 test images of 50 patients" in text
+            assert f"Medians over {seeds}, on 78 test images with a true class, of 42 patients" in text
+            assert "hd@20 is left out" in text and ", hd@20" not in text
         words = (folder / "report/tables/comparisons.tex").read_text(encoding="utf-8")
-        assert f"78 test images of 42 patients, means over {seeds}" in words and r"95 \% intervals" in words
+        seeds = seeds.partition(",")[0]
+        assert (
+            f"78 test images with a true class, of 42 patients, means over {seeds}" in words
+            and r"95 \% intervals" in words
+        )
 
 
 def test_the_tables_hold_the_numbers_of_the_study(small):
@@ -662,9 +718,9 @@ def test_the_tables_hold_the_numbers_of_the_study(small):
     text = (small / "report/tables/summary.md").read_text(encoding="utf-8")
     lines = [line.split(" | ") for line in text.splitlines()[2 : 2 + len(table)]]
     for row, line in zip(table.to_dict("records"), lines, strict=True):
-        assert line[4].replace("*", "") == (
-            f"{row['top1_error']:.3f} ({row['top1_error_min']:.3f} to {row['top1_error_max']:.3f})"
-        )
+        spread = f" ({row['top1_error_min']:.3f} to {row['top1_error_max']:.3f})" if row["runs"] else ""
+        assert line[4].replace("*", "") == f"{row['top1_error']:.3f}{spread}"
+    assert table["rule"].tolist()[-3:] == ["majority", "least_risk", "random"] and not table["runs"].iloc[-3:].any()
     pairs = pandas.read_csv(small / "metrics/comparisons/losses.csv")
     text = (small / "report/tables/comparisons.tex").read_text(encoding="utf-8").replace("$-$", "-").replace("$+$", "+")
     for row in pairs.to_dict("records"):
@@ -782,7 +838,7 @@ def test_a_table_is_filtered_by_words_and_by_free_text(big):
         """,
         width=1280,
     )
-    assert seen["all"] == 90 and seen["none"] == [] and seen["words"] == "10 of 90 rows"
+    assert seen["all"] == 93 and seen["none"] == [] and seen["words"] == "10 of 93 rows"
     assert len(seen["loss"]) == 18 and all(" hxe " in row for row in seen["loss"])
     assert seen["both"] == [row for row in seen["loss"] if row.endswith(" crm")] != []
     assert len(seen["text"]) == 10 and all("number_3" in row for row in seen["text"])

@@ -102,7 +102,8 @@ def test_the_interval_against_scipys_bootstrap_where_every_patient_has_one_image
 def test_a_single_mean_has_the_interval_of_its_differences_from_zero():
     differences = numpy.random.default_rng(3).normal(size=30)
     ones = numpy.ones((30, 1))
-    value, lower, upper = resampling.estimate(Ratios(differences[:, None], ones), settings=SETTINGS)
+    value, lower, upper, undefined = resampling.estimate(Ratios(differences[:, None], ones), settings=SETTINGS)
+    assert undefined == [0]
     compared = resampling.compare(
         a=Ratios(differences[:, None], ones), b=Ratios(numpy.zeros((30, 1)), ones), settings=SETTINGS
     )
@@ -175,11 +176,22 @@ def test_swapping_a_and_b_turns_the_difference_around_and_nothing_else():
     assert one.lower == pytest.approx(-two.upper) and one.upper == pytest.approx(-two.lower)
 
 
+@pytest.mark.parametrize("value", [3.0, 0.1, 0.0])
+def test_patients_who_are_all_alike_have_no_interval(value):
+    """Ten who all cost 3 do not show that every other patient does: an interval from 3 to 3 would be certain of it."""
+    images = numpy.random.default_rng(0).integers(1, 4, (10, 1)).astype(float)  # of each patient
+    found = resampling.estimate(Ratios(value * images, images), settings=SETTINGS)
+    assert found[0] == pytest.approx(value) and numpy.isnan(found[1:3]).all() and found[3] == [0]
+    one_differs = numpy.where(numpy.arange(10)[:, None] == 0, value + 1, value)
+    _, lower, upper, _ = resampling.estimate(Ratios(one_differs * images, images), settings=SETTINGS)
+    assert lower < upper
+
+
 def test_the_same_scores_show_nothing():
     a, _ = sides(images(5, 30))
     found = resampling.compare(a=a, b=a, settings=SETTINGS)
     assert (found.p == 1).all() and (found.difference == 0).all()
-    assert (found.lower == 0).all() and (found.upper == 0).all() and numpy.isnan(found.effect).all()
+    assert numpy.isnan([found.lower, found.upper, found.effect]).all()
 
 
 def test_the_effect_is_the_standardised_mean_of_paired_differences():

@@ -67,9 +67,8 @@ WORDS = (
 # Verdicts where nothing can be shown, whatever the difference.
 FEW_SEEDS = "not shown: too few seeds"
 FEW_DIFFER = "not shown: too few patients differ"
-# Why the severity of mistakes may be milder on one side, and hd@1 not.
-APART = "hd@1 does not go with it: more, easier mistakes make the mean mistake milder"
-DECIMALS = 14  # of differences and the ends of their intervals
+# Why a side may be shown to be milder per mistake, and hd@1 not show it to be milder.
+APART = "hd@1 does not show it: more, easier mistakes make the mean mistake milder"
 # What the table of labels has besides.
 SHARES = ("auroc", "share_of_images", "share_of_severity_A", "share_of_severity_B")
 
@@ -228,7 +227,7 @@ def compared(scored: Scores, pairs: Sequence[Pair], settings: Settings, *, keys:
                 )
                 row |= results[metric][tested.index(pair)]
             rows.append(row)
-    return _judged(_noted(rows, keys, settings), [*keys, *COLUMNS], settings.level)
+    return _judged(_noted(rows, settings), [*keys, *COLUMNS], settings.level)
 
 
 def between(scored: Scores, axis: str, drawn: profiles.Draw | None, settings: Settings) -> pandas.DataFrame:
@@ -248,7 +247,7 @@ def between(scored: Scores, axis: str, drawn: profiles.Draw | None, settings: Se
     order = {key: place for place, key in enumerate(dict.fromkeys(row[other] for row in rows))}
     rows.sort(key=lambda row: order[row[other]])
     columns = [other, "rule", *BETWEEN]
-    return _judged(_noted(rows, [other, "rule"], settings), columns, settings.level)
+    return _judged(_noted(rows, settings), columns, settings.level)
 
 
 def _methods_by_image(scored: Scores, pairs: Sequence[Pair], settings: Settings) -> list[dict[str, Any]]:
@@ -372,7 +371,7 @@ def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
                 row |= results[column][tested.index(pair)]
             rows.append(row)
     keys = ["backbone", "loss", "label"]
-    return _judged(_noted(rows, keys, settings), [*keys, *COLUMNS, *SHARES], settings.level)
+    return _judged(_noted(rows, settings), [*keys, *COLUMNS, *SHARES], settings.level)
 
 
 def _severity_on(
@@ -412,18 +411,13 @@ def _columns(result: resampling.Compared) -> list[dict[str, Any]]:
     ]
 
 
-def _noted(rows: Sequence[dict[str, Any]], keys: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
+def _noted(rows: Sequence[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
     """The rows with what keeps each from saying more, in words."""
-    distance = {_place(row, keys): row for row in rows if row["metric"] == scores.SEVERITY}
-    return [row | {"note": "; ".join(_notes(row, distance.get(_place(row, keys)), settings))} for row in rows]
+    return [row | {"note": "; ".join(_notes(row, settings))} for row in rows]
 
 
-def _place(row: dict[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(row[key] for key in (*keys, "A", "B"))
-
-
-def _notes(row: dict[str, Any], distance: dict[str, Any] | None, settings: Settings) -> Iterator[str]:
-    """The notes of a row; `distance` is that of hd@1 for the same pair."""
+def _notes(row: dict[str, Any], settings: Settings) -> Iterator[str]:
+    """The notes of a row, but `APART`, which follows from its verdict."""
     of_methods = "seeds_A" in row
     if of_methods and not (row["seeds_A"] and row["seeds_B"]):
         yield "no run of " + " and ".join(name for name in "AB" if not row[f"seeds_{name}"])
@@ -448,6 +442,8 @@ def _notes(row: dict[str, Any], distance: dict[str, Any] | None, settings: Setti
         yield profiles.few_patients(row["patients"])
     elif not missing and row["undefined"]:
         yield f"no interval: {row['undefined']} resamples have no mistake on one side"
+    elif not missing and numpy.isnan(row.get("networks_lower" if of_methods else "lower", 0.0)):
+        yield f"as these networks {resampling.ALIKE}" if of_methods else resampling.ALIKE
     if hopeless(row, settings):
         differing = row["differing"]
         yield f"{differing or 'no'} {'patient differs' if differing < 2 else 'patients differ'}: no p below {_alpha(settings)} is possible"
@@ -457,10 +453,6 @@ def _notes(row: dict[str, Any], distance: dict[str, Any] | None, settings: Setti
         yield "no seed in common, nothing about these networks"
     if row["seeds"] == 1:
         yield "one seed" if not of_methods else "one seed in common"
-    if row["metric"] == "mistake_severity" and distance is not None:
-        both = row["difference"], distance["difference"]
-        if both[0] and not numpy.isnan(both[0]) and numpy.sign(both[0]) != numpy.sign(both[1]):
-            yield APART
 
 
 def hopeless(row: dict[str, Any], settings: Settings) -> bool:
@@ -481,7 +473,7 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
     # Sums in another order differ in their last digits, and an interval's end that is 0 but for these must not leave out 0.
     sums = [f"{prefix}{name}" for prefix in ("", "networks_") for name in ("difference", "lower", "upper")]
     sums = [name for name in [*sums, "seed_min", "seed_median", "seed_max"] if name in table]
-    table[sums] = table[sums].round(DECIMALS) + 0.0  # no -0
+    table[sums] = table[sums].round(resampling.DECIMALS) + 0.0  # no -0
     for relative in {"percent", "effect_size"} & set(table):
         table[relative] = table[relative].where(table["difference"].ne(0) | table[relative].isna(), 0.0)
     few = resampling.least_p(table["differing"]) >= round(1 - level, 12)
@@ -500,7 +492,29 @@ def _judged(rows: Sequence[dict[str, Any]], columns: Sequence[str], level: float
             table.loc[few, f"{prefix}verdict"] = FEW_DIFFER
         else:
             table.loc[table[["seeds_A", "seeds_B"]].min(axis=1) < methods.FEWEST_SEEDS, "verdict"] = FEW_SEEDS
+    if "note" in columns:
+        for column, words in (("verdict", APART), ("networks_verdict", f"as these networks {APART}")):
+            if column in columns:
+                noted = table["note"].where(table["note"] == "", table["note"] + "; ") + words
+                table["note"] = table["note"].mask(apart(table, column), noted)
     return table[list(columns)]
+
+
+def apart(table: pandas.DataFrame, column: str) -> pandas.Series:
+    """The rows of mistake severity in which a side is shown to be milder, while hd@1 does not show it for the same pair.
+
+    Args:
+        table: of comparisons. column: of it that has the verdicts.
+
+    Returns:
+        a bool for each row of the table.
+    """
+    pairs = [name for name in ("backbone", "loss", "rule", "A", "B") if name in table]
+    side = table[column].str.extract("^([AB]) ", expand=False)
+    of_metric = table["metric"] == "mistake_severity"
+    distance = table[pairs].assign(side=side)[table["metric"] == scores.SEVERITY]
+    beside = table[pairs].merge(distance, on=pairs, how="left")["side"].set_axis(table.index)
+    return of_metric & side.notna() & (side != beside)
 
 
 def _better(metric: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The comparisons in words: a page that answers, by name, what one asks of severities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
 import pandas
 
 from severity.comparison import methods, resampling
-from severity.comparison.comparisons import FEW_SEEDS, Study
+from severity.comparison.comparisons import FEW_SEEDS, Study, apart
 from severity.core import documents
 from severity.core.documents import Block, Bullets, Document, Heading, Number, Paragraph, paragraph
 from severity.metrics import catalogue
@@ -29,13 +29,20 @@ QUESTIONS = {
 }
 CORRECTED = "Not corrected for: the other tables, and the other metrics of this one."
 UNTESTED = "Nothing is tested here, so nothing is corrected."
-FIRST = "hierarchical_distance_at_1"
 NAMED = 3  # labels of a configuration that are named
 
 
-def page(study: Study) -> Document:
-    """The page that answers them."""
-    blocks = [_opening(study), *_missing(study)]
+def page(study: Study, facts: Mapping[str, str]) -> Document:
+    """The page that answers them.
+
+    Args:
+        facts: what makes the study, such as its collection, tree and cost, by name.
+    """
+    blocks = [
+        paragraph(f"Study: {', '.join(f'{name} {value}' for name, value in facts.items())}."),
+        _opening(study),
+    ]
+    blocks += _missing(study)
     for name in PLACES:
         blocks += _milder(study, name)
     blocks += [*_skewness(study), *_labels(study), *_auroc(study), *_batches(study)]
@@ -228,8 +235,7 @@ def _apart(comparisons: pandas.DataFrame) -> str:
     counts = {}
     for column in ("verdict", "networks_verdict"):
         if column in comparisons:
-            mistakes, distance = (_side(comparisons, metric, column) for metric in ("mistake_severity", FIRST))
-            counts[column] = int((mistakes.notna() & (mistakes != distance.reindex(mistakes.index))).sum())
+            counts[column] = int(apart(comparisons, column).sum())
     if not any(counts.values()):
         return ""
     networks = f" (as these networks in {counts['networks_verdict']})" if "networks_verdict" in counts else ""
@@ -238,13 +244,6 @@ def _apart(comparisons: pandas.DataFrame) -> str:
         "to be milder: more, easier mistakes lower the severity of the mean mistake, while hd@1 counts all images, right "
         "answers as 0. Nothing is shown there of which side is milder over all images, unless hd@1 says so."
     )
-
-
-def _side(comparisons: pandas.DataFrame, metric: str, column: str) -> pandas.Series:
-    """Pair of sides -> A or B, whichever is shown to be better in the metric; missing where none is."""
-    pairs = [name for name in ("backbone", "loss", "rule", "A", "B") if name in comparisons]
-    rows = comparisons[comparisons["metric"] == metric].set_index(pairs)
-    return rows[column].str.extract("^([AB]) ", expand=False)
 
 
 def _skewness(study: Study) -> list[Block]:
@@ -342,10 +341,13 @@ def _auroc(study: Study) -> list[Block]:
 
 def _batches(study: Study) -> list[Block]:
     rows = study.tables["distribution"].dropna(subset="mean")
-    size = rows["batch_size"].iloc[0]
+    size = int(rows["batch_size"].iloc[0])
+    # A decision that nobody can call right or wrong is in no batch, so that runs may have different ones.
+    images = study.scores.determined.sum(axis=2)
     ratio = (rows["batch_mean_sd"] / rows["batch_mean_sd_by_chance"]).dropna()
     sentences = [
-        f"Means of {size:g} consecutive test images, in the order of the data set. All are medians over seeds."
+        f"Means of {size:,} consecutive test images, in the order of the data set. All are medians over seeds.",
+        _whole_batches(images // size, images % size),
     ]
     if len(ratio):
         sentences.append(
@@ -371,3 +373,13 @@ def _batches(study: Study) -> list[Block]:
         paragraph(" ".join(sentences)),
         documents.table(headings, lines, words=3),
     ]
+
+
+def _whole_batches(whole: numpy.ndarray, rest: numpy.ndarray) -> str:
+    """Which batches the numbers are over; of every run and rule how many are whole, and how many images are left over."""
+    if not whole.any():
+        return "There is no whole batch, only a smaller one, so there is no standard deviation."
+    count = f"{whole.min():,}" if whole.min() == whole.max() else f"{whole.min():,} to {whole.max():,}"
+    left = f"{rest.min():,}" if rest.min() == rest.max() else f"{rest.min():,} to {rest.max():,}"
+    last = f"; the medians of medians also have the last, smaller one (of {left} images)" if rest.any() else ""
+    return f"Range and standard deviation are over the {count} whole batches{last}."

@@ -105,13 +105,15 @@ def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, bat
                     for run in members
                 ]
                 row |= {key: statistics.over_seeds([one[key] for one in each])["median"] for key in each[0]}
-                row |= dict(zip(("mean", "lower", "upper"), next(estimates), strict=True))
+                row |= dict(zip(("mean", "lower", "upper", "undefined"), next(estimates), strict=True))
                 count = scored.determined[members, rule]
                 row |= statistics.spread(
                     resampling.divide(scored.severity[members, rule].sum(axis=1), count.sum(axis=1))
                 )
                 row |= {"images": len(scored.truth), "patients": scored.patients}
-                row["note"] = "; ".join(filter(None, (few_patients(scored.patients), row["note"])))
+                few = few_patients(scored.patients)
+                alike = resampling.ALIKE if numpy.isnan(row["lower"]) and not (few or row["undefined"]) else ""
+                row["note"] = "; ".join(filter(None, (few, alike, row["note"])))
                 row["right"] = 1 - scored.values["top1_error"][members, rule].sum() / count.sum()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
@@ -165,7 +167,7 @@ def intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.
             row = {"backbone": backbone, "loss": loss, "rule": scored.rules[rule], "metric": metric}
             row |= {"images": len(scored.truth), "patients": scored.patients, "seeds": len(members)}
             if members:
-                row |= dict(zip(("value", "lower", "upper"), next(certain[metric]), strict=True))
+                row |= dict(zip(("value", "lower", "upper", "undefined"), next(certain[metric]), strict=True))
             rows.append(row | {"note": _interval_note(row)})
     rows += [_macro_interval(scored, drawn, *each, settings) for each in scored.configurations.items()]
     return pandas.DataFrame(rows, columns=INTERVALS)
@@ -188,6 +190,9 @@ def _macro_interval(
         )
         row |= {"images": drawn.images, "patients": drawn.patients, "lower": lower, "upper": upper}
         notes += filter(None, [few_patients(drawn.patients)])
+        if numpy.isnan(lower) and not notes and not numpy.isnan(row["value"]):
+            undefined = numpy.isnan(drawn.macro(members)).any()
+            notes.append("no interval: resamples without an AUROC" if undefined else resampling.ALIKE)
     if numpy.isnan(row["value"]):
         notes.append("no label has an AUROC")
     return row | {"note": "; ".join([*notes, *(["one seed"] if len(seeds) == 1 else [])])}
@@ -201,7 +206,7 @@ def _interval_note(row: dict[str, Any]) -> str:
     if numpy.isnan(row["value"]):
         notes.append("no mistake")
     elif numpy.isnan(row["lower"]) and not notes:
-        notes.append("no interval: resamples without a mistake")
+        notes.append("no interval: resamples without a mistake" if row["undefined"] else resampling.ALIKE)
     if row["seeds"] == 1:
         notes.append("one seed")
     return "; ".join(notes)
@@ -233,7 +238,7 @@ def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> p
             patients, estimates = severities[column]
             row |= {"images": int(scored.truth[:, column].sum()), "patients": patients, "seeds": len(members)}
             if members:
-                row |= dict(zip(("severity", "severity_lower", "severity_upper"), estimates[:, tested], strict=True))
+                row |= dict(zip(("severity", "severity_lower", "severity_upper"), estimates[:3, tested], strict=True))
                 row |= dict(zip(("auroc", "auroc_lower", "auroc_upper"), aurocs[configuration][:, column], strict=True))
             rows.append(row | {"note": _label_note(row, drawn.rarer[column] if drawn else None)})
         tested += bool(members)
@@ -243,10 +248,10 @@ def label_intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> p
 def _label_severity(
     scored: Scores, sides: list[tuple[list[int], int]], column: int, settings: Settings
 ) -> tuple[int, numpy.ndarray]:
-    """Number of patients with a label, and (3, M) its severity for M configurations and rules: value, lower, upper."""
+    """Number of patients with a label, and (4, M) its severity for M configurations and rules: as `resampling.estimate`."""
     images = numpy.flatnonzero(scored.truth[:, column])
     if not len(images):
-        return 0, numpy.full((3, len(sides)), numpy.nan)
+        return 0, numpy.full((4, len(sides)), numpy.nan)
     names, patient = numpy.unique(scored.patient[images], return_inverse=True)
     above, below = (
         resampling.per_patient(numpy.array(each)[:, images], patient=patient, patients=len(names))
@@ -283,7 +288,10 @@ def _label_note(row: dict[str, Any], rarer: int | None) -> str:
             f"no interval of the AUROC: fewer than {resampling.FEWEST_PATIENTS} patients with one kind of image"
         )
     elif not notes and not numpy.isnan(row["auroc"]) and numpy.isnan(row["auroc_lower"]):
-        notes.append("no interval of the AUROC: resamples lack one kind of image")
+        why = "alike in every resample" if row["auroc"] in (0, 1) else "resamples lack one kind of image"
+        notes.append(f"no interval of the AUROC: {why}")
+    if row["patients"] >= resampling.FEWEST_PATIENTS and numpy.isnan(row["severity_lower"]):
+        notes.append(f"severity: {resampling.ALIKE}")
     if row["seeds"] == 1:
         notes.append("one seed")
     return "; ".join(notes)

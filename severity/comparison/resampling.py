@@ -24,6 +24,9 @@ TIE = 1e-9
 # Of fewer patients no bootstrap interval is given: three who all cost 3 would have the interval from 3 to 3, and at two
 # patients intervals called 95 % covered 31 % (docs/methods.md).
 FEWEST_PATIENTS = 10
+# Why there is no interval although there are patients enough.
+ALIKE = "no interval: alike in every resample of the patients"
+DECIMALS = 14  # of differences and the ends of their intervals
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,18 @@ def interval(drawn: numpy.ndarray, *, clusters: int, level: float) -> tuple[nump
             0.95.
 
     Returns:
-        lower, upper: (M,); NaN where a resample has no such number (NaN), and where there are fewer than
-        `FEWEST_PATIENTS` clusters.
+        lower, upper: (M,); NaN where a resample has no such number (NaN), where there are fewer than `FEWEST_PATIENTS`
+        clusters, and where all resamples are alike (`ALIKE`): clusters that do not differ say nothing of how others would,
+        and an interval of no width would claim certainty.
     """
     if clusters < FEWEST_PATIENTS:
         return numpy.full(drawn.shape[1], numpy.nan), numpy.full(drawn.shape[1], numpy.nan)
     tail = scipy.stats.t.ppf((1 - level) / 2, clusters - 1) * numpy.sqrt(clusters / (clusters - 1))
     share = float(scipy.stats.norm.cdf(tail))
     lower, upper = numpy.quantile(drawn, [share, 1 - share], axis=0)
-    return lower, upper
+    # Sums in another order differ in their last digits.
+    alike = numpy.ptp(drawn, axis=0) <= numpy.maximum(TIE * numpy.abs(drawn).max(axis=0), 10.0**-DECIMALS)
+    return numpy.where(alike, numpy.nan, lower), numpy.where(alike, numpy.nan, upper)
 
 
 def variance(drawn: numpy.ndarray, *, clusters: int) -> numpy.ndarray:
@@ -150,11 +156,20 @@ def variance(drawn: numpy.ndarray, *, clusters: int) -> numpy.ndarray:
     return drawn.var(axis=0, ddof=1) * clusters / (clusters - 1)
 
 
-def estimate(ratios: Ratios, *, settings: Settings) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """M ratios by themselves, (P, M) sums, with intervals over resampled patients: value, lower, upper, each (M,)."""
+def estimate(ratios: Ratios, *, settings: Settings) -> tuple[numpy.ndarray, ...]:
+    """M ratios by themselves, (P, M) sums, with intervals over resampled patients.
+
+    Returns:
+        value, lower, upper, undefined (in how many resamples there is no such ratio), each (M,).
+    """
     patients = len(ratios.above)
     drawn = draws(ratios, times=resample(patients=patients, settings=settings))
-    return ratios.whole, *interval(drawn.each, clusters=patients, level=settings.level)
+    each = drawn.each
+    return (
+        ratios.whole,
+        *interval(each, clusters=patients, level=settings.level),
+        numpy.isnan(each).sum(axis=0),
+    )
 
 
 @dataclass(frozen=True)

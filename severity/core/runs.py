@@ -23,6 +23,8 @@ try:
 except ImportError:  # Windows has no flock; there two processes can train the same run, wastefully but harmlessly.
     fcntl = None
 
+# What metrics must share to be compared, of `description`.
+STUDY = ("dataset", "hierarchy", "cost")
 PREPARED = "data/prepared"  # where trained runs get their truth
 NAME = re.compile(r"(?P<backbone>[a-z][a-z0-9_]*)-(?P<loss>[a-z][a-z0-9_]*)-(?P<seed>0|[1-9][0-9]*)")
 

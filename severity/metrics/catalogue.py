@@ -5,6 +5,7 @@ the function of that quantity to `severity.metrics.class_metrics.QUANTITIES`. Th
 stage may use it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +31,8 @@ class Metric:
 
     table: whether metrics/table.csv, metrics/table.md and metrics/median have it. headline: whether
     metrics/headline.json has it. baseline: whether the decisions that are only there to compare with have it
-    (baselines, null hierarchies). per_run: whether the report gives it for each run.
+    (baselines, null hierarchies). per_run: whether the report gives it for each run. depth: how many of the first classes
+    of a ranking it is a mean of; 0 where it is no such mean.
 
     compared: its place in metrics/comparisons, from 1; None where it is not compared. milder: what the better side of a
     comparison is called. axis: what its vertical axis in the figure of error against severity says; '' where it has
@@ -49,6 +51,7 @@ class Metric:
     headline: bool = False
     baseline: bool = False
     per_run: bool = False
+    depth: int = 0
     compared: int | None = None
     milder: str = "milder"
     axis: str = ""
@@ -98,12 +101,21 @@ METRICS: tuple[Metric, ...] = (
             headline=k == 1,
             baseline=True,
             per_run=k in (1, 5),
+            depth=k,
             compared={1: 1, 5: 2}.get(k),
             axis="Hierarchical distance @1" if k == 1 else "",
         )
         for k in DEPTHS
     ),
-    Metric(name="severity_percent", key="severity_percent", heading="severity %", unit="percent"),
+    # 100 x hd@1 / largest cost: it orders rows as hd@1 does, so only the single runs have it.
+    Metric(
+        name="severity_percent",
+        key="severity_percent",
+        heading="severity %",
+        unit="percent",
+        table=False,
+        per_run=True,
+    ),
     Metric(
         name="macro_auroc",
         key="macro_auroc",
@@ -118,6 +130,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="sum", key="irma_sum", heading="IRMA score", unit="points", source="irma", headline=True),
     Metric(name="mean", key="irma_mean", heading="IRMA error", unit="points", source="irma", headline=True),
 )
+# The backbone of a row of a table that is no network: a decision that looks at no image. No backbone can have this name.
+NO_IMAGE = "no image"
 # The horizontal axis of the figure of error against severity.
 ERROR = "top1_error"
 # The rule in comparisons of a metric that no decision rule changes.
@@ -127,6 +141,20 @@ EVERY_RULE = "every rule"
 def named(name: str) -> Metric:
     """The metric of a run or of a decision rule with this name. Raises KeyError for an unknown one."""
     return {metric.name: metric for metric in METRICS if metric.source != "irma"}[name]
+
+
+def telling(metrics: Iterable[Metric], classes: int) -> list[Metric]:
+    """Those of some metrics that can differ between rankings of so many classes.
+
+    The mean over the first k of K classes is the same for every ranking where k >= K. With a single class all are.
+    """
+    return [metric for metric in metrics if metric.depth < max(classes, 2)]
+
+
+def constant(classes: int) -> list[Metric]:
+    """The metrics of the table that are the same for every ranking of so many classes, and are left out of it."""
+    every = table()
+    return [metric for metric in every if metric not in telling(every, classes)]
 
 
 def ratios() -> list[Metric]:

@@ -236,25 +236,23 @@ def by_label(severity: numpy.ndarray, truth: numpy.ndarray, classes: Sequence[st
 
 def confusion(
     *, decided: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, classes: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """Number of images of each truth (a class name) and decision: truth -> decision -> images, no zeros.
+) -> dict[str, dict[str, float]]:
+    """Images of each truth (a class name) and decision: truth -> decision -> images, six digits, no zeros.
 
     Args:
         decided: (N,) class index. truth: (N, K) bool, at least one true class in each row. cost: (K, K).
 
-    Of several true classes an image counts for the one that its severity is measured to: the decided class itself, else
-    the nearest, the first of equals. Counts times costs, summed, are therefore the sum of the severities.
+    An image with n true classes counts 1/n for each of them, whatever was decided: the sums over the decisions are the same
+    for every rule, and over everything the sum is N.
     """
     size = len(cost)
-    counts = numpy.zeros(size * size, dtype=numpy.int64)
+    shares = numpy.zeros((size, size))  # rows truths, columns decisions
     for rows in chunks(*truth.shape):
-        away = numpy.where(truth[rows], cost[decided[rows]], numpy.inf)
-        right = truth[rows][numpy.arange(len(away)), decided[rows]]
-        nearest_truth = numpy.where(right, decided[rows], away.argmin(axis=1))
-        counts += numpy.bincount(nearest_truth * size + decided[rows], minlength=size * size)
+        true = truth[rows].astype(numpy.float64)
+        numpy.add.at(shares.T, decided[rows], true / true.sum(axis=1, keepdims=True))
     return {
-        classes[true]: {classes[k]: int(row[k]) for k in numpy.flatnonzero(row)}
-        for true, row in enumerate(counts.reshape(size, size))
+        classes[true]: {classes[k]: float(f"{row[k]:.6g}") for k in numpy.flatnonzero(row)}
+        for true, row in enumerate(shares)
         if row.any()
     }
 

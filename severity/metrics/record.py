@@ -15,10 +15,10 @@ from typing import Any, NotRequired, TypedDict
 
 from severity.core import files
 from severity.core.errors import SeverityError
-from severity.core.runs import Run
+from severity.core.runs import STUDY, Run, description
 from severity.metrics import catalogue
 
-VERSION = 3
+VERSION = 4
 REMEDY = "Run `dvc repro evaluate`."
 
 
@@ -122,8 +122,8 @@ class Decision(TypedDict):
     _upper_quartile, _min, _max: of the severity over the scored images, right decisions included as 0.
     severity_skewness: third standardised moment, null where all severities are equal. levels: severity, as text with
     six digits -> images. batches: see `Batches`. labels: label -> `LabelSeverity`. distance_curve: hierarchical
-    distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, without zeros; an image
-    with several true classes counts for the nearest. least, most: the least and the most severe mistakes, as many as
+    distance @k for k = 1 to K, six digits. confusion: true class -> decided class -> images, six digits, without zeros;
+    an image with n true classes counts 1/n for each. least, most: the least and the most severe mistakes, as many as
     evaluate.mistakes or as there are. any: the same metrics as in `Brief`, where every true class counts, ancestors
     included. by_truths: 1, 2, 3+ most specific true classes -> images, and the metrics of `Brief` on them; without
     those that no image has.
@@ -145,7 +145,7 @@ class Decision(TypedDict):
     batches: Batches
     labels: dict[str, LabelSeverity]
     distance_curve: list[float]
-    confusion: dict[str, dict[str, int]]
+    confusion: dict[str, dict[str, float]]
     least: list[Mistake]
     most: list[Mistake]
     any: Brief
@@ -463,7 +463,7 @@ class Record(Measured):
     """A run's record.
 
     version: of this shape. run: <backbone>-<loss>-<seed>; backbone, loss, seed: its parts. dataset, hierarchy, cost:
-    names, as in params.yaml. external: of external predictions only. training: see `Training`, null for external
+    names, as in params.yaml. patients: of the scored test images. external: of external predictions only. training: see `Training`, null for external
     predictions. lab: see `Lab`.
     """
 
@@ -475,6 +475,7 @@ class Record(Measured):
     dataset: str
     hierarchy: str
     cost: str
+    patients: NotRequired[int]
     external: NotRequired[External]
     training: Training | None
     lab: Lab
@@ -516,9 +517,45 @@ def read_runs(folder: Path | str, runs: Sequence[Run], rules: Sequence[str]) -> 
     return records
 
 
+def of_study(records: dict[Run, Record], settings: dict[str, Any]) -> dict[Run, Record]:
+    """The records, which must be of the study that params name: numbers under another tree or cost are not its own.
+
+    Raises:
+        SeverityError: a record is of another data set, label tree or cost.
+    """
+    for run, record in records.items():
+        if not is_of_study(run, record, settings):
+            own, wanted = ([about[key] for key in STUDY] for about in (record, description(run, settings)))
+            raise SeverityError(
+                f"The metrics of the run {run.name} are of another study ({', '.join(own)}) than params.yaml names "
+                f"({', '.join(wanted)}). {REMEDY}"
+            )
+    return records
+
+
+def is_of_study(run: Run, record: Record, settings: dict[str, Any]) -> bool:
+    """Whether a record has the data set, the tree and the cost that params name."""
+    wanted = description(run, settings)
+    return all(record[key] == wanted[key] for key in STUDY)
+
+
 def read_existing(folder: Path | str, runs: Iterable[Run]) -> dict[Run, Record]:
     """The records of those of some runs that have one. Raises SeverityError as `read`."""
     return {run: read(_path(folder, run)) for run in runs if _path(folder, run).exists()}
+
+
+def tied(decision: Decision, end: str) -> tuple[int, float] | None:
+    """How many mistakes have the severity of the least or the most severe one, and that severity; None without a mistake.
+
+    Args:
+        decision: of a rule. end: least or most.
+    """
+    if not decision[end]:
+        return None
+    severity = decision[end][0]["severity"]
+    images = decision["levels"][f"{severity:g}"]
+    right = round((1 - decision["top1_error"]) * decision["images"]) if severity == 0 else 0
+    return images - right, severity
 
 
 def _path(folder: Path | str, run: Run) -> Path:

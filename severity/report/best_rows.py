@@ -50,17 +50,18 @@ def columns(table: pandas.DataFrame) -> dict[str, str]:
 
 
 def find(table: pandas.DataFrame, compared: Mapping[str, pandas.DataFrame]) -> dict[tuple[int, str], BestRow]:
-    """The best row of each column that has one: (row number, key) -> BestRow. A tie has no best row.
+    """The best row of each column that has one: (row number, key) -> BestRow. A tie has no best row, and no baseline is one.
 
     Args:
-        table: one row a configuration and rule, with the columns of `configurations.comparison`.
+        table: one row a configuration and rule, as `configurations.whole_table` makes it.
         compared: the tables rules, losses and backbones that the stage `compare` wrote, by name; any may be missing.
     """
     best_rows = {}
+    networks = table[table["backbone"] != catalogue.NO_IMAGE]
     for metric in catalogue.table():
         if metric.key not in table:
             continue
-        key, values = metric.key, table[metric.key].dropna()
+        key, values = metric.key, networks[metric.key].dropna()
         best = values.max() if metric.better == "more" else values.min()
         rows = values.index[values == best]
         if len(rows) == 1 and len(values) > 1:

@@ -1,6 +1,6 @@
 """Everything that a study left in its folders, as the report shows it, and what is not there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,15 @@ from typing import Any
 import pandas
 import yaml
 
-from severity.core import documents, files, runs, tables, without_images
+from severity.core import documents, files, runs, stale, tables, without_images
 from severity.core.documents import Document
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.figures import catalogue
-from severity.metrics.record import read_existing
+from severity.metrics import catalogue as catalogue_of_metrics
+from severity.metrics.record import is_of_study, read_existing
 from severity.report import best_rows
+from severity.summary import configurations
 
 # The tables of the stage `compare`, with their titles.
 COMPARISONS = {
@@ -95,17 +97,20 @@ def read(settings: dict[str, Any]) -> Contents:
     """
     scored, trained, images = runs.scored(settings), runs.grid(settings), not without_images.without_images(settings)
     prepared = _json("data/prepared/summary.json")
+    every, headline = read_existing("metrics/runs", scored), _json("metrics/headline.json")
+    # Numbers of another study are left out, and so is what was made of them.
+    other = stale.difference(headline, settings) if headline else ""
     study = Contents(
         settings=settings,
         scored=scored,
         trained=trained,
-        metrics=read_existing("metrics/runs", scored),
+        metrics={run: each for run, each in every.items() if is_of_study(run, each, settings)},
         records=_of_runs(trained, "data/models/{}/record.json"),
         hierarchy=Hierarchy.read("data/hierarchy/hierarchy.json"),
         counts=prepared.get("counts", {}),
         decoded=_json("data/images/summary.json"),
-        headline=_json("metrics/headline.json"),
-        table=_table(),
+        headline={} if other else headline,
+        table=_no_table() if other else _table(),
         compared=dict(_compared()),
         conclusions=_document(CONCLUSIONS),
         card=_document(CARD),
@@ -115,8 +120,16 @@ def read(settings: dict[str, Any]) -> Contents:
         locked=locked("dvc.lock", ("data/images", "data/prepared")) if images else {},
         images=images,
     )
-    study.missing.extend(_missing(study))
+    study.missing.extend([*_of_another_study(every, study, other), *_missing(study)])
     return study
+
+
+def _of_another_study(every: Mapping[Run, Any], study: Contents, other: str) -> Iterator[str]:
+    if other:
+        yield f"Left out: metrics/headline.json and {TABLE}. {other}"
+    runs_of_others = [run.name for run in every if run not in study.metrics]
+    if runs_of_others:
+        yield f"Left out, as of another collection, tree or cost: the metrics of {', '.join(runs_of_others)}."
 
 
 def _json(path: str) -> dict[str, Any]:
@@ -137,9 +150,11 @@ def _of_runs(named: Iterable[Run], pattern: str) -> dict[Run, dict[str, Any]]:
 
 
 def _table() -> pandas.DataFrame:
-    if not TABLE.exists():
-        return pandas.DataFrame(columns=[*best_rows.AXES, "runs"])
-    return _csv(TABLE, best_rows.AXES)
+    return _csv(TABLE, best_rows.AXES) if TABLE.exists() else _no_table()
+
+
+def _no_table() -> pandas.DataFrame:
+    return pandas.DataFrame(columns=[*best_rows.AXES, "runs"])
 
 
 def _csv(path: Path, words: Iterable[str]) -> pandas.DataFrame:
@@ -242,10 +257,26 @@ def _missing_numbers(study: Contents) -> Iterator[str]:
         if configuration not in rows:
             yield f"The configuration {'-'.join(configuration)} has no row in {TABLE}."
     for key, heading in best_rows.columns(study.table).items():
-        blank = study.table[study.table[key].isna()]
-        if len(blank):
-            names = ["-".join(row) for row in blank[list(best_rows.AXES)].to_numpy()]
-            yield f"n/a, because a seed has no value: {heading} of {', '.join(names)}."
+        blank = study.table[study.table[key].isna() & (study.table["backbone"] != catalogue_of_metrics.NO_IMAGE)]
+        reasons: dict[str, list[str]] = {}
+        for row in blank.itertuples():
+            reasons.setdefault(_why_blank(study, row, key), []).append("-".join((row.backbone, row.loss, row.rule)))
+        for why, names in reasons.items():
+            yield f"n/a, because {why}: {heading} of {', '.join(names)}."
+
+
+def _why_blank(study: Contents, row: Any, key: str) -> str:
+    """Why a configuration has no number in a metric under a rule."""
+    seeds = [each for run, each in study.metrics.items() if (run.backbone, run.loss) == (row.backbone, row.loss)]
+    if seeds and key == "macro_auroc":
+        return "a seed has no label with an AUROC"
+    if any(row.rule in each["not_available"] for each in seeds):
+        return "a seed cannot have the rule"
+    if seeds and not any(row.rule in each["rules"] for each in seeds):
+        return "the rule decides no class"
+    if key == "mistake_severity" and any(not each["rules"][row.rule]["top1_error"] for each in seeds):
+        return "a seed makes no mistake"
+    return "a seed has no value"
 
 
 def _missing_labels(study: Contents) -> Iterator[str]:
@@ -290,10 +321,10 @@ def label_positives(study: Contents, split: str) -> dict[str, int]:
 
 
 def shown_run(study: Contents) -> Run | None:
-    """The run shown in detail: of the headline's configuration the seed with the highest validation macro-AUROC."""
-    scores = {
-        run: record["validation"]["macro_auroc"] or 0.0
+    """The run shown in detail: of the headline's configuration the one seed that figures and explanations show as well."""
+    seeds = [
+        record
         for run, record in study.metrics.items()
         if f"{run.backbone}-{run.loss}" == study.headline.get("configuration")
-    }
-    return max(scores, key=scores.__getitem__) if scores else None
+    ]
+    return runs.named(configurations.best_seed(seeds)["run"]) if seeds else None

@@ -143,7 +143,7 @@ def summary(table: pandas.DataFrame, best: Mapping[tuple[int, str], BestRow]) ->
         medians = [_median(row, place, key, best.get((place, key))) for key in headings]
         first, *others = (row[axis] for axis in AXES)
         rows.append(Row([Cell(first, head=True), *map(Cell, others), number(row["runs"]), *medians]))
-    choices = [Choice(axis, place, _distinct(table[axis])) for place, axis in enumerate(AXES)]
+    choices = [Choice(axis, place, _distinct(filter(None, table[axis]))) for place, axis in enumerate(AXES)]
     return Table("Summary of all configurations", columns, rows, id="summary-table", choices=choices)
 
 
@@ -154,20 +154,6 @@ def _median(row: Mapping[str, Any], place: int, key: str, best: BestRow | None) 
     mark = "" if best is None else "shown" if best.shown else "open"
     spread = f"{row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f}" if row["runs"] > 1 else ""
     return number(row[key], f"{row[key]:.3f}", mark=mark, below=spread, title=title)
-
-
-def baselines(rules: Mapping[str, Mapping[str, float | None]], headings: Mapping[str, str]) -> Table:
-    """What decisions that look at no image are worth.
-
-    Args:
-        rules: rule -> metric -> value. headings: metric -> heading, of the metrics shown.
-    """
-    rows = []
-    for rule, values in rules.items():
-        numbers = [number(values[key], "" if values[key] is None else f"{values[key]:.3f}") for key in headings]
-        rows.append(Row([Cell(rule.replace("_", " "), head=True), *numbers]))
-    columns = [Column("decision"), *(Column(heading, number=True) for heading in headings.values())]
-    return Table("Baselines", columns, rows)
 
 
 def of_csv(frame: pandas.DataFrame, path: Path, name: str) -> Table:

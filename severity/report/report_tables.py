@@ -62,7 +62,8 @@ def _markdown_value(row: Mapping[str, Any], key: str, best: BestRow | None) -> s
     if pandas.isna(row[key]):
         return "n/a"
     mark = "" if best is None else "**" if best.shown else "*"
-    return f"{mark}{row[key]:.3f}{mark} ({row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f})"
+    spread = f" ({row[f'{key}_min']:.3f} to {row[f'{key}_max']:.3f})" if row["runs"] > 1 else ""
+    return f"{mark}{row[key]:.3f}{mark}{spread}"
 
 
 def _about(study: Contents) -> str:
@@ -70,15 +71,22 @@ def _about(study: Contents) -> str:
     settings = study.settings
     section = settings["datasets"][settings["data"]["name"]]
     tree, cost = section["hierarchy"], settings["cost"]["name"]
-    seeds = sorted(study.table["runs"].unique())
+    seeds = sorted(study.table.loc[study.table["runs"] > 0, "runs"].unique())
     runs = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]]))) or "no"
     scored = sorted({record["counts"]["scored"] for record in study.metrics.values()})
     images = " or ".join(f"{count:,}" for count in scored) or "no"
-    patients = study.counts.get("test", {}).get("patients")
-    of = f" of {patients:,} patients" if patients is not None else ""
-    return (
-        f"Medians over {runs} seed{'' if runs == '1' else 's'}, with minimum and maximum, on {images} test "
-        f"images{of}; data set {section['title']}, tree {tree}, cost {cost}."
+    patients = sorted({record["patients"] for record in study.metrics.values() if "patients" in record})
+    of = f" with a true class, of {' or '.join(f'{count:,}' for count in patients)} patients" if patients else ""
+    classes = len(study.hierarchy.classes)
+    constant = "".join(
+        f" {metric.heading} is left out: of {classes} classes it is the same for every ranking."
+        for metric in catalogue.constant(classes)
+    )
+    warning = f"{study.headline['warning']} " if "warning" in study.headline else ""
+    return warning + (
+        f"Medians over {runs} seed{'' if runs == '1' else 's'}{'' if runs == '1' else ', with minimum and maximum'}, on "
+        f"{images} test images{of}; data set {section['title']}, tree {tree}, cost {cost}. Rows of {catalogue.NO_IMAGE}: decisions that "
+        f"look at none (0 runs).{constant}"
     )
 
 
@@ -110,8 +118,12 @@ def _pairs(study: Contents, name: str, frame: pandas.DataFrame, places: list[str
     counted = ["seeds_A", "seeds_B"] if of_methods else ["seeds"]
     seeds = sorted({int(count) for column in counted for count in frame[column].dropna()})
     runs = " or ".join(map(str, seeds)) or "no"
-    images, patients = (frame[column].max() for column in ("images", "patients"))
-    words = f"{images:,.0f} test images of {patients:,.0f} patients, " if pandas.notna(images) else ""
+    # The AUROC counts images without a true class too, all other metrics do not.
+    of_images = frame[frame["metric"].isin([metric.name for metric in catalogue.compared_by_image()])]
+    images, patients = (of_images[column].max() for column in ("images", "patients"))
+    words = (
+        f"{images:,.0f} test images with a true class, of {patients:,.0f} patients, " if pandas.notna(images) else ""
+    )
     caption = (
         f"Differences A minus B between {name}: {words}means over {runs} seed{'' if runs == '1' else 's'}. Below zero "
         f"A is milder (errs less), of the AUROC lower. In brackets {level:g} % intervals {OVER[of_methods]}; bold where "

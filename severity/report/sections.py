@@ -13,6 +13,7 @@ import yaml
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import Run
 from severity.metrics import catalogue
+from severity.metrics.record import tied
 from severity.report import best_rows, contents, page_tables, pictures
 from severity.report.best_rows import AXES
 from severity.report.contents import Contents, Figure
@@ -26,6 +27,8 @@ ENDS = {"least": "Least severe mistakes", "most": "Most severe mistakes"}
 # How the axes of the grid are headed.
 AXIS = {"backbone": "Backbones", "loss": "Losses", "seed": "Seeds"}
 PLURALS = {"backbone": "backbones", "loss": "losses", "seed": "seeds"}
+# What the headline says that it is of.
+FACTS = ("collection", "tree", "cost", "images", "patients")
 # The figure that the section on mistakes shows.
 MISTAKES = Path("plots/images/mistakes")
 
@@ -43,6 +46,7 @@ def lead(study: Contents) -> dict[str, Any]:
         "counts": " and ".join(counts),
         "rules": rules,
         "headline": headline,
+        "facts": {name: headline[name] for name in FACTS if name in headline},
         "decided": [
             {
                 "rule": rule,
@@ -140,7 +144,7 @@ def missing(study: Contents) -> dict[str, Any]:
 
 
 def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
-    """The table of configurations, which rows are best in it, and the baselines."""
+    """The table of configurations and baselines, and which rows are best in it."""
     if study.table.empty:
         return {"table": None}
     headings = best_rows.columns(study.table)
@@ -154,20 +158,10 @@ def summary(study: Contents, for_a_paper: Sequence[str]) -> dict[str, Any]:
             for (row, key), each in best.items()
         ],
         "for_a_paper": for_a_paper,
-        "baselines": _baselines(study),
+        "several": bool((study.table["runs"] > 1).any()),
+        "constant": [metric.heading for metric in catalogue.constant(len(study.hierarchy.classes))],
+        "baselines": bool((study.table["backbone"] == catalogue.NO_IMAGE).any()),
     }
-
-
-def _baselines(study: Contents) -> dict[str, Any] | None:
-    """What deciding without looking at the image would give; it is the same for every run."""
-    if not study.metrics:
-        return None
-    run, record = next(iter(study.metrics.items()))
-    rules = record.get("baselines", {}).get("single_decision", {})
-    if not rules:
-        return None
-    headings = {metric.name: metric.heading for metric in catalogue.baselines()}
-    return {"table": page_tables.baselines(rules, headings), "path": f"metrics/runs/{run.name}.json"}
 
 
 def comparisons(study: Contents) -> dict[str, Any]:
@@ -211,14 +205,27 @@ def mistakes(study: Contents, images: Images | None) -> dict[str, Any]:
         "run": run.name,
         "path": f"metrics/runs/{run.name}.json",
         "cost": record["cost"],
+        "others": [name for name in study.explained if name != run.name],
         "with_images": study.images,
         "galleries": [
-            {"rule": rule, "end": end, "heading": heading, "mistakes": _with_pictures(values[end], images)}
+            {
+                "rule": rule,
+                "end": end,
+                "heading": heading,
+                "mistakes": _with_pictures(values[end], images),
+                "tied": _tied(values, end),
+            }
             for rule, values in record["rules"].items()
             for end, heading in ENDS.items()
         ],
         "figure": next((_figure(each) for each in study.figures if each.stem == MISTAKES), None),
     }
+
+
+def _tied(decision: dict[str, Any], end: str) -> dict[str, Any] | None:
+    """How many mistakes are as severe as the first one shown, where not all of them are; else None."""
+    many, severity = tied(decision, end) or (0, 0)
+    return {"images": many, "severity": severity} if many > len(decision[end]) else None
 
 
 def _with_pictures(wrong: Sequence[dict[str, Any]], images: Images | None) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from severity.core.runs import Run
 from severity.metrics import catalogue
 from severity.metrics.catalogue import Metric
 from severity.metrics.record import Record
+from severity.summary import baselines
 from severity.summary.statistics import over_seeds
 
 
@@ -41,13 +42,14 @@ def all_rules(records: Mapping[Run, Record], rules: Sequence[str]) -> list[str]:
 
 def medians(seeds: Sequence[Record], rule: str) -> dict[str, Any]:
     """One flat summary of a configuration under a rule: runs, and of each metric of the catalogue's table the median
-    over its seeds, by its key, and `_min` and `_max`.
+    over its seeds, by its key, and `_min` and `_max`; without the metrics that are the same for every ranking
+    (`catalogue.telling`).
 
     A rule that only the IRMA score knows decides no class: the metrics of decided classes are not there. Where a seed
     has no numbers for the rule (not_available), all three are None.
     """
     summary: dict[str, Any] = {"runs": len(seeds)}
-    for metric in catalogue.table():
+    for metric in catalogue.telling(catalogue.table(), len(seeds[0]["classes"])):
         if _applies(metric, seeds, rule):
             of_seeds = over_seeds([_value(metric, record, rule) for record in seeds])
             summary |= {
@@ -91,18 +93,80 @@ def comparison(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.Da
     )
 
 
-def about(records: Iterable[Record]) -> str:
-    """The paragraph over the table: of which images, which question it answers, what stands in it, what it is no test of."""
+def whole_table(records: Mapping[Run, Record], rules: Sequence[str]) -> pandas.DataFrame:
+    """`comparison`, and below it the baselines: what a row must be better than to mean something."""
+    return with_baselines(comparison(records, rules), records)
+
+
+def with_baselines(networks: pandas.DataFrame, records: Mapping[Run, Record]) -> pandas.DataFrame:
+    """A table of configurations, and below it a row a baseline, in the same columns."""
+    every = [*networks.to_dict("records"), *baselines.rows(records).to_dict("records")]
+    return pandas.DataFrame(every, columns=networks.columns).astype(networks.dtypes)
+
+
+def facts(records: Iterable[Record]) -> dict[str, Any]:
+    """What the numbers of a study are numbers of: collection, tree, cost, images (scored), patients (of these).
+
+    Numbers under another collection, tree or cost cannot be subtracted from them. Where runs have not the same images, as
+    external predictions may, a count is words.
+    """
     records = list(records)
-    images = [record["counts"]["scored"] for record in records]
-    floors = {k: [record["distance_floor"][k] for record in records] for k in records[0]["distance_floor"]}
-    least = ", ".join(f"hd@{k} {_range(floors[k], '.3f')}" for k in floors)
-    return (
-        f"Of {_range(images, ',')} test images with a true class, scored by the most specific true classes. Question: how "
-        "often and how far are the networks of each configuration wrong, under each rule? Median (smallest to largest) "
-        f"over its runs, one a seed; metrics/comparisons has means over them. No ranking can be below {least}. The numbers are described, not tested: rows that "
-        "differ here may differ by chance; metrics/comparisons has intervals, and says what they are corrected for.\n"
+    known: dict[str, Any] = {
+        name: ", ".join(dict.fromkeys(record[key] for record in records))
+        for name, key in (("collection", "dataset"), ("tree", "hierarchy"), ("cost", "cost"))
+    }
+    counts = {"images": [record["counts"]["scored"] for record in records]}
+    counts["patients"] = [record["patients"] for record in records if "patients" in record]
+    for name, values in counts.items():
+        if values:
+            known[name] = values[0] if len(set(values)) == 1 else _range(values, ",")
+    return known
+
+
+def about(records: Mapping[Run, Record]) -> str:
+    """The paragraphs over the table: whether anything was learnt, of which study and images the numbers are, which question
+    they answer, what they are no test of, what is left out."""
+    of_runs = list(records.values())
+    known, classes = facts(of_runs), len(of_runs[0]["classes"])
+    floors = {
+        metric: [record["distance_floor"][str(metric.depth)] for record in of_runs]
+        for metric in catalogue.table()
+        if metric.depth
+    }
+    constant = catalogue.constant(classes)
+    least = ", ".join(
+        f"{metric.heading} {_range(floors[metric], '.3f')}" for metric in floors if metric not in constant
     )
+    warning = baselines.warning(records)
+    several = max(len(seeds) for _, _, seeds in by_configuration(records)) > 1
+    spread = (
+        "Median (smallest to largest) over its runs, one a seed" if several else "One run a configuration, no range"
+    )
+    parts = [
+        f"**{warning}**\n" if warning else "",
+        f"Collection {known['collection']}, tree {known['tree']}, cost {known['cost']}: {_count(known['images'], 'test image')} "
+        "with a true class"
+        + (f", of {_count(known['patients'], 'patient')}" if "patients" in known else "")
+        + ". Scored by the most specific true classes.\n",
+        f"Question: how often and how far are the networks of each configuration wrong, under each rule? {spread}; "
+        f"metrics/comparisons has means over seeds. No ranking can be below {least}. "
+        + "".join(
+            f"{metric.heading} is left out: with {classes} classes it is {_range(floors[metric], '.3f')} for every ranking. "
+            for metric in constant
+        )
+        + "The numbers are described, not tested: rows that differ here may differ by chance; metrics/comparisons has "
+        "intervals, and says what they are corrected for.\n",
+        f"Rows of *{catalogue.NO_IMAGE}* are decisions that look at none: majority (always the most frequent class), least_risk "
+        "(always the class of least mean severity on validation images), random. A network that does not beat them "
+        f'has learnt nothing (docs/methods.md, "What a row must beat"). {" ".join(baselines.remarks(records))}'.rstrip()
+        + "\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _count(number: Any, thing: str) -> str:
+    """A number, or a range in words, of things."""
+    return f"{number} {thing}s" if isinstance(number, str) else f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -111,20 +175,26 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def markdown(rows: pandas.DataFrame) -> str:
-    """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric."""
-    metrics = [metric for metric in catalogue.table() if metric.source != "irma" or metric.key in rows]
+    """The table for people: "median (min to max)", numbers right-aligned, n/a where a seed lacks the metric.
+
+    A single run has no range, and baselines have one only where runs differ in their images.
+    """
+    metrics = [metric for metric in catalogue.table() if metric.key in rows]
     headings = ["backbone", "loss", "rule", "runs", *(metric.heading for metric in metrics)]
     lines = []
     for row in rows.to_dict("records"):
-        numbers = [_spread(*(row[f"{metric.key}{end}"] for end in ("", "_min", "_max"))) for metric in metrics]
+        numbers = [spread(row, metric.key) for metric in metrics]
         lines.append([row["backbone"], row["loss"], row["rule"], str(row["runs"]), *numbers])
     return table(headings, lines, words=3)
 
 
-def _spread(median: float | None, least: float | None, most: float | None) -> str:
+def spread(row: Mapping[str, Any], key: str) -> str:
+    """A metric of a row of the table in words: the median, and the range where there is one."""
+    median, least, most = (row[f"{key}{end}"] for end in ("", "_min", "_max"))
     if median is None or pandas.isna(median):
         return "n/a"
-    return f"{median:.3f} ({least:.3f} to {most:.3f})"
+    ranged = row["runs"] > 1 or (row["runs"] == 0 and least < most)
+    return f"{median:.3f} ({least:.3f} to {most:.3f})" if ranged else f"{median:.3f}"
 
 
 def best(records: Mapping[Run, Record]) -> tuple[str, str]:
@@ -165,15 +235,24 @@ def choose(records: Mapping[Run, Record], configuration: str, where: str) -> lis
     return known[configuration]
 
 
+def best_seed(seeds: Sequence[Record]) -> Record:
+    """Of the records of a configuration the one that is shown in detail: the highest validation macro-AUROC, the first of
+    equals. Mistakes, explained decisions and report all show this seed."""
+    return max(seeds, key=lambda record: record["validation"]["macro_auroc"] or 0.0)
+
+
 def headline(records: Mapping[Run, Record], rules: Sequence[str]) -> dict[str, Any]:
-    """The few numbers of an experiment: the configuration chosen on validation images, its test medians.
+    """The few numbers of an experiment: what they are of, the configuration chosen on validation images, its test medians,
+    what the baselines have; and a warning where none of them is beaten.
 
     Args:
         rules: of `all_rules`, one that decides a class first.
     """
     configuration = best(records)
     seeds = [record for run, record in records.items() if (run.backbone, run.loss) == configuration]
-    summary: dict[str, Any] = {"configuration": "-".join(configuration), "runs": len(records)}
+    warning = baselines.warning(records)
+    summary: dict[str, Any] = {"warning": warning} if warning else {}
+    summary |= {**facts(records.values()), "configuration": "-".join(configuration), "runs": len(records)}
     if all(score is None for score in validation_scores(records).values()):
         summary["chosen"] = "the first (no run has a validation macro-AUROC)"
     of_rules = {rule: medians(seeds, rule) for rule in rules}
@@ -182,4 +261,4 @@ def headline(records: Mapping[Run, Record], rules: Sequence[str]) -> dict[str, A
     for rule, values in of_rules.items():
         of_rule = [metric.key for metric in metrics if metric.source != "run" and metric.key in values]
         summary |= {f"{rule}_{key}": values[key] for key in of_rule}
-    return summary
+    return summary | {f"{each.baseline}_{baselines.METRIC.key}": each.distance for each in baselines.standings(records)}

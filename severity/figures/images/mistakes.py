@@ -11,6 +11,9 @@ from severity.core.table_checks import listed
 from severity.drawing import pictures
 from severity.drawing.pictures import NOT_AVAILABLE, Picture, styled
 from severity.figures.shared.study import ImageStudy
+from severity.metrics.record import tied
+
+ENDS = ("least", "most")
 
 
 def draw(study: ImageStudy) -> Picture:
@@ -32,7 +35,7 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     Raises:
         SeverityError: a mistake names an image that is not among `ids`.
     """
-    rows = [(rule, end, record["rules"][rule][end][:count]) for rule in record["rules"] for end in ("least", "most")]
+    rows = [(rule, end, record["rules"][rule][end][:count]) for rule in record["rules"] for end in ENDS]
     columns = ["rule", "end", "place", "id", "truth", "decision", "severity"]
     table = pandas.DataFrame(
         [
@@ -49,7 +52,9 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
     for panels, (rule, end, wrong) in zip(figure.subplots(len(rows), count, squeeze=False), rows, strict=True):
         for axes in panels:
             pictures.bare(axes)
-        panels[0].set_ylabel(f"{rule}\n{end} severe", fontsize=9, weight="bold")
+        many = _tied(record["rules"][rule], rule, end, count)
+        name = f"{rule}\n{end} severe" + (f"\n({many.partition(': ')[2]})" if many else "")
+        panels[0].set_ylabel(name, fontsize=9, weight="bold")
         if not wrong:
             panels[0].text(0.5, 0.5, "n/a: no mistakes", transform=panels[0].transAxes, ha="center", **NOT_AVAILABLE)
         for axes, each in zip(panels, wrong, strict=False):
@@ -61,13 +66,23 @@ def draw_mistakes(record: Mapping, images: numpy.ndarray, ids: Sequence[str], *,
             axes.imshow(images[row_of[each["id"]]], cmap="gray", vmin=0, vmax=255)
             axes.set_xlabel(_caption(each, width), fontsize=7, loc="left")
     pictures.title(figure, f"Least and most severe mistakes: {record['run']}", f"{facts}; {_mistake_counts(record)}")
+    ties = [
+        words for rule in record["rules"] for end in ENDS if (words := _tied(record["rules"][rule], rule, end, count))
+    ]
     faultless = [rule for rule in record["rules"] if not record["rules"][rule]["least"]]
     caption = pictures.sentences(
         f"The least and the most severe mistakes of the run {record['run']} on {facts}, with truth, decision and "
         f"severity (cost {record['cost']}; metrics/runs/{record['run']}.json); {_mistake_counts(record)}.",
+        f"Chosen by their place in the data set among mistakes as severe: {'; '.join(ties)}." if ties else "",
         f"No mistake under {listed(faultless)}." if faultless else "",
     )
     return Picture(figure, table, caption)
+
+
+def _tied(decision: Mapping, rule: str, end: str, count: int) -> str:
+    """How many mistakes are as severe as the first one shown, where these are more than are shown; else ''."""
+    many, severity = tied(decision, end) or (0, 0)
+    return f"{end} severe by {rule}: {many:,} of severity {pictures.number(severity)}" if many > count else ""
 
 
 def _mistake_counts(record: Mapping) -> str:

@@ -26,6 +26,7 @@ NUMBERED = 20  # up to this many classes, the matrix of mistakes has numbers
 PANELS = 4  # rules whose mistakes are shown
 LEVELS = 6  # up to this many costs, each has its contour
 BANDS = 4  # else the contours of this many bands of equal width
+SEVERAL = ". An image counts for each of its truths with its share: off the diagonal it may be decided rightly"
 SIDE = 7.0  # inches of a matrix, at most
 
 
@@ -40,6 +41,9 @@ def draw_confusion(
 ) -> Picture:
     """Shares of the decisions for each truth, a panel a rule: classes in tree order, contours where costs change.
 
+    An image with n true classes counts 1/n in the column of each, whatever was decided, so that columns weigh the same in
+    every panel.
+
     Args:
         records: metrics of the runs (seeds) of one backbone and loss.
         hierarchy: the label tree.
@@ -53,7 +57,7 @@ def draw_confusion(
     rules = list(records[0]["rules"])
     counts = {rule: _counts(records, rule, classes) for rule in rules[:PANELS]}
     table = pandas.concat([_confusion_table(rule, each, ordered, classes) for rule, each in counts.items()])
-    truths = {rule: each.sum(axis=0) for rule, each in counts.items()}  # Alike where one class is true of each image.
+    truths = {rule: each.sum(axis=0) for rule, each in counts.items()}
 
     side = min(max(0.31 * len(classes), 2.8), SIDE)
     named = len(classes) <= limit
@@ -72,13 +76,15 @@ def draw_confusion(
     # The diagonal's own contour would cover it where cells are small.
     levels, line, box = (levels, 0.9, 2.4) if named else (numpy.maximum(levels, 1), 0.4, 1.2)
     for axes, (rule, each) in zip(panels, counts.items(), strict=False):
-        _draw_confusion_of_rule(axes, each, norm, colours)
+        _draw_confusion_of_rule(axes, each, truths[rule], norm, colours)
         _draw_costs(axes, levels, groups, line=line, box=box)
         axes.set_title(rule, weight="bold")
         places = range(len(classes)) if named else [(first + last) / 2 for _, first, last in groups]
-        ticks = [f"{name} ({images:,})" for name, images in zip(names, _sums(truths[rule], groups, named), strict=True)]
-        axes.set_xticks(places, ticks, rotation=90, fontsize=size)
-        axes.set_yticks(places, names, fontsize=size)
+        sums = _sums(truths[rule], groups, named)
+        ticks = [f"{name} ({_digits(images)})" for name, images in zip(names, sums, strict=True)]
+        legible = _legible(places, 1.25 * size / 72 * len(classes) / side)
+        axes.set_xticks([places[k] for k in legible], [ticks[k] for k in legible], rotation=90, fontsize=size)
+        axes.set_yticks([places[k] for k in legible], [names[k] for k in legible], fontsize=size)
         axes.set_xlabel("Truth (n)" if named else "Truth, by groups of the tree (n)")
     for axes in panels[::columns]:
         axes.set_ylabel("Decision" if named else "Decision, by groups of the tree")
@@ -91,19 +97,22 @@ def draw_confusion(
         Line2D([], [], color="black", linewidth=box, label="group below the root"),
     ]
     if not all(each.all() for each in truths.values()):
-        handles.append(Patch(facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0, label="n/a: no image"))
+        empty = {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "////", "linewidth": 0}
+        handles.append(Patch(**empty, label="n/a: of no image the most specific truth"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    several = any(values["by_truths"].keys() - {"1"} for values in records[0]["rules"].values())
     pictures.title(
         figure,
         f"Decision against truth: {configurations.name(records[0])}",
-        f"{facts}, {pictures.summed(len(records))}",
+        f"{facts}, {_of_seeds(len(records))}{SEVERAL if several else ''}",
     )
     caption = _confusion_caption(
         records,
-        classes,
-        truths,
+        [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())],
         facts=facts,
         level_words=level_words,
+        several=several,
+        unnamed=len(names) - len(legible),
         rest=len(rules) - len(counts),
         named=named,
         limit=limit,
@@ -112,14 +121,32 @@ def draw_confusion(
 
 
 def _counts(records: Sequence[Mapping], rule: str, classes: Sequence[str]) -> numpy.ndarray:
-    """(K, K) images of all runs together: rows decisions, columns truths."""
+    """(K, K) images, the mean over the runs: rows decisions, columns truths."""
     place = {name: k for k, name in enumerate(classes)}
-    counts = numpy.zeros((len(classes), len(classes)), dtype=numpy.int64)
+    counts = numpy.zeros((len(classes), len(classes)))
     for record in records:
         for truth, decided in record["rules"][rule]["confusion"].items():
             for decision, images in decided.items():
-                counts[place[decision], place[truth]] += images
+                counts[place[decision], place[truth]] += images / len(records)
     return counts
+
+
+def _legible(places: Sequence[float], apart: float) -> list[int]:
+    """Which of the labels at ascending places are written, so that none is over another: `apart` is a label's height."""
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if not kept or place - places[kept[-1]] >= apart:
+            kept.append(number)
+    return kept
+
+
+def _of_seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"mean of {count} seeds"
+
+
+def _digits(images: float) -> str:
+    """A number of images, with a digit where shares do not add up to a whole one."""
+    return f"{images:,.1f}".removesuffix(".0")
 
 
 def _confusion_table(rule: str, counts: numpy.ndarray, cost: numpy.ndarray, classes: Sequence[str]) -> pandas.DataFrame:
@@ -161,8 +188,9 @@ def _groups(hierarchy: Hierarchy, order: Sequence[int]) -> list[tuple[str, int, 
     return sorted(groups, key=lambda group: group[1])
 
 
-def _draw_confusion_of_rule(axes: Axes, counts: numpy.ndarray, norm: PowerNorm, colours: Any) -> None:
-    truths = counts.sum(axis=0)
+def _draw_confusion_of_rule(
+    axes: Axes, counts: numpy.ndarray, truths: numpy.ndarray, norm: PowerNorm, colours: Any
+) -> None:
     share = numpy.divide(counts, truths, out=numpy.zeros(counts.shape), where=truths > 0)
     for column in numpy.flatnonzero(truths == 0):
         axes.axvspan(column - 0.5, column + 0.5, facecolor="white", edgecolor="#BBBBBB", hatch="////", linewidth=0)
@@ -198,30 +226,35 @@ def _contours(levels: numpy.ndarray) -> list[list[tuple[float, float]]]:
     return lines
 
 
-def _sums(truths: numpy.ndarray, groups: Sequence[tuple], named: bool) -> list[int]:
+def _sums(truths: numpy.ndarray, groups: Sequence[tuple], named: bool) -> list[float]:
     """Number of images of each class, or of each group."""
-    return truths.tolist() if named else [int(truths[first : last + 1].sum()) for _, first, last in groups]
+    return truths.tolist() if named else [truths[first : last + 1].sum() for _, first, last in groups]
 
 
 def _confusion_caption(
     records: Sequence[Mapping],
-    classes: Sequence[str],
-    truths: Mapping[str, numpy.ndarray],
+    empty: Sequence[str],
     *,
     facts: str,
     level_words: str,
+    several: bool,
+    unnamed: int,
     rest: int,
     named: bool,
     limit: int,
 ) -> str:
-    empty = [name for k, name in enumerate(classes) if not any(each[k] for each in truths.values())]
+    classes = len(records[0]["classes"])
     return pictures.sentences(
         f"Share (%) of the images of each truth (column) that were decided as each class (row), of {facts}: "
-        f"{configurations.name(records[0])}, {pictures.summed(len(records))} (metrics/runs). Of several true classes "
-        "an image counts for the decided one, else the nearest.",
+        f"{configurations.name(records[0])}, {_of_seeds(len(records))} (metrics/runs).",
+        "An image with several most specific true classes counts for each of them, with one over their number: off the "
+        "diagonal it may be decided rightly, as another of its classes, so that no column is a sensitivity."
+        if several
+        else "",
         f"Thin lines: the cost changes ({level_words}); thick boxes: groups below the root of the tree; no interval is "
         "drawn.",
-        f"Without an image: {listed(empty)}." if empty else "",
-        "" if named else f"{len(classes)} classes, more than plot.classes = {limit}, are named in the table only.",
+        f"Of no image the most specific truth: {listed(empty)}." if empty else "",
+        "" if named else f"{classes} classes, more than plot.classes = {limit}, are named in the table only.",
+        f"Groups too close together to be named: {unnamed}." if unnamed else "",
         f"Rules left out: {rest}." if rest > 0 else "",
     )

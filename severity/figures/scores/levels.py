@@ -118,13 +118,22 @@ def _images(record: Mapping, rule: str) -> Mapping[str, int]:
 def _level_names(values: Sequence[float]) -> dict[float, str]:
     """Each severity's name on the axis: itself, or its bin if there are too many; 0, no mistake, stays separate."""
     if len(values) <= BINS + 1:
-        return {value: f"{value:g}" for value in values}
+        return dict(zip(values, _distinct(values), strict=True))
     edges = numpy.linspace(0, values[-1], BINS + 1)
     # Each bin with its upper edge, without its lower one; all bins are there, in order, even empty ones.
     bins = {number: f"{edges[number]:.3g} to {edges[number + 1]:.3g}" for number in range(BINS)}
     # A severity on an edge is written with six digits, and may lie on either side of it by as little.
     place = numpy.clip(numpy.ceil(numpy.array(values) / edges[1] - 1e-5) - 1, 0, BINS - 1).astype(int)
     return {value: bins[each] if value else "0" for value, each in zip(values, place, strict=True)}
+
+
+def _distinct(values: Sequence[float]) -> list[str]:
+    """Numbers in three digits, or in as many more as keep them apart."""
+    for digits in range(3, 7):
+        names = [f"{value:.{digits}g}" for value in values]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _shares(record: Mapping, rule: str, names: Mapping[float, str]) -> dict[str, float]:

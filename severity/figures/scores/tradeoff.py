@@ -19,7 +19,7 @@ from severity.figures.shared.study import ScoreStudy
 from severity.metrics import catalogue
 from severity.metrics.catalogue import Metric
 from severity.metrics.record import Record
-from severity.summary import configurations
+from severity.summary import baselines, configurations
 
 FRONT = {"color": "#C8C8C8", "linewidth": 4, "marker": "o", "markersize": 12, "solid_capstyle": "butt", "zorder": 1}
 CONTEXT = {
@@ -30,6 +30,7 @@ CONTEXT = {
     "linestyle": "none",
     "zorder": 1.5,
 }
+TRIVIAL = {"color": "black", "marker": "x", "markersize": 7, "markeredgewidth": 1.6, "linestyle": "none", "zorder": 3.5}
 ACROSS = 5  # backbones side by side
 
 
@@ -87,11 +88,13 @@ def draw_tradeoff(
         facts: data set and number of images, for the title.
         unit: name of the cost in which severity is measured.
     """
-    table, metrics = _tradeoff_table(records, rules, intervals), catalogue.drawn()
-    medians, seeds = table[table["seed"].isna()], table[table["seed"].notna()]
-    backbones = list(dict.fromkeys(table["backbone"]))
+    networks, metrics = _tradeoff_table(records, rules, intervals), catalogue.drawn()
+    medians, seeds = networks[networks["seed"].isna()], networks[networks["seed"].notna()]
+    table = configurations.with_baselines(networks, records)
+    trivial = table[table["backbone"] == catalogue.NO_IMAGE]
+    backbones = list(dict.fromkeys(networks["backbone"]))
     losses, looks = pictures.loss_looks(run.loss for run in records), pictures.rule_looks(rules)
-    figure, panels = _tradeoff_panels(len(backbones), len(metrics), entries=len(losses) + len(rules) + 9)
+    figure, panels = _tradeoff_panels(len(backbones), len(metrics), entries=len(losses) + len(rules) + 10)
     for number, metric in enumerate(metrics):
         measure, less = metric.key, metric.better == "less"
         corners = medians[medians[f"{measure}_front"] == 1].sort_values(["top1_error", measure], ascending=[True, less])
@@ -110,6 +113,7 @@ def draw_tradeoff(
                 text = pictures.wrap(f"n/a: {note}", axes.get_figure().get_figwidth() / (2 * len(panels[0])), 7)
                 axes.text(0.02, 0.02, text, transform=axes.transAxes, va="bottom", fontsize=7, **NOT_AVAILABLE)
             axes.set_title(backbone, fontsize=9, weight="bold")
+        _draw_baselines(panels[number], trivial, measure)
         measured = f"cost {unit}" if metric.unit == "cost" else metric.unit
         panels[number][0].set_ylabel(f"{metric.axis}\n({measured}, mean over {metric.over})")
         for axes in panels[number][ACROSS::ACROSS]:
@@ -118,7 +122,12 @@ def draw_tradeoff(
     upper = f"; of {listed(worse)} upper left" if worse else ""
     pictures.title(figure, f"Error against severity: lower left is better{upper}", facts)
     _tradeoff_legend(figure, losses, looks, level=level, several=len(backbones) > 1, seeds=not seeds.empty)
-    return Picture(figure, table, _tradeoff_caption(medians, facts=facts, unit=unit, level=level))
+    caption = pictures.sentences(
+        _tradeoff_caption(medians, facts=facts, unit=unit, level=level),
+        _baselines_caption(trivial, metrics),
+        baselines.warning(records),
+    )
+    return Picture(figure, table, caption)
 
 
 def _tradeoff_table(
@@ -155,6 +164,59 @@ def _tradeoff_table(
     whole = whole[[*keys, "seed", "runs", *(column for column in medians if column not in (*keys, "runs"))]]
     counts = {"seed": "Int64", "runs": "Int64", **{f"{metric.key}_front": "Int64" for metric in metrics}}
     return whole.astype(counts)
+
+
+def _draw_baselines(panels: Sequence[Axes], trivial: pandas.DataFrame, measure: str) -> None:
+    """The decisions that look at no image: the nearest one within the panels, others where the panels reach as far.
+
+    All panels of a measure share their axes. What lies outside them is named in a corner.
+    """
+    known = trivial.dropna(subset=["top1_error", measure])
+    nearest = known.nsmallest(1, baselines.METRIC.key)
+    for axes in panels:
+        axes.plot(nearest["top1_error"], nearest[measure], **TRIVIAL)
+    # Only now: limits that are set end the scaling to the data of the panels.
+    (left, right), (bottom, top) = panels[0].get_xlim(), panels[0].get_ylim()
+    panels[0].set_xlim(left, right)
+    panels[0].set_ylim(bottom, top)
+    inside = known["top1_error"].between(left, right) & known[measure].between(bottom, top)
+    outside = [f"{row.rule} ({row.top1_error:.3g}, {getattr(row, measure):.3g})" for row in known[~inside].itertuples()]
+    for axes in panels:
+        for row in known[inside].drop(nearest.index).itertuples():
+            axes.plot(row.top1_error, getattr(row, measure), **TRIVIAL)
+        for names, x, y in _labels(known[inside], measure, apart=0.05 * (top - bottom)):
+            look = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 6.5}
+            axes.annotate(names, (x, y), (-5, -5), **look)
+        if outside:
+            words = f"outside: {'; '.join(outside)}"
+            axes.text(
+                0.99, 0.02, words, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5, **NOT_AVAILABLE
+            )
+
+
+def _labels(points: pandas.DataFrame, measure: str, *, apart: float) -> list[tuple[str, float, float]]:
+    """Names and place of each label: points less than `apart` above one another share one, at the lowest of them."""
+    labels: list[tuple[str, float, float]] = []
+    for row in points.sort_values(measure, kind="stable").itertuples():
+        y = getattr(row, measure)
+        if labels and y - labels[-1][2] < apart:
+            names, *place = labels[-1]
+            labels[-1] = f"{names}, {row.rule}", *place
+        else:
+            labels.append((row.rule, row.top1_error, y))
+    return labels
+
+
+def _baselines_caption(trivial: pandas.DataFrame, metrics: Sequence[Metric]) -> str:
+    numbers = "; ".join(
+        f"{row.rule} "
+        + ", ".join(
+            f"{metric.heading} {pictures.number(getattr(row, metric.key))}"
+            for metric in (catalogue.named(catalogue.ERROR), *metrics)
+        )
+        for row in trivial.itertuples()
+    )
+    return f"Decisions without a look at the image: {numbers}." if numbers else ""
 
 
 def _tradeoff_panels(backbones: int, measures: int, *, entries: int) -> tuple[Figure, list[list[Axes]]]:
@@ -242,6 +304,7 @@ def _tradeoff_legend(
     if seeds:
         entries.append((Line2D([], [], color=GREY, **SEED), "one seed"))
     entries.append((Line2D([], [], **FRONT), "Pareto front of all"))
+    entries.append((Line2D([], [], **TRIVIAL), "no image looked at"))
     if several:
         entries.append((Line2D([], [], **CONTEXT), "other backbones"))
     legend = figure.legend(*zip(*entries, strict=True), loc="outside right upper", handlelength=3.2, frameon=False)

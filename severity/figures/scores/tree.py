@@ -17,21 +17,24 @@ from severity.figures.shared.trees import drawn_rows, too_many, too_many_caption
 
 def draw(study: ScoreStudy) -> Picture:
     """The figure of a study."""
-    return draw_tree(study.hierarchy, study.about["labels"], limit=study.classes, facts=study.tree_facts)
+    return draw_tree(
+        study.hierarchy, study.about["labels"], limit=study.classes, facts=study.tree_facts, unit=study.unit
+    )
 
 
 @styled
-def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int, facts: str) -> Picture:
+def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int, facts: str, unit: str) -> Picture:
     """The label tree from left to right, each node as far to the left as it is high.
 
     Two classes' lines meet at their lowest common ancestor, so that the axis shows the cost `lca_height` of confusing
-    them.
+    them, which is the study's cost or not.
 
     Args:
         hierarchy: the label tree.
         counts: for each label its number of `positives` among the test images.
         limit: the largest number of classes that is drawn.
         facts: data set and hierarchy, for the title.
+        unit: name of the cost in which severity is measured.
     """
     table = _tree_table(hierarchy, counts)
     classes = len(hierarchy.classes)
@@ -40,26 +43,27 @@ def draw_tree(hierarchy: Hierarchy, counts: Mapping[str, Mapping], *, limit: int
     if classes > limit:
         return Picture(too_many(headline, classes, limit), table, too_many_caption(headline, classes, limit))
 
-    unit, row, top, bottom = 1.45, 0.33, 0.75, 0.75  # inches
+    step, row, top, bottom = 1.45, 0.33, 0.75, 0.75  # inches
     leaves = [_leaf_text(each) for each in table[table["height"] == 0].itertuples()]
     left = 1.2
     right = 0.25 + pictures.width(max(leaves, key=len), 8)
     highest = int(table["height"].max())
-    width, height = max(left + unit * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
+    width, height = max(left + step * highest + right, 5.5), top + row * (len(leaves) + 0.4) + bottom
     figure = Figure(figsize=(width, height))
     # One unit of the x axis is an inch, so that text can be fitted between nodes.
     axes = figure.add_axes((0, bottom / height, 1, 1 - (top + bottom) / height))
     axes.set_xlim(-left, width - left)
     axes.set_ylim(len(leaves) - 0.4, -0.8)
-    x = (highest - table["height"]) * unit
+    x = (highest - table["height"]) * step
     for node in table.itertuples():
-        _draw_node(axes, node, x, table["row"], unit)
-    axes.set_xticks([unit * level for level in range(highest + 1)], range(highest, -1, -1))
+        _draw_node(axes, node, x, table["row"], step)
+    axes.set_xticks([step * level for level in range(highest + 1)], range(highest, -1, -1))
     axes.set_yticks([])
     axes.grid(axis="x", linestyle=":")
     axes.spines["left"].set_visible(False)
-    axes.spines["bottom"].set_bounds(0, unit * highest)
-    note = "Height of the node (in brackets): the cost lca_height of deciding one class below it for another"
+    axes.spines["bottom"].set_bounds(0, step * highest)
+    note = "Height of the node (in brackets): edges to the farthest class below it. Deciding one class below it for another "
+    note += "costs that" if unit == "lca_height" else f"costs what {unit} says, not this height (plots/scores/cost)"
     figure.text(0.5, 0.12 / height, pictures.wrap(note, width - 0.4, 9), ha="center", va="bottom", fontsize=9)
     figure.suptitle(
         f"{pictures.wrap(headline, width - 0.4, 11)}\n{pictures.wrap(size, width - 0.4, 11)}", y=1 - 0.12 / height

@@ -129,8 +129,8 @@ class ImageStudy(Study):
 
     @property
     def best_run(self) -> Mapping[str, Any]:
-        """Of the configuration that is shown in detail the seed with the highest validation AUROC."""
-        return max(self.chosen, key=lambda record: (record.get("validation") or {}).get("macro_auroc") or 0.0)
+        """Of the configuration that is shown in detail one seed, see `configurations.best_seed`."""
+        return configurations.best_seed(self.chosen)
 
     @property
     def shown(self) -> list[list[dict]]:

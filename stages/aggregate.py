@@ -28,8 +28,9 @@ def main() -> None:
     files.write_json("metrics/headline.json", headline)
     auroc = "n/a" if headline["macro_auroc"] is None else f"{headline['macro_auroc']:.4f}"
     chosen = headline.get("chosen", "best on validation")
-    if "warning" in headline:
-        print(f"warning: {headline['warning']}")
+    for name in ("warning", "masked"):
+        if name in headline:
+            print(f"warning: {headline[name]}")
     print(f"{len(records)} runs; {chosen}: {headline['configuration']}, test macro-AUROC {auroc}")
 
 

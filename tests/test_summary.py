@@ -7,7 +7,7 @@ import pytest
 from severity.core.runs import Run
 from severity.figures.scores import tradeoff
 from severity.metrics import catalogue
-from severity.summary import baselines, configurations
+from severity.summary import baselines, configurations, masked
 from severity.tree import costs
 from tests import records
 from tests.trees import six_classes
@@ -155,3 +155,31 @@ def test_tables_headline_and_medians_say_what_they_are_of(learnt):
     first, *others = learnt.values()
     fewer = first | {"counts": first["counts"] | {"scored": images - 3}}
     assert configurations.facts([fewer, *others])["images"] == f"{images - 3} to {images}"
+
+
+def test_masked_truth_is_said_over_the_table_and_in_the_headline(learnt):
+    assert masked.remark(learnt) == "" and "masked" not in configurations.headline(learnt, RULES)
+    truth = numpy.eye(6)[numpy.random.default_rng(0).choice(6, 160)]
+    hidden = numpy.where(numpy.random.default_rng(1).random(truth.shape) < 0.4, numpy.nan, truth)
+    runs = [Run("net", "ce", seed) for seed in SEEDS]
+    partly = {
+        run: records.of(records.predict(run, TREE, truth=hidden, validation=40, noise=3.0), TREE, COST) for run in runs
+    }
+    remark = masked.remark(partly)
+    assert configurations.headline(partly, RULES)["masked"] == remark and f"**{remark}**" in configurations.about(
+        partly
+    )
+    least, largest = max(
+        (rule["masked"]["top1_error"] for record in partly.values() for rule in record["rules"].values()),
+        key=lambda ends: ends[1] - ends[0],
+    )
+    assert f"{least:.3f} to {largest:.3f}" in remark and largest - least > 0.1
+
+
+def test_a_baseline_whose_every_decision_is_masked_has_no_row_of_numbers(learnt):
+    nothing = {metric.name: None for metric in catalogue.baselines()}
+    without = {
+        run: record | {"baselines": record["baselines"] | {"single_decision": {"majority": nothing}}}
+        for run, record in learnt.items()
+    }
+    assert baselines.warning(without) == "" and baselines.rows(without)["hd_at_1"].isna().all()

@@ -82,8 +82,8 @@ def _about(study: Contents) -> str:
         f" {metric.heading} is left out: of {classes} classes it is the same for every ranking."
         for metric in catalogue.constant(classes)
     )
-    warning = f"{study.headline['warning']} " if "warning" in study.headline else ""
-    return warning + (
+    warnings = "".join(f"{study.headline[name]} " for name in ("warning", "masked") if name in study.headline)
+    return warnings + (
         f"Medians over {runs} seed{'' if runs == '1' else 's'}{'' if runs == '1' else ', with minimum and maximum'}, on "
         f"{images} test images{of}; data set {section['title']}, tree {tree}, cost {cost}. Rows of {catalogue.NO_IMAGE}: decisions that "
         f"look at none (0 runs).{constant}"

@@ -63,10 +63,10 @@ def standings(records: Mapping[Run, Record]) -> list[Standing]:
     for baseline in names(records):
         beaten_by, others = [], []
         for (backbone, loss, rule), seeds in _cells(records).items():
-            if all(baseline in record["baselines"]["single_decision"] for record in seeds):
+            if len(_distances_of(seeds, baseline)) == len(seeds):
                 cell = Cell(backbone, loss, rule, float(numpy.median(_distances(seeds, rule))))
                 (beaten_by if _beats(seeds, rule, baseline) else others).append(cell)
-        distance = over_seeds(_of_baseline(records.values(), baseline, METRIC.name))["median"]
+        distance = over_seeds(_distances_of(records.values(), baseline))["median"]
         found.append(Standing(baseline, distance, tuple(beaten_by), tuple(others)))
     return found
 
@@ -119,6 +119,11 @@ def _of_baseline(records: Any, baseline: str, metric: str) -> list[float | None]
     return [each[baseline][metric] for each in of_runs if baseline in each]
 
 
+def _distances_of(records: Any, baseline: str) -> list[float]:
+    """hd@1 of a baseline in the runs that have it; none where the truth of all its decisions is masked."""
+    return [value for value in _of_baseline(records, baseline, METRIC.name) if value is not None]
+
+
 def _cells(records: Mapping[Run, Record]) -> dict[tuple[str, str, str], list[Record]]:
     """Backbone, loss and rule -> the records of all seeds, where all have numbers for the rule."""
     cells: dict[tuple[str, str, str], list[Record]] = {}
@@ -134,7 +139,7 @@ def _distances(seeds: list[Record], rule: str) -> numpy.ndarray:
 
 def _beats(seeds: list[Record], rule: str, baseline: str) -> bool:
     """The rule of the module."""
-    baselines = numpy.array(_of_baseline(seeds, baseline, METRIC.name))
+    baselines = numpy.array(_distances_of(seeds, baseline))
     below = baselines - _distances(seeds, rule)
     # The mean over seeds varies no more over the images than a single seed does on average.
     error = numpy.mean([_standard_error(record["rules"][rule]["levels"]) for record in seeds])

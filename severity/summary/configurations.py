@@ -11,7 +11,7 @@ from severity.core.runs import Run
 from severity.metrics import catalogue
 from severity.metrics.catalogue import Metric
 from severity.metrics.record import Record
-from severity.summary import baselines
+from severity.summary import baselines, masked
 from severity.summary.statistics import over_seeds
 
 
@@ -137,13 +137,12 @@ def about(records: Mapping[Run, Record]) -> str:
     least = ", ".join(
         f"{metric.heading} {_range(floors[metric], '.3f')}" for metric in floors if metric not in constant
     )
-    warning = baselines.warning(records)
     several = max(len(seeds) for _, _, seeds in by_configuration(records)) > 1
     spread = (
         "Median (smallest to largest) over its runs, one a seed" if several else "One run a configuration, no range"
     )
     parts = [
-        f"**{warning}**\n" if warning else "",
+        *(f"**{warning}**\n" for warning in (baselines.warning(records), masked.remark(records)) if warning),
         f"Collection {known['collection']}, tree {known['tree']}, cost {known['cost']}: {_count(known['images'], 'test image')} "
         "with a true class"
         + (f", of {_count(known['patients'], 'patient')}" if "patients" in known else "")
@@ -243,15 +242,15 @@ def best_seed(seeds: Sequence[Record]) -> Record:
 
 def headline(records: Mapping[Run, Record], rules: Sequence[str]) -> dict[str, Any]:
     """The few numbers of an experiment: what they are of, the configuration chosen on validation images, its test medians,
-    what the baselines have; and a warning where none of them is beaten.
+    what the baselines have; and a warning where none of them is beaten, or where truth is masked.
 
     Args:
         rules: of `all_rules`, one that decides a class first.
     """
     configuration = best(records)
     seeds = [record for run, record in records.items() if (run.backbone, run.loss) == configuration]
-    warning = baselines.warning(records)
-    summary: dict[str, Any] = {"warning": warning} if warning else {}
+    warnings = {"warning": baselines.warning(records), "masked": masked.remark(records)}
+    summary: dict[str, Any] = {name: text for name, text in warnings.items() if text}
     summary |= {**facts(records.values()), "configuration": "-".join(configuration), "runs": len(records)}
     if all(score is None for score in validation_scores(records).values()):
         summary["chosen"] = "the first (no run has a validation macro-AUROC)"

@@ -582,8 +582,8 @@ def test_methods_where_nothing_varies_or_too_little_is_known():
     assert numpy.isnan(methods.difference(replace(same, patients=9), other, level=0.95).p)
 
 
-def test_one_rule_says_in_note_and_sentence_where_the_mean_mistake_is_milder_and_hd_at_1_does_not_show_it():
-    """The verdicts decide, whatever the signs of the differences."""
+def test_why_the_mean_mistake_is_milder_where_hd_at_1_is_not():
+    """In note and sentence the verdicts decide, whatever the signs of the differences."""
     shown, open_ = (-1.5, -0.5, 0.0001), (-1.0, 0.5, 0.5)  # lower, upper, p
     for of_mistakes, of_distance, said in ((shown, open_, True), (shown, shown, False), (open_, open_, False)):
         rows_ = [

@@ -352,7 +352,8 @@ class TestWhatIsMissing:
         assert (rows(found.tables["labels"], backbone="one", loss="ce")["note"] == "no run").all()
         for name in ("correlation", "distribution", "intervals", "label_intervals"):
             assert (rows(found.tables[name], backbone="one", loss="ce")["note"] == "no run").all()
-            assert (rows(found.tables[name], backbone="two", loss="ce")["note"] == "one seed").all()
+            notes = rows(found.tables[name], backbone="two", loss="ce")["note"]
+            assert notes.str.contains("one seed").all() and notes.str.contains("truth is masked").any()
         page = conclusions.page(found, FACTS).markdown()
         assert "Configurations without any run: one-ce." in page
         assert "Configurations of one seed, whose spread over seeds is unknown: two-ce." in page
@@ -404,7 +405,8 @@ class TestWhatIsMissing:
         notes = found.tables["losses"].loc[found.tables["losses"]["lower"].isna(), "note"]
         assert len(notes) and notes.str.contains("no interval: [0-9]+ resamples have no mistake on one side").all()
         table = found.tables["intervals"]
-        assert set(table.loc[table["lower"].isna(), "note"]) == {"no interval: resamples without a mistake"}
+        notes = table.loc[table["lower"].isna(), "note"]
+        assert len(notes) and notes.str.startswith("no interval: resamples without a mistake").all()
 
     def test_a_label_of_three_patients_who_all_cost_the_same_has_no_interval(self):
         def read(run):

@@ -170,6 +170,12 @@ class Pair:
             ([runs[seed] for seed in self.matched], rule) for runs, rule in zip(self.seeds, self.rules, strict=True)
         ]
 
+    def masked(self, scored: Scores, images: numpy.ndarray | slice = slice(None)) -> str:
+        """How many decisions of each side nobody can call right or wrong, in words; '' where there are none."""
+        counts = [scored.masked(runs, rule, images) if runs else 0.0 for runs, rule in self.whole]
+        each = ", ".join(f"{count:.4g} of {name}" for name, count in zip("AB", counts, strict=True))
+        return f"without decisions whose truth is masked: {each}" if any(counts) else ""
+
     @property
     def whole(self) -> list[tuple[list[int], int]]:
         """All runs, and the rule, of A and of B."""
@@ -219,7 +225,7 @@ def compared(scored: Scores, pairs: Sequence[Pair], settings: Settings, *, keys:
     rows = []
     for pair in pairs:
         for metric in metrics:
-            row = pair.described | {"metric": metric}
+            row = pair.described | {"metric": metric, "masked": pair.masked(scored)}
             if pair.matched:
                 alone = [scored.ratio(metric, [([run], rule) for run in runs]).whole for runs, rule in pair.sides]
                 row |= {"images": len(scored.truth), "patients": scored.patients} | statistics.spread(
@@ -268,6 +274,7 @@ def _methods_by_image(scored: Scores, pairs: Sequence[Pair], settings: Settings)
     for pair in pairs:
         for metric in metrics:
             row = _between_row(pair, metric) | {"images": len(scored.truth), "patients": scored.patients}
+            row["masked"] = pair.masked(scored)
             a, b = (of_methods[metric].get((tuple(runs), rule)) for runs, rule in pair.whole)
             row |= _methods_columns(a, b, settings)
             if pair.matched:
@@ -356,6 +363,7 @@ def by_label(scored: Scores, base: int, settings: Settings) -> pandas.DataFrame:
         for column, label in enumerate(scored.classes):
             images = rows_of[column]
             row = pair.described | {"label": label, "metric": "severity", "images": len(images)}
+            row["masked"] = pair.masked(scored, images)
             row |= {"patients": patients[column], "share_of_images": part[:, column].mean()}
             if pair.matched:
                 row["auroc"] = scored.auroc[pair.sides[0][0], column].mean()
@@ -428,6 +436,8 @@ def _notes(row: dict[str, Any], settings: Settings) -> Iterator[str]:
     if not row.get("images", 1):
         yield "no image with this label"
         return
+    if row.get("masked"):
+        yield row["masked"]
     missing = [name for name in "AB" if numpy.isnan(row[f"value_{name}"])]
     if missing and row["metric"] in {metric.name for metric in catalogue.compared_by_run()}:
         yield "no label has an AUROC"

@@ -66,6 +66,12 @@ def few_patients(patients: float) -> str:
     return f"fewer than {resampling.FEWEST_PATIENTS} patients" if patients < resampling.FEWEST_PATIENTS else ""
 
 
+def masked(scored: Scores, runs: Sequence[int], rule: int) -> str:
+    """How many decisions nobody can call right or wrong, in words; '' where there are none."""
+    count = scored.masked(runs, rule)
+    return f"without {count:.4g} decision{'' if count == 1 else 's'} whose truth is masked" if count else ""
+
+
 def draw_patients(scored: Scores, read: Callable[[Run], Predictions | None], settings: Settings) -> Draw:
     """Resample the patients of all test images, those without a true class too, which count for AUROC."""
     aurocs, times = [], None
@@ -113,7 +119,7 @@ def distribution(scored: Scores, cost: numpy.ndarray, settings: Settings, *, bat
                 row |= {"images": len(scored.truth), "patients": scored.patients}
                 few = few_patients(scored.patients)
                 alike = resampling.ALIKE if numpy.isnan(row["lower"]) and not (few or row["undefined"]) else ""
-                row["note"] = "; ".join(filter(None, (few, alike, row["note"])))
+                row["note"] = "; ".join(filter(None, (few, alike, masked(scored, members, rule), row["note"])))
                 row["right"] = 1 - scored.values["top1_error"][members, rule].sum() / count.sum()
             rows.append(row)
     return pandas.DataFrame(rows, columns=DISTRIBUTION)
@@ -168,7 +174,8 @@ def intervals(scored: Scores, drawn: Draw | None, settings: Settings) -> pandas.
             row |= {"images": len(scored.truth), "patients": scored.patients, "seeds": len(members)}
             if members:
                 row |= dict(zip(("value", "lower", "upper", "undefined"), next(certain[metric]), strict=True))
-            rows.append(row | {"note": _interval_note(row)})
+            notes = _interval_note(row), masked(scored, members, rule) if members else ""
+            rows.append(row | {"note": "; ".join(filter(None, notes))})
     rows += [_macro_interval(scored, drawn, *each, settings) for each in scored.configurations.items()]
     return pandas.DataFrame(rows, columns=INTERVALS)
 

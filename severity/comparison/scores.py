@@ -62,6 +62,10 @@ class Scores:
         """(N,) severity of each image, and how much it counts: means over runs, without decisions that are not determined."""
         return self.severity[runs, rule].mean(axis=0), self.determined[runs, rule].mean(axis=0)
 
+    def masked(self, runs: Sequence[int], rule: int, images: numpy.ndarray | slice = slice(None)) -> float:
+        """How many decisions are not determined, of some images: the mean over runs."""
+        return float((~self.determined[list(runs), rule][:, images]).sum(axis=1).mean())
+
     @cached_property
     def configurations(self) -> dict[tuple[str, str], dict[int, int]]:
         """Backbone and loss -> seed -> number of the run; a configuration of the grid without any run is empty."""

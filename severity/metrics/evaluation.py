@@ -223,10 +223,13 @@ def _single_decision(
 
 def _by_truths(ranking: numpy.ndarray, case: _Case) -> dict[str, dict[str, Any]]:
     """The metrics on images with one, two, and three or more most specific labels: a set is easier to hit the larger it is."""
-    count = case.truth.sum(axis=1)
+    count, determined = case.truth.sum(axis=1), class_metrics.determined(ranking, case.unknown)
     groups = {"1": count == 1, "2": count == 2, "3+": count >= 3}
     return {
-        name: {"images": int(rows.sum()), **_brief(ranking[rows], case.truth[rows], case.cost, case.unknown[rows])}
+        name: {
+            "images": int((rows & determined).sum()),
+            **_brief(ranking[rows], case.truth[rows], case.cost, case.unknown[rows]),
+        }
         for name, rows in groups.items()
         if rows.any()
     }

@@ -12,7 +12,7 @@ from severity.core.hierarchy import Hierarchy
 from severity.datasets import chexpert
 from severity.decisions.class_rules import rank
 from severity.decisions.decider import Decider
-from severity.metrics import baselines, class_metrics, null_trees, set_metrics
+from severity.metrics import baselines, catalogue, class_metrics, null_trees, set_metrics
 from severity.predictions.predictions import Predictions
 from severity.tree import costs, nulls, trees
 from tests.trees import TOP, chexpert_default, flat, random_trees, six_classes
@@ -86,21 +86,23 @@ def test_constant_rankings_follow_the_frequencies():
     #                            a  b1 b2 c1 d1 d2
     counts = numpy.array([30, 0, 5, 15, 26, 24])
     validation = numpy.repeat(numpy.eye(6, dtype=bool), counts, axis=0)
-    found = baselines.rankings(validation=validation, images=4, cost=costs.lca_height(tree), hierarchy=tree, seed=0)
-    assert {name: tree.classes[ranking[0, 0]] for name, ranking in found.items() if name != "random"} == {
+    truth = numpy.eye(6, dtype=bool)[[3, 3, 3, 0]]
+    found = baselines.rankings(validation=validation, truth=truth, cost=costs.lca_height(tree), hierarchy=tree)
+    assert {name: tree.classes[ranking[0, 0]] for name, ranking in found.items()} == {
         "majority": "a",
         "least_risk": "d1",
+        "best_constant": "c1",
     }
     for ranking in found.values():
         assert (numpy.sort(ranking, axis=1) == numpy.arange(6)).all()
-    assert (found["random"][0] != found["random"][1]).any()
 
 
 def test_no_constant_ranking_has_a_lower_mean_severity_than_least_risk():
     tree = chexpert_default()
     cost = costs.path(tree)
     truth = numpy.eye(14, dtype=bool)[numpy.random.default_rng(0).integers(0, 14, 300) // 2]
-    found = baselines.rankings(validation=truth, images=300, cost=cost, hierarchy=tree, seed=0)
+    found = baselines.rankings(validation=truth, truth=truth, cost=cost, hierarchy=tree)
+    assert (found["best_constant"] == found["least_risk"]).all()
     severity = class_metrics.severities(ranking=found["least_risk"], truth=truth, cost=cost).mean()
     every = [
         class_metrics.severities(ranking=numpy.full((300, 14), k), truth=truth, cost=cost).mean() for k in range(14)
@@ -110,9 +112,31 @@ def test_no_constant_ranking_has_a_lower_mean_severity_than_least_risk():
 
 def test_without_a_true_class_in_validation_the_majority_is_the_first():
     found = baselines.rankings(
-        validation=numpy.zeros((3, 4), dtype=bool), images=2, cost=costs.path(flat(4)), hierarchy=flat(4), seed=0
+        validation=numpy.zeros((3, 4), dtype=bool),
+        truth=numpy.eye(4, dtype=bool)[:2],
+        cost=costs.path(flat(4)),
+        hierarchy=flat(4),
     )
     assert found["majority"].tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_the_random_baseline_is_the_mean_over_random_rankings():
+    tree = chexpert_default()
+    cost, rng = costs.lca_height(tree), numpy.random.default_rng(0)
+    truth = rng.random((30, 14)) < 0.2
+    truth[:, 0] |= ~truth.any(axis=1)
+    truth[:3] = False
+    unknown = (rng.random(truth.shape) < 0.2) & ~truth
+    for hidden in (unknown & False, unknown):
+        found = baselines.random(truth=truth, cost=cost, unknown=hidden)
+        assert list(found) == [metric.name for metric in catalogue.baselines()]
+        many = numpy.tile(truth, (400, 1)), numpy.tile(hidden, (400, 1))
+        ranking = rng.permuted(numpy.tile(numpy.arange(14), (len(many[0]), 1)), axis=1)
+        drawn = class_metrics.single_decision(ranking=ranking, truth=many[0], cost=cost, unknown=many[1])
+        for name in ("top1_error", "mistake_severity", "hierarchical_distance_at_1"):
+            assert found[name] == pytest.approx(drawn[name], rel=0.02), name
+    plain = baselines.random(truth=truth, cost=cost, unknown=unknown & False)
+    assert plain["hierarchical_distance_at_5"] == plain["hierarchical_distance_at_1"]
 
 
 def test_trivial_sets():

@@ -1,5 +1,7 @@
 """The tables over the seeds: that none hides that nothing was learnt, and that each says what it is of."""
 
+from dataclasses import replace
+
 import numpy
 import pandas
 import pytest
@@ -95,12 +97,14 @@ def test_every_table_has_their_rows_below_its_own(learnt):
     table = configurations.whole_table(learnt, RULES)
     own, trivial = table[table["runs"] > 0], table[table["backbone"] == catalogue.NO_IMAGE]
     pandas.testing.assert_frame_equal(own, configurations.comparison(learnt, RULES))
-    assert trivial["rule"].tolist() == ["majority", "least_risk", "random"] == table["rule"].tolist()[-3:]
+    assert (
+        trivial["rule"].tolist() == ["majority", "least_risk", "best_constant", "random"] == table["rule"].tolist()[-4:]
+    )
     first = next(iter(learnt.values()))["baselines"]["single_decision"]
     for row in trivial.to_dict("records"):
         assert row["top1_error"] == first[row["rule"]]["top1_error"] and row["hd_at_1_max"] == row["hd_at_1_min"]
     text = configurations.markdown(table).splitlines()
-    assert text[-3].startswith(f"| {catalogue.NO_IMAGE} |  | majority | 0 | {first['majority']['top1_error']:.3f} |")
+    assert text[-4].startswith(f"| {catalogue.NO_IMAGE} |  | majority | 0 | {first['majority']['top1_error']:.3f} |")
 
 
 def draw(found: dict[Run, dict]):
@@ -113,7 +117,7 @@ def draw(found: dict[Run, dict]):
 def test_the_figure_of_error_against_severity_has_them(learnt):
     picture = draw(learnt)
     table = picture.table[picture.table["backbone"] == catalogue.NO_IMAGE].set_index("rule")
-    assert table.index.tolist() == ["majority", "least_risk", "random"]
+    assert table.index.tolist() == ["majority", "least_risk", "best_constant", "random"]
     panels = [axes for axes in picture.figure.axes if axes.get_xlabel()]
     assert len(panels) == 2
     for axes, measure in zip(panels, ("hd_at_1", "mistake_severity"), strict=True):
@@ -130,7 +134,7 @@ def test_the_figure_of_error_against_severity_has_them(learnt):
 def test_a_single_run_has_no_range(blind):
     single = {run: each for run, each in blind.items() if run.seed == 0}
     text = configurations.markdown(configurations.whole_table(single, ["argmax", "crm"]))
-    assert " to " not in text and text.count("\n") == 2 + 4 + 3
+    assert " to " not in text and text.count("\n") == 2 + 4 + 4
     assert "One run a configuration, no range" in configurations.about(single)
     several = configurations.markdown(configurations.whole_table(blind, ["argmax", "crm"])).splitlines()
     assert all(line.count(" to ") == 5 for line in several[2:6]) and " to " not in "".join(several[6:])
@@ -183,3 +187,16 @@ def test_a_baseline_whose_every_decision_is_masked_has_no_row_of_numbers(learnt)
         for run, record in learnt.items()
     }
     assert baselines.warning(without) == "" and baselines.rows(without)["hd_at_1"].isna().all()
+
+
+def test_a_network_that_decides_one_class_beats_no_constant_and_is_named(learnt):
+    """Whatever class it is: best on the test images, but no majority of the validation images."""
+    truth = numpy.eye(6)[[0] * 40 + [1] * 20 + [2] * 100]
+    made = records.predict(Run("net", "ce", 0), TREE, truth=truth, validation=40, noise=0.0)
+    logs = numpy.log(numpy.full((160, 6), 0.1))
+    logs[:, 2] = numpy.log(0.5)
+    stuck = {Run("net", "ce", 0): records.of(replace(made, log_posterior=logs), TREE, COST)}
+    assert "best_constant" in baselines.warning(stuck)
+    (sentence, *_) = baselines.constant(stuck)
+    assert sentence.startswith(f"net-ce-0 under argmax decides {TREE.classes[2]} for all 120 images")
+    assert sentence in configurations.about(stuck) and baselines.constant(learnt) == []

@@ -4,39 +4,66 @@ import numpy
 
 from severity.arrays.distances import distances
 from severity.arrays.labelsets import most_specific, shares
+from severity.arrays.probabilities import chunks
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import seed_for
 from severity.decisions import class_rules
+from severity.metrics import catalogue
 
 
 def rankings(
-    *, validation: numpy.ndarray, images: int, cost: numpy.ndarray, hierarchy: Hierarchy, seed: int
+    *, validation: numpy.ndarray, truth: numpy.ndarray, cost: numpy.ndarray, hierarchy: Hierarchy
 ) -> dict[str, numpy.ndarray]:
-    """Rankings of classes by what is known without looking at an image.
+    """Rankings of classes that are the same for all images.
 
     Args:
         validation: (M, K) bool truth of the validation images, where frequencies come from; without a row there is only
-            `random`.
-        images: N, how many images to decide for.
+            `best_constant`.
+        truth: (N, K) bool, the most specific true classes of the images to decide for; some image has one.
 
     Returns:
-        name -> (N, K) int32. majority: the same for all, most frequent class first. least_risk: the same for all,
-        ascending mean cost to the nearest of the most specific true classes of the validation images: of all constant
-        decisions the one of least mean severity there. random: each image its own order.
+        name -> (N, K) int32. majority: most frequent class first. least_risk: ascending mean cost to the nearest of the
+        most specific true classes of the validation images: of all constant decisions the one of least mean severity
+        there. best_constant: the same of the images themselves. Nobody can know it before, and nothing that does not look
+        at an image can be expected to do better.
     """
     known = validation[validation.any(axis=1)]
-    size = validation.shape[1]
+    shape = truth.shape
     every = {}
+    frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(shape[1], 1 / shape[1])
     if len(validation):
-        frequency = shares(known, hierarchy).mean(axis=0) if len(known) else numpy.full(size, 1 / size)
         majority = class_rules.rank("argmax", posterior=frequency[None], cost=cost, hierarchy=hierarchy)
-        every["majority"] = numpy.broadcast_to(majority, (images, size))
-        truth = most_specific(known, hierarchy)
-        severity = distances(truth=truth, cost=cost).mean(axis=0) if len(known) else cost.mean(axis=1)
-        least = numpy.lexsort((-frequency, severity)).astype(numpy.int32)
-        every["least_risk"] = numpy.broadcast_to(least, (images, size))
-    orders = numpy.tile(numpy.arange(size, dtype=numpy.int32), (images, 1))
-    return every | {"random": numpy.random.default_rng(seed_for("random ranking", seed)).permuted(orders, axis=1)}
+        every["majority"] = numpy.broadcast_to(majority, shape)
+        every["least_risk"] = numpy.broadcast_to(_least_risk(most_specific(known, hierarchy), frequency, cost), shape)
+    here = truth[truth.any(axis=1)]
+    return every | {"best_constant": numpy.broadcast_to(_least_risk(here, frequency, cost), shape)}
+
+
+def _least_risk(truth: numpy.ndarray, frequency: numpy.ndarray, cost: numpy.ndarray) -> numpy.ndarray:
+    """(K,) int32: the classes by ascending mean severity over images, (M, K) bool; of equal ones the more frequent first."""
+    severity = distances(truth=truth, cost=cost).mean(axis=0) if len(truth) else cost.mean(axis=1)
+    return numpy.lexsort((-frequency, severity)).astype(numpy.int32)
+
+
+def random(*, truth: numpy.ndarray, cost: numpy.ndarray, unknown: numpy.ndarray) -> dict[str, float | None]:
+    """What a random ranking gives in expectation: the `baseline` metrics of the catalogue, by name.
+
+    Every class is as likely in every place, so that a hierarchical distance @k is the mean over all classes, whatever k.
+
+    Args:
+        truth: (N, K) bool; images without a true class are left out. cost: (K, K). unknown: (N, K) bool, classes that are
+            neither right nor wrong: decisions for one are left out.
+    """
+    scored = truth.any(axis=1)
+    truth, known = truth[scored], ~unknown[scored]
+    sums = {None: float(known.sum()), "top1_error": float((~truth & known).sum())}
+    far = sum(float((distances(truth=truth[rows], cost=cost) * known[rows]).sum()) for rows in chunks(*truth.shape))
+    sums |= {f"hierarchical_distance_at_{k}": far for k in catalogue.DEPTHS}
+    return {
+        metric.name: sums[metric.numerator] / sums[metric.denominator] if sums.get(metric.denominator) else None
+        for metric in catalogue.baselines()
+        if metric.numerator in sums
+    }
 
 
 def label_sets(*, validation: numpy.ndarray, images: int, seed: int) -> dict[str, numpy.ndarray]:

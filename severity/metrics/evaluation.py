@@ -293,13 +293,12 @@ def _multi_label(sets: dict[str, numpy.ndarray], case: _Case, trivial: dict[str,
 def _baselines(case: _Case, seed: int) -> dict[str, Any]:
     images = len(case.truth)
     seen = case.validation.truth if case.validation else case.test.truth[:0]
-    orders = baselines.rankings(
-        validation=seen == 1, images=images, cost=case.cost, hierarchy=case.hierarchy, seed=seed
-    )
+    orders = baselines.rankings(validation=seen == 1, truth=case.truth, cost=case.cost, hierarchy=case.hierarchy)
     sets = baselines.label_sets(validation=seen, images=images, seed=seed)
     return {
         "single_decision": {
-            name: _brief(ranking, case.truth, case.cost, case.unknown) for name, ranking in orders.items()
+            **{name: _brief(ranking, case.truth, case.cost, case.unknown) for name, ranking in orders.items()},
+            "random": baselines.random(truth=case.truth, cost=case.cost, unknown=case.unknown),
         },
         "multi_label": _score_sets(sets, case, case.hierarchy, case.cost),
     }

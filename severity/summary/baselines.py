@@ -80,9 +80,9 @@ def warning(records: Mapping[Run, Record]) -> str:
     best = min(cells, key=lambda cell: cell.distance)
     known = ", ".join(f"{each.baseline} ({METRIC.heading} {each.distance:.3f})" for each in unbeaten)
     return (
-        f"Nothing shows that anything was learnt: no configuration under any rule beats {known}, "
-        f"{'a decision' if len(unbeaten) == 1 else 'decisions'} without a look at the image. The nearest is {best.name} "
-        f"({METRIC.heading} {best.distance:.3f})."
+        f"Nothing shows that anything was learnt: no configuration under any rule is shown to beat {known}, "
+        f"{'a decision' if len(unbeaten) == 1 else 'decisions'} without a look at the image, by more than {ERRORS} standard "
+        f"errors and in each seed. The nearest is {best.name} ({METRIC.heading} {best.distance:.3f})."
     )
 
 
@@ -94,6 +94,17 @@ def remarks(records: Mapping[Run, Record]) -> list[str]:
         for each in standings(records)
         if each.beaten_by and each.others
     ]
+
+
+def constant(records: Mapping[Run, Record]) -> list[str]:
+    """A sentence for each run and rule that decides the same class for every image."""
+    found = []
+    for run, record in records.items():
+        for name, rule in record["rules"].items():
+            decided = {decision for decisions in rule["confusion"].values() for decision in decisions}
+            if len(decided) == 1 and rule["images"] > 1:
+                found.append(f"{run.name} under {name} decides {decided.pop()} for all {rule['images']:,} images.")
+    return found
 
 
 def rows(records: Mapping[Run, Record]) -> pandas.DataFrame:

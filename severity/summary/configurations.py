@@ -156,8 +156,9 @@ def about(records: Mapping[Run, Record]) -> str:
         + "The numbers are described, not tested: rows that differ here may differ by chance; metrics/comparisons has "
         "intervals, and says what they are corrected for.\n",
         f"Rows of *{catalogue.NO_IMAGE}* are decisions that look at none: majority (always the most frequent class), least_risk "
-        "(always the class of least mean severity on validation images), random. A network that does not beat them "
-        f'has learnt nothing (docs/methods.md, "What a row must beat"). {" ".join(baselines.remarks(records))}'.rstrip()
+        "(always the class of least mean severity on validation images), best_constant (the same on the test images), random (in "
+        "expectation). A network that does not beat them "
+        f'has learnt nothing (docs/methods.md, "What a row must beat"). {" ".join([*baselines.remarks(records), *baselines.constant(records)])}'.rstrip()
         + "\n",
     ]
     return "\n".join(part for part in parts if part)

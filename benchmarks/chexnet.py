@@ -342,6 +342,13 @@ def differences(
     }
 
 
+def _interval(difference: dict[str, float]) -> str:
+    """The ends in words; where all patients are alike there is no interval."""
+    if numpy.isnan(difference["lower"]):
+        return "no interval"
+    return f"{difference['lower']:+.4f} to {difference['upper']:+.4f}"
+
+
 def rules_table(found: dict[str, Any]) -> str:
     """Both rules side by side in both cases, and their difference with its interval."""
     rows = []
@@ -353,7 +360,7 @@ def rules_table(found: dict[str, Any]) -> str:
                     f"{NAMES[name]} ({case['images']:,})",
                     heading,
                     *(f"{case['rules'][rule][metric]:.4f}" for rule in RULES),
-                    f"{difference['difference']:+.4f} ({difference['lower']:+.4f} to {difference['upper']:+.4f})",
+                    f"{difference['difference']:+.4f} ({_interval(difference)})",
                     f"{numpy.median(control):+.4f} ({min(control):+.4f} to {max(control):+.4f})",
                 ]
             )

@@ -434,7 +434,7 @@ def test_nih_lists_of_another_editor(tmp_path):
     (tmp_path / "test_list.txt").write_bytes(b"\xef\xbb\xbf00000002_000.png")
     assert nih14.read(tmp_path, views=["PA", "AP"]).table["split"].tolist() == ["", "", "test"]
     (tmp_path / "test_list.txt").write_bytes(b"\xff\xfe00")
-    with fails("test_list.txt cannot be read as a text file"):
+    with fails("test_list.txt is not text in UTF-8"):
         nih14.read(tmp_path, views=["PA", "AP"])
 
 

@@ -34,7 +34,7 @@ NAN = float("nan")
 TREE = Hierarchy.from_parents([-1, 0, 0, 0], [1, 2, 3], LABELS)
 POLICIES = {"uncertain": "ones", "unmentioned": "zeros", "closure": False}
 OPTIONS = {"validation_fraction": 0.25, "test_fraction": 0.25, "seed": 0, "min_positives": 1}
-DECODE = {"size": 16, "aspect": "squash", "reduced": True, "max_unreadable": 0, "workers": 2}
+DECODE = {"size": 16, "aspect": "squash", "reduced": True, "sixteen_bits": "whole", "max_unreadable": 0, "workers": 2}
 
 
 def fails(text):
@@ -292,6 +292,7 @@ def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
     root = real("nih_cxr14_64")
     section = {
         "root": str(root),
+        "title": "ChestX-ray14",
         "hierarchy": "nih14",
         "collect": {"images": 970},
         "read": {"views": ["PA", "AP"]},
@@ -299,7 +300,7 @@ def test_stages_on_real_images(tmp_path, monkeypatch, capsys):
     }
     settings_ = {
         "external": {"truth": "data/prepared"},
-        "data": {"name": "nih14"},
+        "data": {"name": "nih14", "hidden_names": False},
         "datasets": {"nih14": section},
         "decode": {key: value for key, value in DECODE.items() if key != "workers"},
         "machine": {"workers": DECODE["workers"]},

@@ -382,7 +382,7 @@ def test_windows_paths_and_names_beyond_ascii(tmp_path):
     [
         (b"", "cannot be read as a CSV table"),
         (b"path,class\n", "has a header but no row"),
-        (b"path,class\n1.png,a,b,c\n", "cannot be read as a CSV table"),
+        (b"path,class\n1.png,a,b,c\n", "labels.csv, line 2: the row has 4 cells"),
         ("path,class\nRöntgen.png,a\n".encode("latin-1"), "Save it in the encoding UTF-8."),
         ("path,class\n1.png,a\n".encode("utf-16"), "in UTF-8."),
     ],

@@ -270,6 +270,21 @@ def test_folders_of_splits_and_patients(tmp_path):
     assert table["patient"].tolist() == ["Test/ill/4.png", "p3", "p1", "p1", "p2"]
 
 
+def test_folders_of_splits_by_other_words_and_of_studies(tmp_path):
+    draw(tmp_path, "Training/ill/p1/s1/1.png", "training/ill/p1/s2/2.png", "TESTING/well/p2/3.png")
+    found = read(tmp_path, table=own.FOLDERS)
+    table = found.table.sort_values("path")
+    assert found.labels == ("ill", "well") and table["split"].tolist() == ["test", "train", "train"]
+    assert table["patient"].tolist() == ["p2", "p1", "p1"]
+
+
+@pytest.mark.parametrize("odd", ["extra/ill/3.png", "train/3.png", "Testing/3.png"])
+def test_folders_that_are_splits_only_in_part_are_refused(tmp_path, odd):
+    draw(tmp_path, "train/ill/1.png", "test/well/2.png", odd)
+    message = refused(tmp_path, table=own.FOLDERS)
+    assert odd in message and "<split>/<class>/" in message
+
+
 def test_folders_that_say_no_class_are_refused(tmp_path):
     draw(tmp_path, "1.png", "ill/2.png", "well/3.png")
     assert "1.png lies in none" in refused(tmp_path, table=own.FOLDERS)

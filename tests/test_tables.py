@@ -59,11 +59,16 @@ class TestEveryReader:
         numbers = pytest.approx([1.0, numpy.nan, 2.5], nan_ok=True)
         assert frame["b"].tolist() == (["1", "", "2.5"] if reader == "read_text" else numbers)
 
-    def test_a_short_row_is_filled_with_blanks(self, reader, tmp_path):
-        frame = READ[reader](written(tmp_path, b"b,a\n1,x\n2\n"))
-        assert frame["a"].tolist() == ["x", ""]
+    @pytest.mark.parametrize("content", [b"a,b\n1,2,3\n", b"a,b\n1,2,3,4\n", b"a,b\n\n1,2\n1,2,3\n"])
+    def test_a_row_longer_than_the_header_is_refused_with_its_line(self, reader, content, tmp_path):
+        with pytest.raises(SeverityError, match=rf"table\.csv, line {content.count(10)}: .* cells, but the header 2"):
+            READ[reader](written(tmp_path, content))
 
-    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n", b"a,b\n1,2,3,4\n", b"a,b\n\xff\xfe,2\n"])
+    def test_a_sheet_that_is_called_a_table_is_called_a_sheet(self, reader, tmp_path):
+        with fails("an Excel or ZIP file"):
+            READ[reader](written(tmp_path, b"PK\x03\x04\x14\x00\x06\x00"))
+
+    @pytest.mark.parametrize("content", [b"", b"a,b\n\xff\xfe,2\n"])
     def test_what_is_no_table_is_refused_with_its_name(self, reader, content, tmp_path):
         with pytest.raises(SeverityError, match=r"table\.csv cannot be read as a CSV table") as refusal:
             READ[reader](written(tmp_path, content))
@@ -72,6 +77,28 @@ class TestEveryReader:
     def test_a_missing_file_is_called_missing(self, reader, tmp_path):
         with fails("none.csv is missing. Fix it."):
             READ[reader](tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("content", [b"b,a,c\n1,x,2\n\n2,y\n", b'b,a,c\n1,"x\nz",2\n2\n', b"b,a,\n1,x,\n\n1,x\n"])
+def test_a_row_shorter_than_the_header_is_refused_with_its_line(content, tmp_path):
+    """One cell lost in the middle would put all behind it under the name before."""
+    with pytest.raises(SeverityError, match=r"table\.csv, line 4: .* cells, but the header 3"):
+        tables.read_text(written(tmp_path, content), ["a"])
+
+
+def test_cells_under_no_name_may_be_missing_where_a_release_lacks_them(tmp_path):
+    path = written(tmp_path, b"b,a,,\n1,x\n2,y,,\n")
+    assert tables.read_text(path, ["a"], blank_tail=True)["a"].tolist() == ["x", "y"]
+    with fails("line 2"):
+        tables.read_text(written(tmp_path, b"b,a,,\n1\n"), ["a"], blank_tail=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"sep=;\na;b\n1;2\n", "Remove this line"), (b"a,b\n0,5,1\n", "quotes")]
+)
+def test_what_programs_write_beside_the_table_is_told(content, words, tmp_path):
+    with pytest.raises(SeverityError, match=rf"table\.csv, line [12]: .*{words}"):
+        tables.read_text(written(tmp_path, content), ["a"], tables.separator_of(tmp_path / "table.csv", "a"))
 
 
 @pytest.mark.parametrize("reader", ["read_text", "read"])
@@ -128,6 +155,12 @@ def test_refuse_names_the_first_of_the_bad_rows():
     table_checks.refuse([False] * 3, values, "letter", Path("t.csv"), "is wrong")
     with fails("t.csv, line 3, column 'letter': 'y' is wrong (2 such rows). Did you mean 'yy'? Known: yy, zz."):
         table_checks.refuse([False, True, True], values, "letter", Path("t.csv"), "is wrong", ["zz", "yy"])
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    path = written(tmp_path, b'a,b\n\nx,1\n"y\nz",2\n  \nw,3\n')
+    assert tables.lines(path) == [1, 3, 4, 7] and table_checks.line(path, 2) == 7
+    assert table_checks.line(tmp_path / "none.csv", 2) == 4
 
 
 def test_refuse_repeats_names_both_lines():

@@ -24,6 +24,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 GZIP = b"\x1f\x8b"
+ZIP, OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"  # Excel: .xlsx, .xls
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 MIB = 2**20
 DOCUMENT = 2 * MIB  # the largest page of text that people write, such as params.yaml
@@ -139,6 +140,11 @@ class _Limited(io.RawIOBase):
         count = self.file.readinto(buffer)
         self.read_so_far += count
         block = bytes(buffer[:count])
+        if self.read_so_far == count and block.startswith((ZIP, OLE)):
+            raise SeverityError(
+                f"{shown(self.path)} is not text but an Excel or ZIP file, by its content. Give it the name that it has "
+                "as such (.xlsx), unpack it, or save it as a table in UTF-8."
+            )
         if b"\x00" in block:
             raise SeverityError(
                 f"{shown(self.path)} has zero bytes: it is a binary file or text in another encoding. Save it as a table "

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy
 import pandas
 
+from severity.core import tables
 from severity.core.errors import SeverityError, nearest
 
 SHOWN = 5  # how many offenders an error names
@@ -15,9 +16,10 @@ AGE = r"^(.*?)\s*([YMWD])?$"
 YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
-def line(row: int) -> int:
-    """The line of a file that holds data row `row` (counted from 0): the header is line 1."""
-    return row + 2
+def line(path: Path, row: int) -> int:
+    """The line of a file that holds data row `row` (counted from 0): blank lines and those within cells count."""
+    known = tables.lines(path)
+    return known[row + 1] if row + 1 < len(known) else row + 2
 
 
 def refuse(
@@ -37,7 +39,7 @@ def refuse(
         value = values.iloc[row]
         hint = f" {nearest(value, known)}" if known else ""
         raise SeverityError(
-            f"{path}, line {line(row)}, column {column!r}: {value!r} {words} ({int(bad.sum())} such rows).{hint}"
+            f"{path}, line {line(path, row)}, column {column!r}: {value!r} {words} ({int(bad.sum())} such rows).{hint}"
         )
 
 
@@ -53,7 +55,7 @@ def refuse_repeats(names: pandas.Series, column: str, path: Path) -> None:
         row = int(again.argmax())
         first = int((names == names.iloc[row]).to_numpy().argmax())
         raise SeverityError(
-            f"{path}, column {column!r}: lines {line(first)} and {line(row)} both name {names.iloc[row]!r}; each image "
+            f"{path}, column {column!r}: lines {line(path, first)} and {line(path, row)} both name {names.iloc[row]!r}; each image "
             f"has one row ({int(again.sum())} repeated rows)."
         )
 

@@ -1,8 +1,9 @@
 """Reading tables, CSV files and Excel sheets: every one is read here, under the same rules.
 
 The encoding is UTF-8, with or without a byte order mark. A name of a column or a cell such as NA is text, never
-"missing"; only a blank cell is blank. A row longer than the header is an error, not a column of its own, and a required
-column must be there exactly once. Messages name the file and say what to do.
+"missing"; only a blank cell is blank. A required column must be there exactly once. A row longer than the header is an
+error; in a table from outside one that is shorter is too, since its cells may stand under the wrong names. Messages name
+the file and say what to do.
 
 A cell in quotes may hold separators and line breaks; a quote within it is doubled. In a table from outside a quote that
 is not closed so, or only rows later, is an error: it would swallow the rows between without a word.
@@ -12,7 +13,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -49,10 +50,17 @@ def header(path: Path | str, separator: str = ",", fix: str = "") -> list[str]:
     """The cells of the first line of a table, as they are. Raises SeverityError when it is not a table."""
     if _is_sheet(path):
         return _read_sheet(path, fix).iloc[0].tolist()
-    return _read(path, fix, sep=separator, header=None, nrows=1, dtype=str).iloc[0].tolist()
+    names = _read(path, fix, sep=separator, header=None, nrows=1, dtype=str).iloc[0].tolist()
+    if names[0].strip().lower().startswith("sep="):
+        raise SeverityError(
+            f"{path}, line 1: {names[0]!r} is a note for Excel, not the names of the columns. Remove this line."
+        )
+    return names
 
 
-def read_text(path: Path | str, columns: Sequence[str], separator: str = ",", fix: str = "") -> pandas.DataFrame:
+def read_text(
+    path: Path | str, columns: Sequence[str], separator: str = ",", fix: str = "", *, blank_tail: bool = False
+) -> pandas.DataFrame:
     """Read a table from outside (gzip or Excel by its suffix); every cell is text, a blank one ''.
 
     Args:
@@ -60,17 +68,18 @@ def read_text(path: Path | str, columns: Sequence[str], separator: str = ",", fi
         columns: the columns that must be there; others are kept as they are.
         separator: the character between two cells, without effect on Excel sheets.
         fix: how to get the right file, for messages.
+        blank_tail: whether rows may lack the cells of the last columns, where these have no name.
 
     Raises:
-        SeverityError: the file is missing or not a table, or has no row; a quote is not closed; a column is missing or
-            duplicated.
+        SeverityError: the file is missing or not a table, or has no row; a row has fewer or more cells than the header;
+            a quote is not closed; a column is missing or duplicated.
     """
     names = header(path, separator, fix)
     if _is_sheet(path):
         frame = _read_sheet(path, fix)[1:].set_axis(names, axis=1).reset_index(drop=True)
     else:
+        _check_rows(path, separator, blank_tail)
         frame = _read(path, fix, sep=separator, dtype=str)
-        _check_quotes(path, separator)
     _check_columns(path, columns, names, lambda column: nearest(column, names))
     if frame.empty:
         raise SeverityError(_sentence(f"{path} has a header but no row.", fix))
@@ -124,47 +133,94 @@ def _read(path: Path | str, fix: str, **options: Any) -> pandas.DataFrame:
     except SeverityError:
         raise
     except (ValueError, OSError, pandas.errors.ParserWarning) as error:
-        _check_quotes(path, options.get("sep", SEPARATORS[0]))  # It knows the line of a quote that swallows the rest.
+        _check_rows(path, options.get("sep", SEPARATORS[0]))  # It knows the line of a row that is wrong.
         fix = UTF8 if isinstance(error, UnicodeDecodeError) else fix
         why = str(error).rstrip(".")
         raise SeverityError(_sentence(f"{path} cannot be read as a CSV table: {why}.", fix)) from None
 
 
-def _check_quotes(path: Path | str, separator: str) -> None:
-    """Raise SeverityError where a quote opens a cell and is not closed before the next separator or line end.
+def lines(path: Path | str) -> list[int]:
+    """The line of the file, counted from 1, on which each row of a table from outside begins, the header's too.
 
-    A cell that runs over several lines is taken for one that was meant so, unless it holds at least as many separators
-    as the rows that these lines would be: then it is rows that were swallowed.
+    Blank lines are no rows. Nothing is said of a file that cannot be read: the list is empty.
+    """
+    try:
+        if _is_sheet(path):
+            return [row + 1 for row in _read_sheet(path, "").index]
+        return [line for line, _ in _rows(path, separator_of(path, ""))]
+    except (SeverityError, csv.Error):
+        return []
+
+
+def _rows(path: Path | str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a text table that are not blank, each with the line on which it begins.
+
+    Raises:
+        csv.Error: a quote is not closed; its `args` are the words and the line on which the row begins.
     """
     try:
         with inputs.table(path) as file:
-            content = file.read()
-        if b'"' not in content:
-            return
-        rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=separator, strict=True)
+            content = file.read().decode("utf-8-sig")
     except (OSError, ValueError):  # Not readable at all: the reader says so.
         return
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    line = 1
+    try:
+        for row in rows:
+            if len(row) > 1 or "".join(row).strip():
+                yield line, row
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(str(error), line) from None
+
+
+def _check_rows(path: Path | str, separator: str, blank_tail: bool = False) -> None:
+    """Raise SeverityError where a row has fewer or more cells than the header, or a quote swallows rows.
+
+    A quote does where it opens a cell and is not closed before the next separator or line end. A cell that runs over
+    several lines is taken for one that was meant so, unless it holds at least as many separators as the rows that these
+    lines would be.
+    """
     fix = (
         "A quote at the beginning of a cell must be closed at its end, and a quote within it be doubled; remove or "
         "double it, or take the line breaks out of the cell."
     )
-    line, columns = 1, 0
+    most = least = 0
     try:
-        for row in rows:
-            columns = columns or len(row)
+        for line, row in _rows(path, separator):
+            if not most:
+                most = len(row)
+                least = max((place for place, name in enumerate(row, 1) if name.strip()), default=most)
+                least = least if blank_tail else most
+            start = line
             for cell in row:
                 breaks = len(re.findall(r"\r\n?|\n", cell))
-                if 0 < breaks * (columns - 1) <= cell.count(separator):
+                if 0 < breaks * (most - 1) <= cell.count(separator):
                     raise SeverityError(
-                        f"{path}, line {line}: a quote opens a cell that holds the following {breaks} lines too, which "
+                        f"{path}, line {start}: a quote opens a cell that holds the following {breaks} lines too, which "
                         f"look like rows of their own. {fix}"
                     )
-                line += breaks
-            line = rows.line_num + 1
+                start += breaks
+            if not least <= len(row) <= most:
+                raise SeverityError(_about_length(path, line, row, most, separator))
     except csv.Error as error:
-        if "NUL" in str(error):  # Python before 3.11; pandas reads it.
+        words, line = error.args
+        if "NUL" in words or "field limit" in words:  # Before Python 3.11, and very long cells; pandas reads both.
             return
-        raise SeverityError(f"{path}, line {line}: a quote opens a cell and is not closed ({error}). {fix}") from None
+        raise SeverityError(f"{path}, line {line}: a quote opens a cell and is not closed ({words}). {fix}") from None
+
+
+def _about_length(path: Path | str, line: int, row: list[str], columns: int, separator: str) -> str:
+    told = f"{path}, line {line}: the row has {len(row)} cells, but the header {columns}"
+    if len(row) < columns:
+        return (
+            f"{told}. Add what is missing, where it belongs: a cell that is not known is left blank, but not left out."
+        )
+    decimal = " (also one that is a decimal comma)" if separator == "," else ""
+    return (
+        f"{told}. Put a cell that holds {separator!r}{decimal} in quotes, give each column a name, and take a separator at "
+        "the end of the row away."
+    )
 
 
 def _is_sheet(path: Path | str) -> bool:
@@ -208,7 +264,7 @@ def _read_sheet(path: Path | str, fix: str) -> pandas.DataFrame:
             f"{path} has {len(filled)} sheets that hold something ({', '.join(filled)}). Keep one of them."
         )
     (sheet,) = filled.values()
-    return sheet[(sheet != "").any(axis=1)].reset_index(drop=True)
+    return sheet[(sheet != "").any(axis=1)]
 
 
 def _check_columns(path: Path | str, columns: Sequence[str], names: Sequence[str], fix: Callable[[str], str]) -> None:

@@ -30,7 +30,7 @@ import pandas
 
 from severity.collections import manifest
 from severity.collections.collection import Collection
-from severity.core import table_checks, tables
+from severity.core import tables
 from severity.core.errors import SeverityError
 from severity.irma import codes as irma_codes
 from severity.irma.facts import CODE_TABLES, CODES, SUBJECT, IrmaFacts
@@ -135,7 +135,7 @@ def _read_table(path: Path, column: str, axes: tuple[str, ...], option: str) -> 
     if not path.is_file():
         raise SeverityError(f"{path} is missing. Name the table of the collection in {PARAMS}.{option}.")
     raw = tables.read_text(path, [ID, column], separator=";")
-    where = pandas.Series([f"{path}, line {table_checks.line(row)}" for row in range(len(raw))])
+    where = pandas.Series([f"{path}, line {line}" for line in tables.lines(path)[1:]])
     ids, texts = raw[ID].str.strip(), raw[column].str.strip()
     blank = where[ids == ""]
     if len(blank):

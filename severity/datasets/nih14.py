@@ -109,7 +109,7 @@ def read(root: Path | str, *, views: list) -> Collection:
     """
     root = Path(root)
     path = _find_table(root)
-    raw = tables.read_text(path, COLUMNS)
+    raw = tables.read_text(path, COLUMNS, blank_tail=True)
     names = _file_names(raw["Image Index"], path)
     paths = _find_images(root)
     stated = table_checks.ages(raw["Patient Age"], "Patient Age", path)  # The first release writes 058Y, 011M, 003D.
@@ -241,7 +241,7 @@ def _read_boxes(root: Path, ids: dict[str, str]) -> tuple[pandas.DataFrame, dict
     path = tables.find(root, BOXES)
     if path is None:
         return no_boxes(), {}
-    raw = tables.read_text(path, ["Image Index", "Finding Label", *BOX_COLUMNS])
+    raw = tables.read_text(path, ["Image Index", "Finding Label", *BOX_COLUMNS], blank_tail=True)
     label = raw["Finding Label"].replace(BOX_LABELS)
     findings = LABELS[1:]
     table_checks.refuse(

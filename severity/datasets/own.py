@@ -25,8 +25,9 @@ columns without a name do not count.
 Without a table (`table: folders`), the folders are the classes, and may be divided first::
 
     <root>/<class>/1.png                 each image is a patient of its own
-    <root>/<class>/<patient>/1.png       what lies between the class and the image says whose image it is
-    <root>/train/<class>/...             where all top folders name splits: train, validation (valid, val), test
+    <root>/<class>/<patient>/1.png       the folder below the class says whose image it is, whatever lies below that
+    <root>/train/<class>/...             where one top folder names a split, all do: train (training), validation
+                                         (valid, val), test (testing)
 
 Licence: yours; nothing is copied out of the folder but into data/.
 """
@@ -78,6 +79,8 @@ SPLITS = {
     "val": "validation",
     "test": "test",
 }
+# Of folders also these, so that they are never taken for classes.
+SPLIT_FOLDERS = {word: split for word, split in SPLITS.items() if word} | {"training": "train", "testing": "test"}
 SEXES = {"": "", "f": "F", "m": "M", "female": "F", "male": "M", "unknown": ""}
 SECTION = "datasets.own"
 
@@ -252,13 +255,22 @@ def _of_folders(root: Path, section: str) -> pandas.DataFrame:
             f"{root}: {found}. {section}.collect.table in params.yaml is {FOLDERS}, so each image (its name ends in "
             f"{', '.join(IMAGES)}) lies in a folder that is named for its class."
         )
-    divided = all(len(part) > 1 and part[0].lower() in SPLITS for part in parts)
+    named = [part[0].lower() in SPLIT_FOLDERS for part in parts]
+    divided = any(named)
+    for path, part, is_split in zip(paths, parts, named, strict=True):
+        if divided and (not is_split or len(part) < 2):
+            raise SeverityError(
+                f"{root}: some folders are named for splits ({', '.join(sorted(SPLIT_FOLDERS))}), but {path} does not lie "
+                "in a class within one. Where a split is a folder, every image lies in <split>/<class>/; move or rename "
+                "the others."
+            )
     below = [part[1:] if divided else part for part in parts]
     frame = pandas.DataFrame({"path": paths, "class": [part[0] for part in below]})
     if divided:
-        frame["split"] = [part[0] for part in parts]
+        frame["split"] = [SPLIT_FOLDERS[part[0].lower()] for part in parts]
     if any(len(part) > 1 for part in below):
-        frame["patient"] = ["/".join(part[1:]) or path for part, path in zip(below, paths, strict=True)]
+        # Folders below that of a patient, such as one for each study, are the same patient's.
+        frame["patient"] = [part[1] if len(part) > 1 else path for part, path in zip(below, paths, strict=True)]
     return frame
 
 

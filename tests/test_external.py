@@ -550,7 +550,7 @@ class TestWithoutValidation:
         assert list(found["multi_label"]["rules"]) == ["threshold", "hbayes"]
         assert found["validation"] == {"macro_auroc": None, "top1_error": {}}
         assert found["nodes"]["climb_ts"] is None and set(found["calibration"]) == {"posterior", "labels"}
-        assert set(found["baselines"]["single_decision"]) == {"random"}
+        assert set(found["baselines"]["single_decision"]) == {"best_constant", "random"}
         assert set(found["baselines"]["multi_label"]) == {"all_positive", "all_negative"}
         json.dumps(found, allow_nan=False)
 

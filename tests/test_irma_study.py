@@ -416,7 +416,8 @@ def test_from_a_collection_to_its_metrics(phantoms, tmp_path, monkeypatch, axis)
     sums = [each["irma"]["rules"]["irma_star"]["sum"] for each in pair]
     assert medians["irma_sum"] == pytest.approx(numpy.median(sums))
     table = pandas.read_csv(tmp_path / "metrics/table.csv")
-    assert table.loc[table["runs"] > 0, "rule"].tolist() == ["argmax", "crm", "irma_star"] * 2
+    table = table[table["runs"] > 0]  # below them the baselines
+    assert table["rule"].tolist() == ["argmax", "crm", "irma_star"] * 2
     assert table["irma_mean"].notna().all() and table["top1_error"].isna().tolist() == [False, False, True] * 2
     assert "irma_star_irma_mean" in json.loads((tmp_path / "metrics/headline.json").read_text())
     # Another collection leaves nothing of this one behind.

@@ -18,12 +18,13 @@ import safetensors.torch
 import torch
 
 from severity.core import files
-from severity.core.errors import SeverityError
+from severity.core.errors import SeverityError, printable
 
 # Which of several entries is meant: the average of the weights, as timm prefers, before the weights.
 PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
 DEPTH = 3  # how many mappings deep the tensors may be
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+TORCH_ADVICE = re.compile(r"\(\d\)[^.]*Re-running `?torch\.load|Re-running `?torch\.load|In PyTorch 2\.6, we changed")
 LONGEST_REASON = 400  # characters
 FALSE = "Set 'pretrained' to the path of a checkpoint of this model, or to false."
 
@@ -115,7 +116,8 @@ def read(path: str) -> Any:
 
 def reason(error: Exception) -> str:
     """An exception's text on one line; never empty."""
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    text = TORCH_ADVICE.split(str(error))[0]  # it advises to let the file run code
+    return printable(" ".join(text.split()))[:LONGEST_REASON] or type(error).__name__
 
 
 def _check_packing(path: str) -> None:
@@ -123,8 +125,11 @@ def _check_packing(path: str) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise SeverityError(f"its part {packed[0]!r} is compressed, as torch.save never does")
+            if packed:
+                raise SeverityError(f"its part {packed[0]!r} is compressed, as torch.save never does")
+            damaged = archive.testzip()  # torch does not compare the checksums
+            if damaged:
+                raise SeverityError(f"its part {damaged!r} is damaged: its checksum differs")
 
 
 def _sets(content: Any, where: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Tensors]]:
@@ -188,6 +193,17 @@ def check(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
                 f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} is {tuple(given.shape)}, this "
                 f"model's is {tuple(value.shape)}. {FALSE}"
             )
+        if not given.is_floating_point():
+            raise SeverityError(
+                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} is of {given.dtype}; weights are "
+                f"floating-point numbers. {FALSE}"
+            )
+        if name.endswith("running_var") and (given < 0).any():
+            raise SeverityError(
+                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} has negative variances. {FALSE}"
+            )
+    if counted and not any(found.tensors[name].any() for name in counted):
+        raise SeverityError(f"params.yaml: backbones: all tensors of the checkpoint {path!r} are zero. {FALSE}")
     check_larger(found, model, path)
 
 

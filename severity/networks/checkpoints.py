@@ -193,22 +193,12 @@ def check(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
                 f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} is {tuple(given.shape)}, this "
                 f"model's is {tuple(value.shape)}. {FALSE}"
             )
-        if not given.is_floating_point():
-            raise SeverityError(
-                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} is of {given.dtype}; weights are "
-                f"floating-point numbers. {FALSE}"
-            )
-        if name.endswith("running_var") and (given < 0).any():
-            raise SeverityError(
-                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} has negative variances. {FALSE}"
-            )
-    if counted and not any(found.tensors[name].any() for name in counted):
-        raise SeverityError(f"params.yaml: backbones: all tensors of the checkpoint {path!r} are zero. {FALSE}")
     check_larger(found, model, path)
 
 
 def check_larger(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
     """Refuse weights that hold all of a model's and more of the same parts: those of a larger model of its family."""
+    _check_values(found, model, path)
     parts = {name.partition(".")[0] for name in model if "." in name}
     more = [
         name
@@ -220,6 +210,23 @@ def check_larger(found: Found, model: Mapping[str, torch.Tensor], path: str) -> 
             f"params.yaml: backbones: the checkpoint {path!r} has {len(more)} tensors that this model lacks, the first "
             f"{more[0]!r}: it is of a larger model. {FALSE}"
         )
+
+
+def _check_values(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
+    """Refuse codes instead of weights, negative variances, and zeros throughout."""
+    given = {
+        name: found.tensors[name] for name, own in model.items() if name in found.tensors and own.is_floating_point()
+    }
+    for name, value in given.items():
+        wrong = "" if value.is_floating_point() else f"is of {value.dtype}; weights are floating-point numbers"
+        if not wrong and name.endswith("running_var") and (value < 0).any():
+            wrong = "has negative variances"
+        if wrong:
+            raise SeverityError(
+                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} {wrong}. {FALSE}"
+            )
+    if given and not any(value.any() for value in given.values()):
+        raise SeverityError(f"params.yaml: backbones: all tensors of the checkpoint {path!r} are zero. {FALSE}")
 
 
 def absent(names: Collection[str], where: str, path: str) -> SeverityError:

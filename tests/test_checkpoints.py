@@ -238,3 +238,13 @@ def test_what_is_no_file(tmp_path):
 
 def test_an_error_without_words_has_its_name_for_a_reason():
     assert checkpoints.reason(EOFError()) == "EOFError"
+
+
+def test_tensors_that_cannot_be_weights_are_refused(tmp_path):
+    tensors = weights()
+    name = "layer1.0.conv1.weight"
+    for kind in (torch.int8, torch.bool, torch.complex64):
+        refused(saved(tmp_path / "a.pth", tensors | {name: torch.ones_like(tensors[name]).to(kind)}), name, str(kind))
+    variance = next(each for each in tensors if each.endswith("running_var"))
+    refused(saved(tmp_path / "b.pth", tensors | {variance: -tensors[variance].abs() - 1}), variance, "negative")
+    refused(saved(tmp_path / "c.pth", {each: torch.zeros_like(value) for each, value in tensors.items()}), "zero")

@@ -160,6 +160,40 @@ def test_padding_of_signed_pixels_and_of_everything(tmp_path):
     assert levels_of(tmp_path / "b.dcm").max() == 0
 
 
+def test_padding_that_only_signed_pixels_may_wrap_or_that_lies_above_the_stored_bits(tmp_path):
+    ramp = numpy.arange(256, dtype=numpy.uint8).reshape(16, 16)
+    write_dicom(tmp_path / "a.dcm", ramp, bits=8, PixelPaddingValue=256)
+    numpy.testing.assert_array_equal(levels_of(tmp_path / "a.dcm"), ramp)
+    words = RAMP // 2
+    words[:9] = 65535
+    write_dicom(tmp_path / "b.dcm", words, PixelPaddingValue=65535)
+    levels = levels_of(tmp_path / "b.dcm")
+    assert levels[:9].max() == 0 and levels[9:].max() == 255
+
+
+def test_a_voi_table_of_unsigned_pixels_that_begins_below_zero(tmp_path):
+    table = lut(list(range(4096)), 64512, 12)
+    write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=table, RescaleSlope=1, RescaleIntercept=-1024)
+    numpy.testing.assert_array_equal(levels_of(tmp_path / "a.dcm"), EVERY_LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits", "kind", "elements", "said"),
+    [
+        ((64, 64), 12, "MONOCHROME2", {"WindowCenter": 9000, "WindowWidth": 10}, "WindowCenter"),
+        ((8, 8, 3), 8, "HSV", {}, "HSV"),
+        ((8, 8, 3), 8, "MONOCHROME2", {}, "SamplesPerPixel 3"),
+        ((8, 8, 3), 7, "RGB", {}, "BitsStored 7"),
+    ],
+)
+def test_pixels_that_would_give_a_wrong_picture_are_refused(tmp_path, shape, bits, kind, elements, said):
+    count = int(numpy.prod(shape))
+    stored = (numpy.arange(count) % 2**bits).astype(numpy.uint16 if bits > 8 else numpy.uint8).reshape(shape)
+    write_dicom(tmp_path / "a.dcm", stored, bits=bits, kind=kind, **elements)
+    with pytest.raises(dicom.Unreadable, match=said), open(tmp_path / "a.dcm", "rb") as file:
+        dicom.read(file)
+
+
 # Where the bits are
 
 

@@ -27,6 +27,7 @@ CRASHING = ("gdcm", "pylibjpeg", "pyjpegls")  # abort the process, or never end,
 # Which of pydicom's decoders of a compression is asked first: Pillow, whose levels do not depend on what else is
 # installed; and those that only some installations have come after.
 DECODERS = ("pydicom", "pillow", "gdcm", "pylibjpeg", "pyjpegls")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # that pydicom gives as RGB
 
 
 def read(file: BinaryIO) -> Image.Image:
@@ -169,14 +170,22 @@ def _serve(requests: Connection, parent: int) -> None:
 
 def _gray(stored: numpy.ndarray, data: Any) -> Image.Image:
     kind = data.PhotometricInterpretation
-    if stored.ndim == 3 and stored.dtype == numpy.uint8:
+    if stored.ndim == 3 and stored.dtype == numpy.uint8 and kind in COLOURS and data.BitsStored == 8:
         return Image.fromarray(stored).convert("L")  # pydicom has converted it to RGB
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+    if kind not in ("MONOCHROME1", "MONOCHROME2") or stored.ndim != 2:
         raise Unreadable(
-            f"{stored.dtype} pixels of photometric interpretation {kind}; it must be MONOCHROME1 or MONOCHROME2"
+            f"{stored.dtype} pixels of photometric interpretation {kind}, SamplesPerPixel {data.SamplesPerPixel} and "
+            f"BitsStored {data.BitsStored}; it must be MONOCHROME1 or MONOCHROME2 of 1 sample, or RGB or YBR of 3 "
+            "samples of 8 bits"
         )
     picture = ~_padding(stored, data)
     gray = scaled(*_displayed(stored, data, picture))
+    shown, values = gray[picture], stored[picture]
+    if shown.size and shown.min() == shown.max() and values.min() != values.max():
+        raise Unreadable(
+            f"its window or lookup table makes one level of all its stored values ({values.min()} to {values.max()}): "
+            "see WindowCenter, WindowWidth, VOILUTSequence and ModalityLUTSequence"
+        )
     if kind == "MONOCHROME1":
         gray = 255 - gray
     gray[~picture] = 0
@@ -189,9 +198,16 @@ def _padding(stored: numpy.ndarray, data: Any) -> numpy.ndarray:
     if value is None:
         return numpy.zeros(stored.shape, bool)
     limit = next(_numbers(data, "PixelPaddingRangeLimit"), None)
-    ends = numpy.array([value, value if limit is None else limit]).astype(numpy.int64)
-    lowest, highest = sorted(ends.astype(stored.dtype))  # of signed pixels it may be written as an unsigned number
-    return (lowest <= stored) & (stored <= highest)
+    ends = [int(value), int(value if limit is None else limit)]
+    words, bits = stored, 8 * stored.dtype.itemsize
+    if max(ends) >= 2**data.BitsStored and not data.file_meta.TransferSyntaxUID.is_encapsulated:
+        kept, data.BitsStored = data.BitsStored, data.BitsAllocated  # the padding is in bits that pydicom clears
+        words = _decompressed(data)
+        data.BitsStored = kept
+    if numpy.issubdtype(stored.dtype, numpy.signedinteger):  # it may be written as an unsigned number
+        ends = [each - 2**bits if 2 ** (bits - 1) <= each < 2**bits else each for each in ends]
+    lowest, highest = sorted(ends)
+    return (lowest <= words) & (words <= highest)
 
 
 def _displayed(stored: numpy.ndarray, data: Any, picture: numpy.ndarray) -> tuple[numpy.ndarray, float, float]:
@@ -203,7 +219,7 @@ def _displayed(stored: numpy.ndarray, data: Any, picture: numpy.ndarray) -> tupl
     from pydicom import pixels
 
     values = _rescaled(stored, data)
-    table = _table(data, "VOILUTSequence")
+    table = _table(data, "VOILUTSequence", _may_be_negative(data))
     if table:
         return table.of(values), *table.ends()
     window = _window(data)
@@ -219,7 +235,7 @@ def _rescaled(stored: numpy.ndarray, data: Any) -> numpy.ndarray:
     """The values after modality LUT or rescale; what of them is empty is removed from `data`, for the window's sake."""
     from pydicom import pixels
 
-    table = _table(data, "ModalityLUTSequence")
+    table = _table(data, "ModalityLUTSequence", data.get("PixelRepresentation") == 1)
     if table:
         return table.of(stored)
     data.pop("ModalityLUTSequence", None)
@@ -232,6 +248,16 @@ def _rescaled(stored: numpy.ndarray, data: Any) -> numpy.ndarray:
         elif values[keyword] is None:
             setattr(data, keyword, absent)
     return pixels.apply_modality_lut(stored, data)
+
+
+def _may_be_negative(data: Any) -> bool:
+    """Whether values after the modality LUT or rescale can be: a VOI LUT then begins at a signed one (PS3.3, C.11.2)."""
+    if _table(data, "ModalityLUTSequence", signed=False):
+        return False
+    signed, bits = data.get("PixelRepresentation") == 1, data.BitsStored
+    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    slope, intercept = (next(_numbers(data, f"Rescale{each}"), None) for each in ("Slope", "Intercept"))
+    return min((1 if slope is None else slope) * end + (intercept or 0) for end in ends) < 0
 
 
 def _window(data: Any) -> int | None:
@@ -283,8 +309,8 @@ class _Table:
         return (0, highest) if highest == 2**self.bits - 1 else (int(self.entries.min()), highest)
 
 
-def _table(data: Any, keyword: str) -> _Table | None:
-    """The first table of a sequence that has one; None where it has none."""
+def _table(data: Any, keyword: str, signed: bool) -> _Table | None:
+    """The first table of a sequence that has one; None where it has none. `signed`: whether what it takes can be."""
     for item in data.get(keyword) or ():
         descriptor, entries = item.get("LUTDescriptor"), item.get("LUTData")
         if not descriptor or not isinstance(entries, int) and not entries:
@@ -293,7 +319,7 @@ def _table(data: Any, keyword: str) -> _Table | None:
             raise Unreadable(f"LUTDescriptor has {len(descriptor)} values; it must have 3")
         count, first, bits = descriptor
         count = count % 2**16 or 2**16  # 0 stands for what 16 bits cannot write
-        if data.get("PixelRepresentation") == 1 and first >= 2**15:
+        if signed and first >= 2**15:
             first -= 2**16  # signed, whatever the element's type says
         return _Table(first, _entries(entries, count, data.file_meta.TransferSyntaxUID.is_little_endian), bits)
     return None

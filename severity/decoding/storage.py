@@ -101,7 +101,7 @@ def _check_room(folder: Path, images: int, size: int) -> None:
     free = shutil.disk_usage(disk).free
     if need > free:
         raise SeverityError(
-            f"{disk} has {free / 1e9:.1f} GB free, but {images} images of {size} x {size} take {need / 1e9:.1f} GB"
+            f"{disk} has {free / 1e6:,.1f} MB free, but {images} images of {size} x {size} take {need / 1e6:,.1f} MB"
             f"{' more' if done.exists() else ''}. Make room ({folder.parent} may hold work that nobody will finish), "
             "or lower decode.size in params.yaml."
         )

@@ -18,12 +18,13 @@ import safetensors.torch
 import torch
 
 from severity.core import files
-from severity.core.errors import SeverityError
+from severity.core.errors import SeverityError, printable
 
 # Which of several entries is meant: the average of the weights, as timm prefers, before the weights.
 PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
 DEPTH = 3  # how many mappings deep the tensors may be
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+TORCH_ADVICE = re.compile(r"\(\d\)[^.]*Re-running `?torch\.load|Re-running `?torch\.load|In PyTorch 2\.6, we changed")
 LONGEST_REASON = 400  # characters
 FALSE = "Set 'pretrained' to the path of a checkpoint of this model, or to false."
 
@@ -115,7 +116,8 @@ def read(path: str) -> Any:
 
 def reason(error: Exception) -> str:
     """An exception's text on one line; never empty."""
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    text = TORCH_ADVICE.split(str(error))[0]  # it advises to let the file run code
+    return printable(" ".join(text.split()))[:LONGEST_REASON] or type(error).__name__
 
 
 def _check_packing(path: str) -> None:
@@ -123,8 +125,11 @@ def _check_packing(path: str) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise SeverityError(f"its part {packed[0]!r} is compressed, as torch.save never does")
+            if packed:
+                raise SeverityError(f"its part {packed[0]!r} is compressed, as torch.save never does")
+            damaged = archive.testzip()  # torch does not compare the checksums
+            if damaged:
+                raise SeverityError(f"its part {damaged!r} is damaged: its checksum differs")
 
 
 def _sets(content: Any, where: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Tensors]]:
@@ -193,6 +198,7 @@ def check(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
 
 def check_larger(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
     """Refuse weights that hold all of a model's and more of the same parts: those of a larger model of its family."""
+    _check_values(found, model, path)
     parts = {name.partition(".")[0] for name in model if "." in name}
     more = [
         name
@@ -204,6 +210,23 @@ def check_larger(found: Found, model: Mapping[str, torch.Tensor], path: str) -> 
             f"params.yaml: backbones: the checkpoint {path!r} has {len(more)} tensors that this model lacks, the first "
             f"{more[0]!r}: it is of a larger model. {FALSE}"
         )
+
+
+def _check_values(found: Found, model: Mapping[str, torch.Tensor], path: str) -> None:
+    """Refuse codes instead of weights, negative variances, and zeros throughout."""
+    given = {
+        name: found.tensors[name] for name, own in model.items() if name in found.tensors and own.is_floating_point()
+    }
+    for name, value in given.items():
+        wrong = "" if value.is_floating_point() else f"is of {value.dtype}; weights are floating-point numbers"
+        if not wrong and name.endswith("running_var") and (value < 0).any():
+            wrong = "has negative variances"
+        if wrong:
+            raise SeverityError(
+                f"params.yaml: backbones: the tensor {name!r} of the checkpoint {path!r} {wrong}. {FALSE}"
+            )
+    if given and not any(value.any() for value in given.values()):
+        raise SeverityError(f"params.yaml: backbones: all tensors of the checkpoint {path!r} are zero. {FALSE}")
 
 
 def absent(names: Collection[str], where: str, path: str) -> SeverityError:

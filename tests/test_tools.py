@@ -159,7 +159,7 @@ def project(tmp_path, monkeypatch):
 
 def test_what_is_not_up_to_date_is_run_in_the_order_of_the_grid(project, capsys):
     with pytest.raises(SeverityError, match=r"1 of 2 cells failed: tiny_resnet-hxe-1\. See"):
-        cells.main(["--jobs", "1"])
+        cells.main(["--jobs", "1", "--through-dvc"])
     assert (project / "called").read_text().splitlines() == [
         "repro prepare hierarchy",
         "status --json train predict",
@@ -180,6 +180,59 @@ def test_cells_without_dvc_are_recorded_afterwards(project):
     (project / "broken").touch()
     with pytest.raises(SeverityError, match="dvc commit --force train@.* failed: ERROR: cannot commit"):
         cells.record(["tiny_resnet-ce-0"], cells.inputs())
+
+
+STAGE = """
+import os, sys
+from severity.core.errors import SeverityError
+
+def main():
+    print(__name__, os.getpid())
+    if "{name}" == "predict" and "hxe" in sys.argv:
+        raise SeverityError("it diverged")
+    with open(f"made-{name}-{{sys.argv[4]}}-{{sys.argv[6]}}", "w") as file:
+        file.write(f"{{os.getppid()}} {{os.environ['OMP_WAIT_POLICY']}}")
+"""
+
+
+def test_on_cpus_cells_are_forked_from_one_process_and_each_is_recorded(project):
+    (project / "stages/__init__.py").touch()
+    for stage in cells.CELL:
+        (project / f"stages/{stage}.py").write_text(STAGE.format(name=stage))
+    command = [sys.executable, "-m", "tools.cells", "--jobs", "2"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(TOP)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and "1 of 2 cells failed: tiny_resnet-hxe-1" in done.stderr, done.stderr
+    assert "error: it diverged" in done.stdout and "tiny_resnet-ce-0: done" in done.stdout
+    made = {path.name: path.read_text().split() for path in project.glob("made-*")}
+    assert set(made) == {"made-train-ce-0", "made-predict-ce-0", "made-train-hxe-1"}
+    assert len({parent for parent, _ in made.values()}) == 1 and {policy for _, policy in made.values()} == {"passive"}
+    called = (project / "called").read_text().splitlines()
+    assert called[-1] == "commit --force train@tiny_resnet-ce-0 predict@tiny_resnet-ce-0"
+    assert [path.name for path in (project / cells.LOGS).iterdir()] == ["tiny_resnet-hxe-1.log"]
+
+
+def test_cells_end_with_the_one_who_started_them(project):
+    (project / "stages/__init__.py").touch()
+    for stage in cells.CELL:
+        (project / f"stages/{stage}.py").write_text(
+            "import os, time\ndef main():\n    open('begun', 'w').write(str(os.getpid()))\n    time.sleep(60)\n"
+        )
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "tools.cells", "--jobs", "1"],
+        env=os.environ | {"PYTHONPATH": str(TOP)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not (project / "begun").exists() or not (project / "begun").read_text():
+        assert time.monotonic() < end and starter.poll() is None
+        time.sleep(0.1)
+    cell = int((project / "begun").read_text())
+    starter.kill()
+    starter.wait()
+    while Path(f"/proc/{cell}").exists() and "Z" not in Path(f"/proc/{cell}/stat").read_text().split()[2]:
+        assert time.monotonic() < end, "the cell goes on"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("changed", ["params.yaml", "stages/train.py", "data/prepared/summary.json"])

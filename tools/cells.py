@@ -4,7 +4,8 @@ A cell is what DVC's matrix calls an entry of the grid: one run, its training an
 
 Reads   what `dvc status` says
 Writes  what the stages train and predict write, and one log a cell under data/unfinished/logs, removed when it ends well
-Run     python -m tools.cells                           on CPUs: as many at a time as the cores allow; on a GPU: one
+Run     python -m tools.cells                           on CPUs: as many at a time as the cores allow, each begun in a
+                                                        process that has torch already; on a GPU: one, through DVC
         python -m tools.cells --jobs 2                  two at a time
         python -m tools.cells --devices 0 1 2 3         four at a time, a GPU each (CUDA_VISIBLE_DEVICES)
         python -m tools.cells --devices 0,1 2,3         two at a time, two GPUs each (with machine.devices: all)
@@ -13,13 +14,17 @@ Run     python -m tools.cells                           on CPUs: as many at a ti
 """
 
 import hashlib
+import importlib
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,9 +54,62 @@ def through_dvc(cell: str) -> list[str]:
 
 def direct(cell: str) -> list[str]:
     """The command that makes one cell without DVC; `record` registers it with DVC afterwards."""
-    (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
+    run = _run(cell)
     options = f"--backbone {run.backbone} --loss {run.loss} --seed {run.seed}"
     return ["sh", "-c", " && ".join(f"python -m stages.{stage} {options}" for stage in CELL)]
+
+
+class Forked:
+    """A process that makes one cell, forked from one that has imported torch: a cell on a CPU takes half a minute, and what
+    two stages and DVC would import takes a third of that. It is to a caller what `subprocess.Popen` is."""
+
+    _context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, cell: str, log: Path, environment: Mapping[str, str]):
+        # OpenMP reads its variables once, when the first process loads it.
+        os.environ.update({name: value for name, value in environment.items() if name.startswith("OMP_")})
+        self._context.set_forkserver_preload([f"stages.{stage}" for stage in CELL])
+        self._process = self._context.Process(target=_make, args=(cell, str(log), dict(environment)))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(["cell"], timeout or 0)
+        return self._process.exitcode
+
+
+def _make(cell: str, log: str, environment: Mapping[str, str]) -> None:
+    """Train and predict one cell in this process, its output in a file."""
+    os.setsid()  # Ctrl-C reaches only who started this.
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    run = _run(cell)
+    for stage in CELL:
+        sys.argv = [f"stages.{stage}", "--backbone", run.backbone, "--loss", run.loss, "--seed", str(run.seed)]
+        errors.run(importlib.import_module(f"stages.{stage}").main)
+
+
+def _end_with_starter() -> None:
+    """Wait until the process that asked for this one is gone, and end then, with whatever was started from here."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os.killpg(0, signal.SIGTERM)
+
+
+def _run(cell: str) -> runs.Run:
+    (run,) = (run for run in runs.grid(params.load()) if run.name == cell)
+    return run
 
 
 def inputs() -> str:
@@ -90,17 +148,24 @@ def dvc(*arguments: str) -> str:
 @dataclass
 class _Running:
     name: str
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     log: TextIO
     slot: int
     since: float = field(default_factory=time.monotonic)
 
 
-def aside(commands: Mapping[str, Sequence[str]], slots: Sequence[Mapping[str, str]], logs: Path) -> dict[str, int]:
+def aside(
+    commands: Mapping[str, Sequence[str] | type[Forked]],
+    slots: Sequence[Mapping[str, str]],
+    logs: Path,
+    *,
+    done: Callable[[str], None] = lambda name: None,
+) -> dict[str, int]:
     """Run commands side by side, one in each slot; one that fails stops no other.
 
     Args:
-        commands: what to run, by name, in this order.
+        commands: what to run, by name, in this order: words, or `Forked` for the cell of this name.
+        done: called with the name of each that has ended well, when the next one has begun.
         slots: the environment variables that a command gets in this slot, besides those of this process.
         logs: folder for the output of each, in <name>.log; removed when it ends well.
 
@@ -109,11 +174,15 @@ def aside(commands: Mapping[str, Sequence[str]], slots: Sequence[Mapping[str, st
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, free, running, failed = list(commands.items()), list(range(len(slots))), [], {}
+    ended: list[str] = []
     try:
-        while waiting or running:
+        while waiting or running or ended:
             while waiting and free:
                 name, command = waiting.pop(0)
                 running.append(_start(name, command, free.pop(0), slots, logs))
+            for name in ended:
+                done(name)
+            ended.clear()
             time.sleep(0.1)
             for each in [each for each in running if each.process.poll() is not None]:
                 running.remove(each)
@@ -121,13 +190,20 @@ def aside(commands: Mapping[str, Sequence[str]], slots: Sequence[Mapping[str, st
                 status = _ended(each)
                 if status:
                     failed[each.name] = status
+                else:
+                    ended.append(each.name)
     finally:
         _stop(running)
     return failed
 
 
-def _start(name: str, command: Sequence[str], slot: int, slots: Sequence[Mapping[str, str]], logs: Path) -> _Running:
+def _start(
+    name: str, command: Sequence[str] | type[Forked], slot: int, slots: Sequence[Mapping[str, str]], logs: Path
+) -> _Running:
     log = open(logs / f"{name}.log", "w+", encoding="utf-8")
+    if command is Forked:
+        print(f"{name}: started{_where(slots[slot])}", flush=True)
+        return _Running(name, Forked(name, logs / f"{name}.log", slots[slot]), log, slot)
     process = subprocess.Popen(
         command, env=os.environ | dict(slots[slot]), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches only this process, which then ends the whole session of each.
@@ -168,9 +244,16 @@ def _stop(running: Sequence[_Running]) -> None:
         each.log.close()
 
 
+def on_cpus(machine: Mapping[str, Any]) -> bool:
+    """Whether cells run on the machine's CPUs, each in one process."""
+    from severity.networks import inference  # torch takes a second; only these two functions need it.
+
+    return inference.device(machine["device"]).type == "cpu" and machine["devices"] == 1
+
+
 def jobs(machine: Mapping[str, Any]) -> int:
     """How many cells the machine of params.yaml runs side by side: on CPUs what its cores allow, on GPUs one."""
-    from severity.networks import inference, processes  # torch takes a second; only this function needs it.
+    from severity.networks import inference, processes
 
     if inference.device(machine["device"]).type != "cpu":
         return 1
@@ -190,6 +273,21 @@ def slots(count: int, devices: Sequence[str]) -> list[dict[str, str]]:
     return [{**common, **each} for each in pinned]
 
 
+def _forked(cells: Sequence[str], environments: Sequence[Mapping[str, str]], made_from: str) -> dict[str, int]:
+    """Make cells in forked processes and record each when it is done; what cannot be recorded then, at the end."""
+    unrecorded: list[str] = []
+
+    def done(cell: str) -> None:
+        try:
+            record([cell], made_from)
+        except SeverityError:
+            unrecorded.append(cell)
+
+    failed = aside(dict.fromkeys(cells, Forked), environments, LOGS, done=done)
+    record(unrecorded, made_from)
+    return failed
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = commands.parser(__doc__)
     parser.add_argument(
@@ -201,6 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--direct", action="store_true",
         help="run without DVC and record all at the end: for more than about 100 cells",
     )  # fmt: skip
+    parser.add_argument(
+        "--through-dvc", action="store_true", help="run each through DVC on CPUs too, as on GPUs; slower by a third"
+    )
     options = parser.parse_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         raise SeverityError(f"--jobs is {options.jobs}; it must be 1 or more.")
@@ -214,9 +315,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(cells) or "All cells are up to date.")
         return
     made_from = inputs()
-    command = direct if options.direct else through_dvc
     count = options.jobs or len(options.devices) or jobs(params.load()["machine"])
-    failed = aside({cell: command(cell) for cell in cells}, slots(count, options.devices), LOGS)
+    environments = slots(count, options.devices)
+    if options.direct or options.through_dvc or options.devices or not on_cpus(params.load()["machine"]):
+        command = direct if options.direct else through_dvc
+        failed = aside({cell: command(cell) for cell in cells}, environments, LOGS)
+    else:
+        failed = _forked(cells, environments, made_from)
     if options.direct:
         record([cell for cell in cells if cell not in failed], made_from)
     if failed:

@@ -799,7 +799,7 @@ def test_nothing_readable(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 10_000_000}, "1 images of 10000000 x 10000000 take 100000.0 GB. Make room"),
+        ({"size": 10_000_000}, "1 images of 10000000 x 10000000 take 100,000,000.0 MB. Make room"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(tmp_path, options, message):

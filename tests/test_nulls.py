@@ -135,6 +135,8 @@ def test_the_random_baseline_is_the_mean_over_random_rankings():
         drawn = class_metrics.single_decision(ranking=ranking, truth=many[0], cost=cost, unknown=many[1])
         for name in ("top1_error", "mistake_severity", "hierarchical_distance_at_1"):
             assert found[name] == pytest.approx(drawn[name], rel=0.02), name
+        sums = baselines._sums_over_orders(truth[3:], cost, ~hidden[3:], ["top1_error", "hierarchical_distance_at_1"])
+        assert sums["hierarchical_distance_at_1"] / sums["top1_error"] == pytest.approx(found["mistake_severity"])
     plain = baselines.random(truth=truth, cost=cost, unknown=unknown & False)
     assert plain["hierarchical_distance_at_5"] == plain["hierarchical_distance_at_1"]
 

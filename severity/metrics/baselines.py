@@ -8,7 +8,7 @@ from severity.arrays.probabilities import chunks
 from severity.core.hierarchy import Hierarchy
 from severity.core.runs import seed_for
 from severity.decisions import class_rules
-from severity.metrics import catalogue
+from severity.metrics import catalogue, class_metrics
 
 
 def rankings(
@@ -59,11 +59,26 @@ def random(*, truth: numpy.ndarray, cost: numpy.ndarray, unknown: numpy.ndarray)
     sums = {None: float(known.sum()), "top1_error": float((~truth & known).sum())}
     far = sum(float((distances(truth=truth[rows], cost=cost) * known[rows]).sum()) for rows in chunks(*truth.shape))
     sums |= {f"hierarchical_distance_at_{k}": far for k in catalogue.DEPTHS}
+    wanted = {part for metric in catalogue.baselines() for part in metric.parts if part}
+    if not wanted <= set(sums):
+        sums |= _sums_over_orders(truth, cost, known, sorted(wanted - set(sums)))
     return {
-        metric.name: sums[metric.numerator] / sums[metric.denominator] if sums.get(metric.denominator) else None
+        metric.name: sums[metric.numerator] / sums[metric.denominator] if sums[metric.denominator] else None
         for metric in catalogue.baselines()
-        if metric.numerator in sums
     }
+
+
+def _sums_over_orders(
+    truth: numpy.ndarray, cost: numpy.ndarray, known: numpy.ndarray, names: list[str]
+) -> dict[str, float]:
+    """Sums of any quantities of `class_metrics` over images and K orders, in which each class has each place once."""
+    sums = dict.fromkeys(names, 0.0)
+    for shift in range(len(cost)):
+        ranking = numpy.broadcast_to(numpy.roll(numpy.arange(len(cost)), -shift), truth.shape)
+        quantities = class_metrics.per_image(ranking=ranking, truth=truth, cost=cost)
+        for name in names:
+            sums[name] += float(quantities[name][known[:, shift]].sum())
+    return sums
 
 
 def label_sets(*, validation: numpy.ndarray, images: int, seed: int) -> dict[str, numpy.ndarray]:
